@@ -1,0 +1,1 @@
+"""Merge fine-tuned models into one, with merging coefficients learned on unlabeled images."""

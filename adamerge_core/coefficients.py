@@ -1,0 +1,31 @@
+"""Learned merging coefficients on disk, with the names of their layers and tasks."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from adamerge_core import checkpoints
+
+
+@dataclass(frozen=True)
+class Coefficients:
+    """Merging coefficients of one merged model; in [0, 1] where adaptation clamped them."""
+
+    values: Tensor
+    """[L, K] float64: a row a layer, a column a task. Task-wise ones repeat one row."""
+    layer_names: tuple[str, ...]
+    task_names: tuple[str, ...]
+
+    def save(self, path: Path) -> None:
+        metadata = {"layers": json.dumps(self.layer_names), "tasks": json.dumps(self.task_names)}
+        checkpoints.save(path, {"coefficients": self.values}, metadata)
+
+    @classmethod
+    def load(cls, path: Path) -> "Coefficients":
+        """Raises InputError when the file is missing or broken."""
+        values = checkpoints.load(path)["coefficients"]
+        metadata = checkpoints.read_metadata(path)
+        layer_names, task_names = json.loads(metadata["layers"]), json.loads(metadata["tasks"])
+        return cls(values, tuple(layer_names), tuple(task_names))

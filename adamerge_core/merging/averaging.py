@@ -1,0 +1,17 @@
+"""Rules that give every task vector the same coefficient."""
+
+import torch
+
+from adamerge_core.checkpoints import StateDict
+from adamerge_core.task_vectors import TaskVectors
+
+
+def weight_averaging(task_vectors: TaskVectors) -> StateDict:
+    """The mean of the fine-tuned models: every coefficient 1 / K."""
+    return task_arithmetic(task_vectors, scaling=1 / len(task_vectors.task_names))
+
+
+def task_arithmetic(task_vectors: TaskVectors, scaling: float = 0.3) -> StateDict:
+    """theta_pre + scaling * sum_k tau_k (arXiv 2212.04089, section 2; 0.3 in its experiments)."""
+    coefficients = torch.full((len(task_vectors.task_names),), scaling, dtype=torch.float64)
+    return task_vectors.merge(coefficients)

@@ -1,0 +1,62 @@
+"""Ties-Merging: trim, elect sign, disjoint merge (arXiv 2306.01708)."""
+
+import torch
+from torch import Tensor
+
+from adamerge_core.checkpoints import StateDict
+from adamerge_core.errors import InputError
+from adamerge_core.merging.averaging import task_arithmetic
+from adamerge_core.task_vectors import TaskVectors
+
+
+def ties_merging(task_vectors: TaskVectors, scaling: float = 0.3, keep: float = 0.2) -> StateDict:
+    """theta_pre + scaling * sum_k Phi(tau_k), the sum of the entries that agree ("dis-sum").
+
+    keep: share of each task vector's entries that trimming keeps, in (0, 1].
+    """
+    return task_arithmetic(trim_and_elect(task_vectors, keep), scaling)
+
+
+def trim_and_elect(task_vectors: TaskVectors, keep: float = 0.2) -> TaskVectors:
+    """Phi(tau_k): each task vector trimmed and masked where it disagrees with the elected sign.
+
+    Trim: one threshold a task vector over all of its parameters. Elect: the sign of the sum of the
+    trimmed vectors; where that is zero, the sign that the majority of parameters has. This is what
+    AdaMerging++ learns coefficients over. Raises InputError if keep is outside (0, 1].
+    """
+    thresholds = trim_thresholds(task_vectors, keep)
+    trimmed = task_vectors.map_layers(lambda stack: _trim(stack, thresholds))
+    signs = [_elected(stack).sum() for stack in trimmed.layers.values()]
+    majority = torch.sign(torch.stack(signs).sum()) if signs else torch.zeros(())
+    return trimmed.map_layers(lambda stack: _mask_disagreeing(stack, majority))
+
+
+def trim_thresholds(task_vectors: TaskVectors, keep: float) -> Tensor:
+    """Per task the smallest magnitude that trimming keeps: [K].
+
+    With n parameters it is the (n - floor(keep n))-th smallest magnitude, and entries equal to it
+    stay, as in the authors' code.
+    """
+    if not 0 < keep <= 1:
+        raise InputError(f"keep = {keep}: the share of entries to keep must be in (0, 1]")
+    thresholds = []
+    for index in range(len(task_vectors.task_names)):
+        magnitudes = task_vectors.flat(index).abs()
+        rank = len(magnitudes) - int(keep * len(magnitudes))
+        thresholds.append(magnitudes.kthvalue(max(rank, 1)).values)
+    return torch.stack(thresholds)
+
+
+def _trim(stack: Tensor, thresholds: Tensor) -> Tensor:
+    per_task = thresholds.view(-1, *[1] * (stack.dim() - 1))
+    return torch.where(stack.abs() >= per_task, stack, 0)
+
+
+def _elected(stack: Tensor) -> Tensor:
+    return torch.sign(stack.sum(dim=0))
+
+
+def _mask_disagreeing(stack: Tensor, majority: Tensor) -> Tensor:
+    elected = _elected(stack)
+    elected = torch.where(elected == 0, majority, elected)
+    return torch.where(stack * elected > 0, stack, 0)

@@ -1,0 +1,1 @@
+"""What needs open_clip, torchvision or albumentations: encoders, heads, images, corruptions."""

@@ -1,0 +1,103 @@
+"""CLIP models built by open_clip, and their image encoders as the pipeline uses them."""
+
+from functools import partial
+from itertools import pairwise
+from types import MethodType
+
+import open_clip
+import torch
+import torch.nn.functional as F  # noqa: N812
+from open_clip.model import CLIP
+from timm.layers import BatchNormAct2d, Conv2dSame
+from timm.layers.padding import pad_same
+from torch import Tensor, nn
+
+from adamerge_core.errors import InputError
+
+ARCHITECTURES: dict[str, dict] = {
+    "efficientnet_lite0_clip": {
+        "embed_dim": 256,
+        "vision_cfg": {
+            "timm_model_name": "tf_efficientnet_lite0",
+            "timm_model_pretrained": False,
+            "timm_pool": "avg",
+            "timm_proj": "linear",
+            "image_size": 64,
+        },
+        "text_cfg": {"context_length": 24, "width": 128, "heads": 4, "layers": 2},
+    },
+}
+"""open_clip model configurations by name."""
+
+PIXEL_SCALING = {"efficientnet_lite0_clip": (127.0, 128.0)}
+"""By architecture (mean, divisor): the tower sees (pixel - mean) / divisor, pixels in 0 to 255."""
+
+
+def create_clip(architecture: str) -> CLIP:
+    """A CLIP with random weights. Raises InputError for an unknown architecture."""
+    if architecture not in ARCHITECTURES:
+        raise InputError(
+            f"model.architecture = {architecture!r}: unknown; known are {', '.join(ARCHITECTURES)}"
+        )
+    return CLIP(**ARCHITECTURES[architecture])
+
+
+def image_encoder(clip: CLIP, architecture: str) -> nn.Module:
+    """The image tower of `clip`, taking images uint8 [N, H, W, 3] to features float32 [N, D].
+
+    Names and tensors of its state dict are open_clip's (`clip.visual`). Always in evaluation mode:
+    batch norms keep their pretrained running statistics, so that a model is its parameters and
+    merging is well defined.
+    """
+    tower = clip.visual.eval()
+    fold_batch_norms(tower)
+    tower.to(memory_format=torch.channels_last)
+    mean, divisor = PIXEL_SCALING[architecture]
+    tower.register_forward_pre_hook(partial(_scale_pixels, mean=mean, divisor=divisor))
+    return tower
+
+
+def _scale_pixels(tower: nn.Module, inputs: tuple[Tensor], mean: float, divisor: float) -> Tensor:
+    """uint8 [N, H, W, 3] on any device -> float32 [N, 3, H, W], channels last, on the tower's."""
+    device = next(tower.parameters()).device
+    return inputs[0].to(device).permute(0, 3, 1, 2).float().sub_(mean).div_(divisor)
+
+
+def fold_batch_norms(model: nn.Module) -> None:
+    """Make each convolution of `model` apply the batch norm after it through its own weights.
+
+    In evaluation mode a batch norm is y = scale x + shift per channel, with
+    scale = weight / sqrt(running_var + eps) and shift = bias - running_mean scale. Scaling the
+    convolution's kernel instead of its output is the same function with the same gradients, and
+    saves a pass over the activations in each direction. Parameters and their names stay.
+    """
+    for module in list(model.modules()):
+        children = list(module.children())
+        for convolution, norm in pairwise(children):
+            if isinstance(convolution, nn.Conv2d) and isinstance(norm, BatchNormAct2d):
+                fold = partial(_normalised_convolution, norm=norm)
+                setattr(convolution, "forward", MethodType(fold, convolution))  # noqa: B010
+                setattr(norm, "forward", MethodType(_activation_only, norm))  # noqa: B010
+
+
+def _normalised_convolution(convolution: nn.Conv2d, x: Tensor, norm: BatchNormAct2d) -> Tensor:
+    mean, variance = norm.get_buffer("running_mean"), norm.get_buffer("running_var")
+    scale = norm.weight * torch.rsqrt(variance + norm.eps)
+    kernel = convolution.weight * scale[:, None, None, None]
+    shift = norm.bias - mean * scale
+    stride, padding, dilation = convolution.stride, convolution.padding, convolution.dilation
+    if isinstance(convolution, Conv2dSame):  # TensorFlow's padding, uneven at stride 2
+        x = pad_same(x, list(convolution.kernel_size), list(stride), list(dilation))
+        padding = (0, 0)
+    return F.conv2d(x, kernel, shift, stride, padding, dilation, convolution.groups)
+
+
+def _activation_only(norm: BatchNormAct2d, x: Tensor) -> Tensor:
+    return norm.act(norm.drop(x))
+
+
+def tokenizer(architecture: str) -> open_clip.SimpleTokenizer:
+    """Captions -> int64 [N, context length] for the text tower of `architecture`."""
+    return open_clip.SimpleTokenizer(
+        context_length=ARCHITECTURES[architecture]["text_cfg"]["context_length"]
+    )

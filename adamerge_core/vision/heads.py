@@ -1,0 +1,41 @@
+"""Zero-shot classification heads from prompts."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from open_clip.model import CLIP
+from torch import Tensor, nn
+
+
+class ZeroShotHead(nn.Module):
+    """Frozen linear head over normalised features, without bias (AdaMerging, appendix B)."""
+
+    weight: Tensor
+
+    def __init__(self, weight: Tensor) -> None:
+        """weight: [classes, D], already times exp(logit_scale)."""
+        super().__init__()
+        self.register_buffer("weight", weight)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """features [N, D] of any length -> logits [N, classes]."""
+        return F.linear(F.normalize(features, dim=-1), self.weight)
+
+
+@torch.no_grad()
+def zero_shot_weight(
+    clip: CLIP,
+    tokenize: Callable[[list[str]], Tensor],
+    classes: Sequence[str],
+    templates: Sequence[str],
+) -> Tensor:
+    """[classes, D] float32: per class the normalised mean of its prompts' normalised embeddings.
+
+    templates hold one "{}" each, filled with the class name. Times exp(logit_scale) of the CLIP.
+    """
+    rows = []
+    for name in classes:
+        prompts = tokenize([template.format(name) for template in templates])
+        rows.append(F.normalize(clip.encode_text(prompts, normalize=True).mean(dim=0), dim=0))
+    return torch.stack(rows) * clip.logit_scale.exp()

@@ -1,0 +1,40 @@
+"""task_vectors: subtract the pretrained encoder from each fine-tuned one; cosines and lengths."""
+
+import argparse
+
+from adamerge_core import checkpoints
+from adamerge_core.analysis import cosine_matrix, gram_matrix, l2_norms
+from adamerge_core.task_vectors import TaskVectors
+from tasks.files import Files
+from tasks.models import set_up, write_json
+from tasks.stage import run_stage
+from tasks.suite import Suite, load_params
+
+
+def run(suite: Suite, seed: int) -> None:
+    """Write one task vector a task, and their geometry."""
+    set_up(suite.compute)
+    files, names = Files(suite.name), suite.task_names
+    finetuned = {name: checkpoints.load(files.finetuned(name, seed)) for name in names}
+    task_vectors = TaskVectors.from_checkpoints(checkpoints.load(files.pretrained), finetuned)
+    task_vectors.save({name: files.task_vector(name, seed) for name in names})
+    gram = gram_matrix(task_vectors)
+    geometry = {
+        "tasks": list(names),
+        "layers": len(task_vectors.layers),
+        "cosine": cosine_matrix(gram).tolist(),
+        "l2_norm": l2_norms(gram).tolist(),
+    }
+    write_json(files.task_vector_geometry(seed), geometry)
+    print(f"{len(names)} task vectors over {len(task_vectors.layers)} layers")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tasks.task_vectors", description=__doc__)
+    parser.add_argument("--seed", required=True, type=int, help="of the fine-tuned checkpoints")
+    seed = parser.parse_args().seed
+    run_stage(f"task_vectors@{seed}", lambda _: run(load_params(), seed))
+
+
+if __name__ == "__main__":
+    main()
