@@ -18,7 +18,11 @@ def save(
     path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
 ) -> None:
     """Write `tensors` (any shapes and dtypes) to a safetensors file, whole or not at all."""
-    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    # safetensors refuses tensors that share memory, as tied weights and views of one tensor do
+    contiguous = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in tensors.items()
+    }
     with atomic_write(path) as temporary:
         save_file(contiguous, temporary, metadata=dict(metadata or {}))
 

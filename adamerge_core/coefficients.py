@@ -7,6 +7,7 @@ from pathlib import Path
 from torch import Tensor
 
 from adamerge_core import checkpoints
+from adamerge_core.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,12 @@ class Coefficients:
 
     @classmethod
     def load(cls, path: Path) -> "Coefficients":
-        """Raises InputError when the file is missing or broken."""
-        values = checkpoints.load(path)["coefficients"]
+        """Raises InputError when the file is missing, broken or of another kind."""
+        values = checkpoints.load(path).get("coefficients")
         metadata = checkpoints.read_metadata(path)
+        if values is None or not {"layers", "tasks"} <= metadata.keys():
+            raise InputError(
+                f"{path}: holds no merging coefficients; give a file that Coefficients.save wrote"
+            )
         layer_names, task_names = json.loads(metadata["layers"]), json.loads(metadata["tasks"])
         return cls(values, tuple(layer_names), tuple(task_names))

@@ -15,7 +15,7 @@ def correct(
     head: nn.Module,
     images: np.ndarray | Tensor,
     labels: np.ndarray | Tensor,
-    batch_size: int = 200,
+    batch_size: int = 50,
 ) -> np.ndarray:
     """Which images the model's first guess gets right: [N] bool.
 
@@ -27,7 +27,7 @@ def correct(
     for start in range(0, len(images), batch_size):
         batch = take(images, slice(start, start + batch_size)).to(device)
         guesses = head(encoder(batch)).argmax(dim=-1)
-        hits.append((guesses.cpu() == torch.as_tensor(labels[start : start + batch_size])).numpy())
+        hits.append(guesses.cpu().numpy() == np.asarray(labels[start : start + batch_size]))
     return np.concatenate(hits) if hits else np.zeros(0, dtype=bool)
 
 

@@ -134,6 +134,8 @@ def _check(
     engine: Engine, images: Mapping[str, np.ndarray | Tensor], settings: AdaptationSettings
 ) -> None:
     faults = settings.faults()
+    if not engine.task_vectors.layers:
+        faults.append("no task changed any tensor of the pretrained model; nothing can be learned")
     for name in engine.task_vectors.task_names:
         if name not in images:
             faults.append(f"task {name} has no images; give unlabeled images of every task")

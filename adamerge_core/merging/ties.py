@@ -24,10 +24,12 @@ def trim_and_elect(task_vectors: TaskVectors, keep: float = 0.2) -> TaskVectors:
     trimmed vectors; where that is zero, the sign that the majority of parameters has. This is what
     AdaMerging++ learns coefficients over. Raises InputError if keep is outside (0, 1].
     """
+    if not task_vectors.layers:  # no task changed anything
+        return task_vectors
     thresholds = trim_thresholds(task_vectors, keep)
     trimmed = task_vectors.map_layers(lambda stack: _trim(stack, thresholds))
     signs = [_elected(stack).sum() for stack in trimmed.layers.values()]
-    majority = torch.sign(torch.stack(signs).sum()) if signs else torch.zeros(())
+    majority = torch.sign(torch.stack(signs).sum())
     return trimmed.map_layers(lambda stack: _mask_disagreeing(stack, majority))
 
 

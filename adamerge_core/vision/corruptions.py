@@ -48,8 +48,15 @@ def _gaussian_noise(severity: int, size: int) -> Any:
 
 
 def _pixelate(severity: int, size: int) -> Any:
-    scale = (0.6, 0.5, 0.4, 0.3, 0.25)[severity - 1]
-    return _albumentations().Downscale(scale_range=(scale, scale), p=1)
+    scale = int(size * (0.6, 0.5, 0.4, 0.3, 0.25)[severity - 1]) / size
+    albumentations = _albumentations()
+    import cv2  # after albumentations, of which it is a part
+
+    # means down and blocks up, as theirs; picking single pixels would shift the image
+    means_and_blocks = {"downscale": cv2.INTER_AREA, "upscale": cv2.INTER_NEAREST_EXACT}
+    return albumentations.Downscale(
+        scale_range=(scale, scale), interpolation_pair=means_and_blocks, p=1
+    )
 
 
 def _spatter(severity: int, size: int) -> Any:

@@ -85,6 +85,8 @@ def _normalised_convolution(convolution: nn.Conv2d, x: Tensor, norm: BatchNormAc
     scale = norm.weight * torch.rsqrt(variance + norm.eps)
     kernel = convolution.weight * scale[:, None, None, None]
     shift = norm.bias - mean * scale
+    if convolution.bias is not None:
+        shift = shift + convolution.bias * scale
     stride, padding, dilation = convolution.stride, convolution.padding, convolution.dilation
     if isinstance(convolution, Conv2dSame):  # TensorFlow's padding, uneven at stride 2
         x = pad_same(x, list(convolution.kernel_size), list(stride), list(dilation))

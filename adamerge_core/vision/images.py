@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from adamerge_core.errors import InputError
 from adamerge_core.files import atomic_write
@@ -114,6 +114,7 @@ def folder_images(
     for split, count_of in set_aside.items():
         if split not in found:
             found[split] = _set_aside(found["train"], count_of)
+    _check_left(folder, found)
     entries = [
         (split, classes.index(name), file)
         for split, by_class in found.items()
@@ -133,6 +134,23 @@ def _set_aside(
         count = count_of(len(files))
         aside[name], train[name] = files[:count], files[count:]
     return aside
+
+
+def _check_left(folder: Path, found: dict[str, dict[str, list[Path]]]) -> None:
+    """Raise one InputError for all that setting images aside has emptied."""
+    faults = [
+        f"split train, class {name}: no image is left after setting some aside; give 3 or more, or "
+        "folders val and pretrain"
+        for name, files in found["train"].items()
+        if not files
+    ]
+    faults += [
+        f"split {split}: too few training images to set any aside; give more, or a folder {split}"
+        for split, by_class in found.items()
+        if not any(by_class.values())
+    ]
+    if faults:
+        raise InputError.listing(f"data folder {folder}", faults)
 
 
 def _list_folder(folder: Path) -> dict[str, dict[str, list[Path]]]:
@@ -191,12 +209,7 @@ def read_archive(path: Path, size: int) -> tuple[dict[str, list[str]], dict[str,
             try:
                 pixels.setdefault(split, []).append(decode(archive.read(entry), size))
                 labels.setdefault(split, []).append(int(label))
-            except (
-                UnidentifiedImageError,
-                OSError,
-                zipfile.BadZipFile,
-                Image.DecompressionBombError,
-            ) as error:
+            except Exception as error:  # PIL raises many types for a broken file
                 faults.append(f"{entry} (class {names['classes'][int(label)]}): {error}")
     if faults:
         more = len(faults) - _SHOWN_FAULTS
@@ -213,7 +226,7 @@ def read_archive(path: Path, size: int) -> tuple[dict[str, list[str]], dict[str,
 def decode(content: bytes, size: int) -> np.ndarray:
     """An encoded image as uint8 [size, size, 3]. Raises what PIL raises for a broken one."""
     with Image.open(io.BytesIO(content)) as file:
-        image = file.convert("RGB")
+        image = _eight_bits(file).convert("RGB")
     width, height = image.size
     if (width, height) != (size, size):
         scale = size / min(width, height)
@@ -222,3 +235,10 @@ def decode(content: bytes, size: int) -> np.ndarray:
         left, top = (wide - size) // 2, (high - size) // 2
         image = image.crop((left, top, left + size, top + size))
     return np.asarray(image)
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """16-bit gray values scaled to 8 bits; Pillow's own conversion clips them to white."""
+    if not image.mode.startswith("I;16"):
+        return image
+    return Image.fromarray((np.asarray(image) // 257).astype(np.uint8))

@@ -15,6 +15,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from adamerge_core.errors import InputError
+
 __all__ = ["SPLITS", "TASK_NAMES", "class_names", "images", "templates"]
 
 SPLITS = ("pretrain", "train", "val", "test")
@@ -45,7 +47,7 @@ TASK_NAMES: tuple[str, ...] = tuple(_TASKS)
 def class_names(task_name: str) -> tuple[str, ...]:
     """Names of the task's classes, in the order of the labels, as words for a prompt.
 
-    Raises ValueError if the task is unknown.
+    Raises InputError if the task is unknown.
     """
     _check(_task_faults(task_name))
     names: tuple[str, ...] = getattr(_module(task_name), _TASKS[task_name].names)
@@ -55,7 +57,7 @@ def class_names(task_name: str) -> tuple[str, ...]:
 def templates(task_name: str) -> tuple[str, ...]:
     """Prompt templates of the task; "{}" stands for a class name.
 
-    Raises ValueError if the task is unknown.
+    Raises InputError if the task is unknown.
     """
     _check(_task_faults(task_name))
     found: tuple[str, ...] = getattr(_module(task_name), _TASKS[task_name].templates)
@@ -71,7 +73,7 @@ def images(
     begins with a shorter one. No two splits share an image, a cell of a photograph or a digit,
     whatever the seeds.
 
-    Raises ValueError, before any image is made, if the task or split is unknown, if count or seed
+    Raises InputError, before any image is made, if the task or split is unknown, if count or seed
     is not an integer >= 0, or if count exceeds the digits that exist (`mnist`).
     """
     faults = _task_faults(task_name)
@@ -85,7 +87,7 @@ def images(
         from . import mnist
 
         if count > mnist.supply(split):
-            raise ValueError(
+            raise InputError(
                 f"count is {count}; the {split} split of mnist holds {mnist.supply(split)} "
                 f"images, ask for at most that many"
             )
@@ -123,4 +125,4 @@ def _task_faults(task_name: str) -> list[str]:
 
 def _check(faults: list[str]) -> None:
     if faults:
-        raise ValueError("; ".join(faults))
+        raise InputError.listing("miniature", faults)

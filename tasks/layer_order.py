@@ -1,0 +1,35 @@
+"""The layers of an image encoder from shallow to deep, by their names."""
+
+import re
+from collections.abc import Sequence
+
+# what comes before the blocks in the networks of timm and open_clip
+_STEM = re.compile(
+    r"(^|\.)(conv_stem|bn1|conv1|class_embedding|positional_embedding|ln_pre|patch_embed|cls_token"
+    r"|pos_embed)\b"
+)
+
+
+def network_order(layer_names: Sequence[str]) -> tuple[list[int], dict[str, range]]:
+    """The layers' indices from shallow to deep, and the rows of each block in that order.
+
+    A block is what shares the name up to its first number (`blocks.3`, `resblocks.11`); layers
+    without a number are of the stem, before the blocks, or of the head, after them.
+    """
+    keys = [_depth(name) for name in layer_names]
+    order = sorted(range(len(keys)), key=lambda index: keys[index])
+    blocks: dict[str, range] = {}
+    for row, index in enumerate(order):
+        label = keys[index][2]
+        blocks[label] = range(blocks[label].start if label in blocks else row, row + 1)
+    return order, blocks
+
+
+def _depth(layer_name: str) -> tuple[int, int, str, tuple[tuple[int, str], ...]]:
+    """A key to sort by: stem, blocks by number, head; then the block's name, then the layer's."""
+    parts = layer_name.split(".")
+    natural = tuple((int(part), "") if part.isdigit() else (-1, part) for part in parts)
+    first = next((index for index, part in enumerate(parts) if index and part.isdigit()), None)
+    if first is not None:
+        return 1, int(parts[first]), f"{parts[first - 1]}.{parts[first]}", natural
+    return (0, 0, "stem", natural) if _STEM.search(layer_name) else (2, 0, "head", natural)

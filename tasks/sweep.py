@@ -1,0 +1,53 @@
+"""sweep: a rule at the one scaling that is best on validation images."""
+
+import argparse
+from typing import Any
+
+from adamerge_core import checkpoints
+from adamerge_core.checkpoints import StateDict
+from adamerge_core.merging import RULES
+from tasks.files import Files
+from tasks.models import accuracy, open_encoder, open_heads, open_split
+from tasks.outputs import write_csv
+from tasks.stage import Reporter, run_stage
+from tasks.suite import Suite, load_params
+from tasks.tensors import open_task_vectors
+
+
+def run(suite: Suite, method: str, seed: int, report: Reporter) -> None:
+    """Merge by every scaling, keep the model with the best average; write it and the curve.
+
+    Raises InputError for a method that is not one of the suite's.
+    """
+    files = Files(suite.name)
+    params = suite.merge[method].model_dump()
+    scalings = params.pop("scalings")
+    rule = RULES[method.removesuffix("_best")]
+    task_vectors = open_task_vectors(files, suite.task_names, seed).to(suite.compute.device)
+    encoder, heads = open_encoder(suite), open_heads(suite, suite.task_names)
+    data = open_split(files, suite.task_names, "val")
+    rows: list[dict[str, Any]] = []
+    models: list[StateDict] = []
+    for done, scaling in enumerate(scalings, start=1):
+        models.append(rule(task_vectors, scaling=scaling, **params))
+        encoder.load_state_dict(models[-1])
+        rows.append({"scaling": scaling, **accuracy(encoder, heads, data)})
+        report.metrics({"validation accuracy": rows[-1]["average"]}, done)
+        report.progress(done, len(scalings), f"scaling {scaling}: {rows[-1]['average']:.1f} %")
+    best = max(range(len(rows)), key=lambda index: rows[index]["average"])
+    write_csv(files.sweep(method, seed), rows)
+    checkpoints.save(files.merged(method, seed), models[best])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tasks.sweep", description=__doc__)
+    parser.add_argument(
+        "--method", required=True, help="a method with `scalings` of params.yaml, section merge"
+    )
+    parser.add_argument("--seed", required=True, type=int, help="of the task vectors")
+    method, seed = parser.parse_args().method, parser.parse_args().seed
+    run_stage(f"sweep@{method}-{seed}", lambda report: run(load_params(), method, seed, report))
+
+
+if __name__ == "__main__":
+    main()
