@@ -6,14 +6,13 @@ from pathlib import Path
 import numpy as np
 
 from adamerge_core.evaluation import correct, percent, with_average
-from tasks.files import PROTOCOLS, Files
+from tasks.files import PROTOCOLS, REFERENCES, Files
 from tasks.graph import evaluate_stage
-from tasks.models import load_weights, open_encoder, open_heads, open_split, write_json
+from tasks.models import load_weights, open_encoder, open_heads, open_split
+from tasks.outputs import write_json
 from tasks.protocols import measured_rows
 from tasks.stage import Reporter, run_stage
 from tasks.suite import Adaptation, Suite, load_params
-
-REFERENCES = ("pretrained", "individual", "traditional_mtl")
 
 
 def run(suite: Suite, method: str, seed: int, report: Reporter) -> None:

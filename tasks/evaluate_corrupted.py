@@ -9,15 +9,16 @@ import argparse
 import numpy as np
 
 from adamerge_core.adamerging import Engine, adapt
-from adamerge_core.evaluation import correct, percent, with_average
 from adamerge_core.merging import task_arithmetic
-from adamerge_core.vision.images import open_array
+from adamerge_core.vision.images import LabeledImages, open_array
+from tasks.adapt import adaptation_settings
 from tasks.files import Files
 from tasks.graph import evaluate_corrupted_stage
-from tasks.merge import adaptation_settings
-from tasks.models import open_encoder, open_heads, open_task_vectors, write_json
+from tasks.models import accuracy, open_encoder, open_heads
+from tasks.outputs import write_json
 from tasks.stage import Reporter, run_stage
 from tasks.suite import Suite, load_params
+from tasks.tensors import open_task_vectors
 
 _METHOD = "layer_wise_adamerging"
 
@@ -26,20 +27,14 @@ def run(suite: Suite, corruption: str, seed: int, report: Reporter) -> None:
     """Write percent per task and their mean for both methods; `clean` is the images as they are."""
     files, names = Files(suite.name), suite.corrupt.tasks
     images = {name: _images(suite, name, corruption) for name in names}
-    labels = {
-        name: open_array(files.labels(name, "test"), 1)[: len(images[name])] for name in names
-    }
+    labels = {name: open_array(files.labels(name, "test"), 1) for name in names}
+    data = {name: LabeledImages(images[name], labels[name][: len(images[name])]) for name in names}
     encoder, heads = open_encoder(suite), open_heads(suite, names)
     task_vectors = open_task_vectors(files, names, seed).to(suite.compute.device)
 
-    def accuracy() -> dict[str, float]:
-        return with_average(
-            {n: percent(correct(encoder, heads[n], images[n], labels[n])) for n in names}
-        )
-
     encoder.load_state_dict(task_arithmetic(task_vectors, suite.merge.task_arithmetic.scaling))
-    methods = {"task_arithmetic": accuracy()}
-    engine = Engine(encoder, task_vectors, heads)
+    methods = {"task_arithmetic": accuracy(encoder, heads, data)}
+    engine = Engine(encoder, task_vectors, heads, suite.compute.micro_batch)
     settings = adaptation_settings(_METHOD, suite.evaluate_corrupted.adaptation)
     state = report.scratch / "adaptation.safetensors" if report.scratch else None
     for step in adapt(engine, images, settings, seed, state):
@@ -48,7 +43,7 @@ def run(suite: Suite, corruption: str, seed: int, report: Reporter) -> None:
         text = f"{_METHOD} on {corruption}  entropy {loss / len(names):.3f}"
         report.progress(step.step, settings.steps, text)
     engine.merge(step.coefficients)
-    methods[_METHOD] = accuracy()
+    methods[_METHOD] = accuracy(encoder, heads, data)
     content = {
         "corruption": corruption,
         "severity": 0 if corruption == "clean" else suite.evaluate_corrupted.severity,

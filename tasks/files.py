@@ -5,6 +5,7 @@ from pathlib import Path
 
 SPLITS = ("pretrain", "train", "val", "test")
 PROTOCOLS = ("transductive", "held_out")
+REFERENCES = ("pretrained", "individual", "traditional_mtl")  # methods that merge nothing
 
 
 @dataclass(frozen=True)

@@ -9,16 +9,17 @@ from torch import Tensor
 
 from adamerge_core import checkpoints
 from adamerge_core.batches import take
-from adamerge_core.evaluation import correct, percent, with_average
 from adamerge_core.vision.encoders import create_clip, image_encoder, tokenizer
 from adamerge_core.vision.heads import ZeroShotHead, zero_shot_weight
 from adamerge_core.vision.imagenet import load_efficientnet_lite0
 from adamerge_core.vision.images import LabeledImages
 from adamerge_core.vision.training import TrainingSettings, tune_text_tower
 from tasks.files import Files
-from tasks.models import open_split, set_up, write_csv, write_json
+from tasks.models import accuracy, open_split
+from tasks.outputs import write_csv, write_json
 from tasks.stage import Reporter, run_stage
 from tasks.suite import Suite, load_params
+from tasks.tensors import set_up
 
 _FEATURE_BATCH = 100
 
@@ -46,11 +47,8 @@ def run(suite: Suite, report: Reporter) -> None:
     checkpoints.save(files.pretrained, encoder.state_dict())
     checkpoints.save(files.text_tower, text_tower)
     checkpoints.save(files.heads, weights)
-    accuracy = {
-        name: percent(correct(encoder, ZeroShotHead(weights[name]), part.images, part.labels))
-        for name, part in data.items()
-    }
-    write_json(files.pretrain_metrics(), {"pretraining accuracy": with_average(accuracy)})
+    heads = {name: ZeroShotHead(weight) for name, weight in weights.items()}
+    write_json(files.pretrain_metrics(), {"pretraining accuracy": accuracy(encoder, heads, data)})
 
 
 def _train(

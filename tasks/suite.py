@@ -3,13 +3,13 @@
 `params.yaml` holds the active suite; `suites/` one file each. Nothing here imports torch.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from adamerge_core.errors import InputError
 
@@ -17,11 +17,11 @@ PARAMS_YAML = Path("params.yaml")
 SUITES = Path("suites")
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, strict=True)]
 Share = Annotated[float, Field(gt=0, le=1)]
 Coefficient = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-Seed = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Seed = Annotated[int, Field(ge=0, strict=True)]
 Scalings = Annotated[tuple[Positive, ...], Field(min_length=1)]
 
 
@@ -35,6 +35,8 @@ class Compute(_Section):
     device: Literal["cpu", "cuda"]
     threads: Count
     """Per stage process."""
+    micro_batch: Count
+    """Images per forward and backward pass of an adaptation."""
 
 
 class Miniature(_Section):
@@ -167,7 +169,9 @@ class EvaluateCorrupted(_Section):
     adaptation: Adaptation
 
 
-class _Params(_Section):
+class Suite(_Section):
+    """The parameters of one suite, as its file says them, checked."""
+
     suite: Name
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)]
     compute: Compute
@@ -184,27 +188,6 @@ class _Params(_Section):
     merge: Merge
     evaluate: Evaluate
     evaluate_corrupted: EvaluateCorrupted
-
-    @model_validator(mode="after")
-    def _refer_to_each_other(self) -> "_Params":
-        """Names in one section that another must have."""
-        faults = _unknown("corrupt.tasks", self.corrupt.tasks, self.download)
-        possible = ("clean", *self.corrupt.corruptions)
-        chosen = self.evaluate_corrupted.corruptions
-        faults += _unknown("evaluate_corrupted.corruptions", chosen, possible)
-        if self.evaluate_corrupted.severity not in self.corrupt.severities:
-            made = ", ".join(map(str, self.corrupt.severities))
-            severity = self.evaluate_corrupted.severity
-            faults.append(f"evaluate_corrupted.severity = {severity}: corrupt makes only {made}")
-        if len(set(self.seeds)) < len(self.seeds):
-            faults.append(f"seeds = {list(self.seeds)}: each must stand once")
-        if faults:
-            raise ValueError("\n".join(faults))
-        return self
-
-
-class Suite(_Params):
-    """The parameters of one suite, as its file says them, checked."""
 
     @property
     def name(self) -> str:
@@ -242,17 +225,50 @@ def load_suite(path: Path) -> Suite:
         raise InputError(f"{path}: not readable as YAML ({error}); mend the file") from error
     if not isinstance(content, Mapping):
         raise InputError(f"{path}: holds no sections; start from suites/mini.yaml")
+    suite, faults = None, []
     try:
-        return Suite.model_validate(content)
+        suite = Suite.model_validate(content)
     except ValidationError as error:
-        raise InputError.listing(str(path), _faults(error)) from error
+        faults = _faults(error)
+    faults += _contradictions(content)
+    if suite is None or faults:
+        raise InputError.listing(str(path), faults)
+    return suite
 
 
-def _unknown(key: str, names: tuple[str, ...], known: Any) -> list[str]:
+def _contradictions(content: Mapping[str, Any]) -> list[str]:
+    """What one section names and another lacks; sections of a wrong form are passed over."""
+    corrupt, evaluated = _section(content, "corrupt"), _section(content, "evaluate_corrupted")
+    tasks, made = _list(corrupt, "tasks"), _list(corrupt, "corruptions")
+    faults = _unknown("corrupt.tasks", tasks, _section(content, "download"))
+    chosen = _list(evaluated, "corruptions")
+    faults += _unknown("evaluate_corrupted.corruptions", chosen, ["clean", *made])
+    severity, severities = evaluated.get("severity"), _list(corrupt, "severities")
+    if severities and severity not in severities:
+        listed = ", ".join(map(str, severities))
+        faults.append(f"evaluate_corrupted.severity = {severity}: corrupt makes only {listed}")
+    seeds = _list(content, "seeds")
+    if len(set(map(str, seeds))) < len(seeds):
+        faults.append(f"seeds = {seeds}: each must stand once")
+    return faults
+
+
+def _section(content: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = content.get(key)
+    return value if isinstance(value, Mapping) else {}
+
+
+def _list(section: Mapping[str, Any], key: str) -> list[Any]:
+    value = section.get(key)
+    return value if isinstance(value, list) else []
+
+
+def _unknown(key: str, names: Iterable[Any], known: Iterable[str]) -> list[str]:
+    listed = list(known)
     return [
-        f"{key}: {name!r} is unknown; known are {', '.join(known)}"
+        f"{key}: {name!r} is unknown; known are {', '.join(listed)}"
         for name in names
-        if name not in known
+        if listed and name not in listed
     ]
 
 

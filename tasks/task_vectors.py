@@ -6,9 +6,10 @@ from adamerge_core import checkpoints
 from adamerge_core.analysis import cosine_matrix, gram_matrix, l2_norms
 from adamerge_core.task_vectors import TaskVectors
 from tasks.files import Files
-from tasks.models import set_up, write_json
+from tasks.outputs import write_json
 from tasks.stage import run_stage
 from tasks.suite import Suite, load_params
+from tasks.tensors import set_up
 
 
 def run(suite: Suite, seed: int) -> None:

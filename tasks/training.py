@@ -3,18 +3,10 @@
 from collections.abc import Sequence
 
 from adamerge_core import checkpoints
-from adamerge_core.evaluation import correct, percent, with_average
 from adamerge_core.vision.training import TrainingSettings, finetune
 from tasks.files import Files
-from tasks.models import (
-    ResumableRows,
-    load_weights,
-    open_encoder,
-    open_heads,
-    open_split,
-    write_csv,
-    write_json,
-)
+from tasks.models import accuracy, load_weights, open_encoder, open_heads, open_split
+from tasks.outputs import ResumableRows, write_csv, write_json
 from tasks.stage import Reporter
 from tasks.suite import Suite
 
@@ -42,10 +34,7 @@ def train_encoder(
         curve.append({"step": step.step, **values})
         report.metrics(values, step.step)
         report.progress(step.step, settings.steps, f"{name}  loss {step.loss:.3f}")
-    accuracy = {
-        task_name: percent(correct(encoder, heads[task_name], part.images, part.labels))
-        for task_name, part in open_split(files, task_names, "val").items()
-    }
+    measured = accuracy(encoder, heads, open_split(files, task_names, "val"))
     checkpoints.save(files.finetuned(name, seed), encoder.state_dict())
     write_csv(files.finetune_curve(name, seed), curve.rows)
-    write_json(files.finetune_metrics(name, seed), {"validation accuracy": with_average(accuracy)})
+    write_json(files.finetune_metrics(name, seed), {"validation accuracy": measured})

@@ -57,6 +57,11 @@ class Engine:
             for name in ours.keys() & theirs.keys()
             if ours[name].shape != theirs[name].shape
         ]
+        faults += [
+            f"layer {name} is {stack.dtype} in the task vectors, {ours[name].dtype} in the encoder"
+            for name, stack in task_vectors.layers.items()
+            if name in ours and ours[name].dtype != stack.dtype
+        ]
         faults += [f"task {n} has no head" for n in task_vectors.task_names if n not in heads]
         if faults:
             raise InputError.listing(

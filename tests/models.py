@@ -1,0 +1,151 @@
+"""Tiny models in float64 and the published formulas written naively, shared by the tests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from adamerge_core.task_vectors import TaskVectors
+
+torch.set_num_threads(1)
+
+CLASSES = {"digits": 3, "letters": 5, "signs": 2}
+"""Number of classes by task."""
+
+UNCHANGED = "hidden.bias"
+"""The tensor of the tiny encoder that no fine-tuning changes."""
+
+
+class TinyEncoder(nn.Module):
+    """Convolution, linear, linear: float64 [N, 2, 5, 5] -> [N, 6], with an integer buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(2, 3, 3)
+        self.hidden = nn.Linear(27, 7)
+        self.projection = nn.Linear(7, 6)
+        self.register_buffer("batches_seen", torch.tensor(7))
+        self.double()
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = torch.tanh(self.convolution(images)).flatten(1)
+        return self.projection(torch.tanh(self.hidden(maps)))
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What a merge is made of: one pretrained encoder, K fine-tuned ones, K heads, images."""
+
+    encoder: TinyEncoder
+    pretrained: dict[str, Tensor]
+    finetuned: dict[str, dict[str, Tensor]]
+    heads: dict[str, nn.Module]
+    images: dict[str, Tensor]
+
+    @property
+    def task_vectors(self) -> TaskVectors:
+        return TaskVectors.from_checkpoints(self.pretrained, self.finetuned)
+
+
+def tiny_problem(seed: int = 0, images: int = 11, distance: float = 0.5) -> Problem:
+    """Random weights; `distance` is the spread of the task vectors' entries.
+
+    Task number k has `images` + k images, so that no two tasks have as many.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def noise(shape: tuple[int, ...]) -> Tensor:
+        return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+    encoder = TinyEncoder()
+    pretrained = {
+        name: noise(tensor.shape) * 0.4 if tensor.is_floating_point() else tensor.clone()
+        for name, tensor in encoder.state_dict().items()
+    }
+    finetuned, heads = {}, {}
+    for task_name, classes in CLASSES.items():
+        finetuned[task_name] = {
+            name: tensor + distance * noise(tensor.shape)
+            if tensor.is_floating_point() and name != UNCHANGED
+            else tensor.clone()
+            for name, tensor in pretrained.items()
+        }
+        heads[task_name] = nn.Linear(6, classes, dtype=torch.float64).requires_grad_(False)
+        heads[task_name].weight.copy_(noise((classes, 6)))
+        heads[task_name].bias.copy_(noise((classes,)))
+    pixels = {name: noise((images + k, 2, 5, 5)) for k, name in enumerate(CLASSES)}
+    return Problem(encoder, pretrained, finetuned, heads, pixels)
+
+
+def naive_vectors(problem: Problem) -> dict[str, dict[str, np.ndarray]]:
+    """Task -> layer -> theta_k - theta_pre, for the tensors that some task changed."""
+    names = [
+        name
+        for name, tensor in problem.pretrained.items()
+        if any(not torch.equal(state[name], tensor) for state in problem.finetuned.values())
+    ]
+    return {
+        task_name: {n: (state[n] - problem.pretrained[n]).numpy() for n in names}
+        for task_name, state in problem.finetuned.items()
+    }
+
+
+def naive_merge(
+    pretrained: dict[str, Tensor], vectors: dict[str, dict[str, np.ndarray]], coefficients: Tensor
+) -> dict[str, Tensor]:
+    """theta_pre + sum_k lambda_k tau_k, tensor by tensor; differentiable in the coefficients."""
+    merged = dict(pretrained)
+    for k, vector in enumerate(vectors.values()):
+        for layer, (name, values) in enumerate(vector.items()):
+            weight = coefficients[k] if coefficients.dim() == 1 else coefficients[layer, k]
+            merged[name] = merged[name] + weight * torch.as_tensor(values)
+    return merged
+
+
+def naive_entropies(
+    problem: Problem,
+    vectors: dict[str, dict[str, np.ndarray]],
+    coefficients: Tensor,
+    images: dict[str, Tensor],
+) -> dict[str, Tensor]:
+    """Per task the mean Shannon entropy of the merged model's predictions."""
+    merged = naive_merge(problem.pretrained, vectors, coefficients)
+    entropies = {}
+    for task_name in vectors:
+        logits = problem.heads[task_name](
+            functional_call(problem.encoder, merged, (images[task_name],))
+        )
+        probabilities = logits.softmax(dim=1)
+        entropies[task_name] = -(probabilities * probabilities.log()).sum(dim=1).mean()
+    return entropies
+
+
+def naive_trim_and_elect(
+    vectors: dict[str, dict[str, np.ndarray]], keep: float
+) -> dict[str, dict[str, np.ndarray]]:
+    """Ties-Merging's preprocessing as published, over each task's whole flat vector."""
+    flat = np.stack([np.concatenate([v.ravel() for v in vs.values()]) for vs in vectors.values()])
+    count = flat.shape[1]
+    for row in flat:
+        rank = max(count - int(keep * count), 1)  # the rank-th smallest, counted from 1
+        row[np.abs(row) < np.sort(np.abs(row))[rank - 1]] = 0
+    signs = np.sign(flat.sum(axis=0))
+    signs[signs == 0] = np.sign(signs.sum())
+    flat[np.sign(flat) != signs] = 0
+    result = {}
+    for row, (task_name, vector) in zip(flat, vectors.items(), strict=True):
+        result[task_name], start = {}, 0
+        for name, values in vector.items():
+            result[task_name][name] = row[start : start + values.size].reshape(values.shape)
+            start += values.size
+    return result
+
+
+def stacked(vectors: dict[str, dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Layer -> [K, *shape], as TaskVectors holds them."""
+    names = next(iter(vectors.values()))
+    return {name: np.stack([vector[name] for vector in vectors.values()]) for name in names}

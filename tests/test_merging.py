@@ -1,0 +1,122 @@
+"""The rules that need no data, against their formulas in numpy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+from models import CLASSES, naive_trim_and_elect, naive_vectors, stacked, tiny_problem
+
+from adamerge_core.errors import InputError
+from adamerge_core.merging import (
+    RULES,
+    task_arithmetic,
+    ties_merging,
+    trim_and_elect,
+    weight_averaging,
+)
+from adamerge_core.task_vectors import TaskVectors
+
+KEEPS = [0.05, 0.2, 0.29, 0.5, 0.99, 1.0]
+
+# multiples of 1/8, so that sums are exact in any order; many equal magnitudes, zeros, cancellations
+EIGHTHS = npst.arrays(
+    np.int64,
+    st.tuples(st.integers(1, 4), st.integers(1, 40)),
+    elements=st.integers(-4, 4),
+).map(lambda values: values / 8)
+
+
+def as_task_vectors(rows: np.ndarray, split: int) -> TaskVectors:
+    """[K, n] as task vectors of two layers, of `split` and n - split entries, over zeros."""
+    parts = {"first": rows[:, :split], "second": rows[:, split:]}
+    layers = {name: torch.from_numpy(part.copy()) for name, part in parts.items() if part.size}
+    pretrained = {name: torch.zeros_like(stack[0]) for name, stack in layers.items()}
+    return TaskVectors(pretrained, tuple(f"task{k}" for k in range(len(rows))), layers)
+
+
+@given(rows=EIGHTHS, keep=st.sampled_from(KEEPS), data=st.data())
+@settings(deadline=None, max_examples=120)
+def test_trim_and_elect_equals_numpy(rows: np.ndarray, keep: float, data: st.DataObject) -> None:
+    vectors = as_task_vectors(rows, data.draw(st.integers(0, rows.shape[1])))
+    naive = {
+        task_name: {name: stack[k].numpy() for name, stack in vectors.layers.items()}
+        for k, task_name in enumerate(vectors.task_names)
+    }
+    expected = stacked(naive_trim_and_elect(naive, keep))
+    result = trim_and_elect(vectors, keep)
+    assert result.layer_names == vectors.layer_names
+    for name, stack in expected.items():
+        np.testing.assert_array_equal(result.layers[name].numpy(), stack)
+
+
+@pytest.mark.parametrize("keep", KEEPS)
+def test_ties_merging_of_a_model_equals_numpy(keep: float) -> None:
+    problem = tiny_problem()
+    expected = stacked(naive_trim_and_elect(naive_vectors(problem), keep))
+    merged = ties_merging(problem.task_vectors, scaling=0.4, keep=keep)
+    for name, tensor in problem.pretrained.items():
+        total = 0.4 * expected[name].sum(axis=0) if name in expected else 0
+        np.testing.assert_allclose(merged[name].numpy(), tensor.numpy() + total, rtol=1e-12)
+
+
+def test_trimming_keeps_the_largest_entries_over_all_layers() -> None:
+    rows = np.array([[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0]])
+    kept = trim_and_elect(as_task_vectors(rows, 3), keep=0.2)
+    # the 8th smallest magnitude of ten is the threshold and stays
+    assert kept.layers["first"].tolist() == [[0, 0, 0]]
+    assert kept.layers["second"].tolist() == [[0, 0, 0, 0, 8, 9, 10]]
+
+
+def test_where_the_sum_is_zero_the_majority_sign_is_elected() -> None:
+    rows = np.array([[1.0, -2.0, -3.0], [-1.0, -2.0, -3.0]])
+    kept = trim_and_elect(as_task_vectors(rows, 1), keep=1.0)
+    assert kept.layers["first"].tolist() == [[0], [-1]]
+
+
+def test_ties_of_task_vectors_without_layers_is_the_pretrained_model() -> None:
+    problem = tiny_problem()
+    copies = {name: dict(problem.pretrained) for name in CLASSES}
+    merged = ties_merging(TaskVectors.from_checkpoints(problem.pretrained, copies))
+    assert all(torch.equal(merged[n], t) for n, t in problem.pretrained.items())
+
+
+@pytest.mark.parametrize("keep", [0, -0.1, 1.0001, 20, float("nan")])
+def test_keep_outside_its_range_is_refused(keep: float) -> None:
+    with pytest.raises(InputError, match=r"\(0, 1\]") as caught:
+        ties_merging(tiny_problem().task_vectors, keep=keep)
+    assert f"keep = {keep}" in str(caught.value)
+
+
+def test_weight_averaging_is_the_plain_mean() -> None:
+    problem = tiny_problem()
+    merged = weight_averaging(problem.task_vectors)
+    for name, tensor in problem.pretrained.items():
+        states = [state[name].numpy() for state in problem.finetuned.values()]
+        expected = np.mean(states, axis=0) if tensor.is_floating_point() else tensor.numpy()
+        np.testing.assert_allclose(merged[name].numpy(), expected, rtol=1e-11, atol=1e-14)
+
+
+@pytest.mark.parametrize("scaling", [0.0, 0.3, 1.0, 2.5])
+def test_task_arithmetic_is_its_formula(scaling: float) -> None:
+    problem = tiny_problem()
+    merged = task_arithmetic(problem.task_vectors, scaling=scaling)
+    for name, tensor in problem.pretrained.items():
+        total = sum((state[name] - tensor).numpy() for state in problem.finetuned.values())
+        expected = tensor.numpy() + scaling * total
+        np.testing.assert_allclose(merged[name].numpy(), expected, rtol=1e-12, atol=1e-14)
+
+
+def test_rules_are_found_by_the_methods_names() -> None:
+    vectors = tiny_problem().task_vectors
+    parameters = {
+        "weight_averaging": {},
+        "task_arithmetic": {"scaling": 0.3},
+        "ties_merging": {"scaling": 0.3, "keep": 0.2},
+    }
+    assert RULES.keys() == parameters.keys()
+    for name, rule in RULES.items():
+        assert rule(vectors, **parameters[name]).keys() == vectors.pretrained.keys()
