@@ -1,0 +1,59 @@
+# Two commands: `make run` (the pipeline of the active suite) and `make test`. Both make .venv once.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
+export PIP_ROOT_USER_ACTION := ignore
+
+.PHONY: run test test-slow lint types contract study schedule ui clean-venv help
+
+help:            ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
+
+run: .venv/installed                    ## run the pipeline of the active suite; print its results
+	@$(BIN)/adamerge run
+
+study: .venv/installed                  ## the mini suite over three seeds
+	@$(BIN)/adamerge suite use mini --seeds 0 1 2
+	@$(BIN)/adamerge run
+
+ui: .venv/installed                     ## MLflow's and Prefect's pages on 127.0.0.1
+	@$(BIN)/adamerge ui
+
+schedule: .venv/installed               ## run the pipeline every night (prefect.yaml)
+	@$(BIN)/adamerge schedule
+
+test: .venv/installed-test              ## the fast tier of tests
+	@$(BIN)/python -m pytest
+
+test-slow: .venv/installed-test         ## the slow tier: the whole pipeline, kills, a browser
+	@$(BIN)/python -m pytest -m slow
+
+lint: .venv/installed-test              ## ruff: rules and format
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: .venv/installed-test             ## mypy
+	@$(BIN)/mypy
+
+contract: .venv/installed-test          ## which package may import which
+	@$(BIN)/lint-imports
+
+clean-venv:                             ## remove .venv, to install anew
+	rm -rf .venv
+
+.venv/bin/python:
+	@echo "making .venv with $(PYTHON)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "adamerge needs Python 3.11 or newer, not $$($(PYTHON) --version): make PYTHON=python3.12 ..."; exit 2; }
+	@$(PYTHON) -m venv .venv
+
+.venv/installed: pyproject.toml | .venv/bin/python
+	@echo "installing adamerge into .venv (once; some minutes)"
+	@$(PIP) install -e '.[mini]'
+	@touch $@
+
+.venv/installed-test: pyproject.toml | .venv/bin/python
+	@echo "installing adamerge with its tests into .venv (once; some minutes)"
+	@$(PIP) install -e '.[mini,test]'
+	@touch $@ .venv/installed

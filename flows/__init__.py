@@ -1,0 +1,1 @@
+"""Running the pipeline: the Prefect flow over dvc.yaml, and the command line."""

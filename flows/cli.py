@@ -1,0 +1,224 @@
+"""The command `adamerge`. Each command is imported when it is called: help must be quick."""
+
+import argparse
+import errno
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from adamerge_core.errors import InputError
+from tasks.environment import WORK, configure
+from tasks.failures import OperationError
+
+_FAILED, _BAD_INPUT, _INTERRUPTED = 1, 2, 130
+
+_ABOUT = """\
+Merge fine-tuned models into one, and trace every result to the files and runs behind it.
+
+  adamerge run                 run the pipeline of the active suite; print the table of results
+  adamerge status              what is up to date, what would run
+  adamerge ui                  MLflow's and Prefect's pages in your browser
+  adamerge lineage PATH        which stage and run made a file, and all upstream of it
+  adamerge suite list          the suites there are
+  adamerge schedule            run the pipeline every night
+
+Run it in the project's root. `adamerge COMMAND --help` has an example of each."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit code: 0, 1 for a failure, 2 for bad input, 130 for Ctrl-C."""
+    options = _parser().parse_args(arguments)
+    configure()
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        return int(options.call(options))
+    except InputError as error:
+        return _say(str(error), _BAD_INPUT)
+    except KeyboardInterrupt:
+        return _say("stopped; the same command goes on from here", _INTERRUPTED)
+    except BrokenPipeError:  # as of `adamerge status | head`
+        sys.stderr.close()
+        return _FAILED
+    except Exception as error:
+        return _say(_unforeseen(error), _FAILED)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    """An end from outside is as Ctrl-C: what was started is ended first."""
+    raise KeyboardInterrupt
+
+
+def _say(message: str, code: int) -> int:
+    print(f"adamerge: {message}", file=sys.stderr)
+    return code
+
+
+def _unforeseen(error: Exception) -> str:
+    if isinstance(error, OperationError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"the disk of {Path.cwd()} is full: free some space, then run the same command again"
+    log = WORK / "error.log"
+    try:
+        log.parent.mkdir(exist_ok=True)
+        log.write_text(traceback.format_exc())
+    except OSError:
+        return f"{type(error).__name__}: {error}"
+    return f"{type(error).__name__}: {error}\nthis was not foreseen; {log} says where it happened"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "adamerge", description=_ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(title="commands", dest="command", required=True, metavar="")
+    _run(commands)
+    _status(commands)
+    _ui(commands)
+    _lineage(commands)
+    _suite(commands)
+    _schedule(commands)
+    return parser
+
+
+_Commands = Any  # argparse names its type with an underscore
+
+
+def _add(
+    commands: _Commands, name: str, short: str, about: str, call: Callable[[Any], int]
+) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=short, description=f"{short[0].upper()}{short[1:]}.\n\n{about}"
+    )
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.set_defaults(call=call)
+    return parser
+
+
+def _run(commands: _Commands) -> None:
+    def call(options: argparse.Namespace) -> int:
+        from flows.commands import run
+
+        return run()
+
+    about = """\
+Runs every stage of dvc.yaml that is not up to date, in parallel where they are independent, and
+takes the rest from the cache. Can be stopped at any time (Ctrl-C, kill): the next run goes on.
+
+Writes data/<suite>/ (the report: data/<suite>/report/index.html), and each run to mlflow.db.
+
+  adamerge suite use mini
+  adamerge run"""
+    _add(commands, "run", "run the pipeline and print the table of results", about, call)
+
+
+def _status(commands: _Commands) -> None:
+    def call(options: argparse.Namespace) -> int:
+        from flows.commands import status
+
+        return status()
+
+    about = """\
+Lists the stages by group: up to date, changed (and why), never run. Then the last pipeline run
+that MLflow has. Runs nothing.
+
+  adamerge status"""
+    _add(commands, "status", "say what is up to date and what would run", about, call)
+
+
+def _ui(commands: _Commands) -> None:
+    def call(options: argparse.Namespace) -> int:
+        from flows.commands import ui
+
+        return ui(options.mlflow_port, options.prefect_port)
+
+    about = """\
+Starts MLflow's server (runs, curves, models, lineage) and Prefect's (flow runs, logs, schedules)
+on 127.0.0.1 and prints their addresses. Ctrl-C ends both.
+
+  adamerge ui
+  adamerge ui --mlflow-port 5001"""
+    parser = _add(commands, "ui", "open MLflow's and Prefect's pages", about, call)
+    parser.add_argument("--mlflow-port", type=int, default=5000, metavar="N", help="default: 5000")
+    parser.add_argument("--prefect-port", type=int, default=4200, metavar="N", help="default: 4200")
+
+
+def _lineage(commands: _Commands) -> None:
+    def call(options: argparse.Namespace) -> int:
+        from flows.commands import lineage
+
+        return lineage(options.path, as_json=options.json)
+
+    about = """\
+Prints, for a file that the pipeline wrote: its md5 and whether it is the one in dvc.lock, the
+stage, the MLflow run, the command, parameters and git commit that made it, and the same for all
+that is upstream, down to the downloads.
+
+  adamerge lineage data/mini/report/results.csv
+  adamerge lineage --json data/mini/merged/seed-0/ties_merging/model.safetensors"""
+    parser = _add(commands, "lineage", "say where a file comes from", about, call)
+    parser.add_argument("path", metavar="PATH", help="a file below data/")
+    parser.add_argument("--json", action="store_true", help="all of it, for programs")
+
+
+def _suite(commands: _Commands) -> None:
+    def call_list(options: argparse.Namespace) -> int:
+        from flows.suites import list_all
+
+        return list_all()
+
+    def call_show(options: argparse.Namespace) -> int:
+        from flows.suites import show
+
+        return show(options.name)
+
+    def call_use(options: argparse.Namespace) -> int:
+        from flows.suites import use
+
+        return use(options.name, options.seeds, force=options.force)
+
+    about = """\
+A suite says which tasks, model, methods and parameters there are: a file in suites/. The active
+one is in params.yaml, and dvc.yaml has its graph."""
+    parser = commands.add_parser("suite", help="list, show and choose suites", description=about)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    inner = parser.add_subparsers(title="commands", dest="action", required=True, metavar="")
+    _add(inner, "list", "list the suites there are", "  adamerge suite list", call_list)
+    shown = _add(inner, "show", "print a suite's file", "  adamerge suite show mini", call_show)
+    shown.add_argument("name", nargs="?", metavar="NAME", help="default: the active one")
+    about = """\
+Copies suites/NAME.yaml to params.yaml and writes its graph to dvc.yaml. Without NAME, params.yaml
+stays as it is and its graph is written: do that after changing tasks, methods or seeds in it.
+
+  adamerge suite use mini
+  adamerge suite use mini --seeds 0 1 2"""
+    used = _add(inner, "use", "make a suite the active one", about, call_use)
+    used.add_argument("name", nargs="?", metavar="NAME", help="one of `adamerge suite list`")
+    used.add_argument("--seeds", type=int, nargs="+", metavar="N", help="in place of the suite's")
+    used.add_argument(
+        "--force", action="store_true", help="also where params.yaml has changes of yours"
+    )
+
+
+def _schedule(commands: _Commands) -> None:
+    def call(options: argparse.Namespace) -> int:
+        from flows.schedule import schedule
+
+        return schedule(options.prefect_port, now=options.now)
+
+    about = """\
+Starts Prefect's server (if none is running here) and a worker, and deploys the flow with the
+schedule in prefect.yaml. Runs until Ctrl-C; the address it prints shows past and coming runs.
+
+  adamerge schedule
+  adamerge schedule --now      trigger one run at once as well"""
+    parser = _add(commands, "schedule", "run the pipeline every night", about, call)
+    parser.add_argument("--now", action="store_true", help="trigger one run at once as well")
+    parser.add_argument("--prefect-port", type=int, default=4200, metavar="N", help="default: 4200")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

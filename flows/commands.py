@@ -1,0 +1,154 @@
+"""What the commands of `adamerge` do."""
+
+import logging
+import os
+import sys
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Container
+from datetime import datetime
+
+from flows import servers
+from flows.suites import check
+from tasks import dvc_file, ingest, results
+from tasks.database import DATABASE
+from tasks.files import Files
+from tasks.ingest import IngestionError
+
+# Prefect's own lines say nothing that the flow does not; errors reach the user as messages
+_QUIET = {
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+    "PREFECT_LOGGING_COLORS": "false",
+}
+_RECORD_SECONDS = 15.0
+
+
+def run() -> int:
+    """The pipeline of the active suite, then its results."""
+    suite = check()
+    _bring_in()
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    server = servers.prefect(None, pages=False)
+    try:
+        servers.use_prefect(server)
+        from flows.pipeline import BAD_INPUT, pipeline, prepare
+
+        prepare()
+        server.wait()
+        state = pipeline(return_state=True)
+        _await_records(server, str(state.state_details.flow_run_id))
+    finally:
+        server.stop()
+    if not state.is_completed():
+        print(f"adamerge: {state.message}", file=sys.stderr)
+        return 2 if state.name == BAD_INPUT else 1
+    _show_results(suite.name)
+    return 0
+
+
+def _await_records(server: servers.Server, flow_run_id: str) -> None:
+    """Until Prefect's server has all logs and the ends of all task runs, which come a moment
+    later.
+    """
+    for handler in logging.getLogger("prefect.flow_runs").handlers:
+        handler.flush()
+    request = urllib.request.Request(
+        f"{server.address}/api/task_runs/count",
+        data=(
+            f'{{"flow_runs": {{"id": {{"any_": ["{flow_run_id}"]}}}}, "task_runs": '
+            '{"state": {"type": {"any_": ["PENDING", "RUNNING", "SCHEDULED"]}}}}'
+        ).encode(),
+        headers={"Content-Type": "application/json"},
+    )
+    until = time.monotonic() + _RECORD_SECONDS
+    while time.monotonic() < until:
+        with urllib.request.urlopen(request) as answer:
+            if int(answer.read()) == 0:
+                return
+        time.sleep(0.2)
+
+
+def _bring_in() -> None:
+    """What an earlier run could not bring into MLflow; trouble is said, and ends nothing."""
+    try:
+        ingest.ingest()
+    except IngestionError as error:
+        print(f"adamerge: {error}", file=sys.stderr)
+
+
+def _show_results(suite: str) -> None:
+    rows = results.read(suite)
+    if rows:
+        print(f"\n{results.text_table(rows)}\n")
+        print(f"report   {Files(suite).report / 'index.html'}")
+    print("pages    adamerge ui   (MLflow: runs, curves, lineage; Prefect: flow runs, logs)")
+
+
+def status() -> int:
+    """The stages by group, and the last pipeline run."""
+    from flows import dvc_stages
+
+    suite = check()
+    plan, ran = dvc_stages.plan(), dvc_file.read_lock()
+    kinds = {name: _kind(name, plan.changed, ran) for name in plan.upstream}
+    groups = dict.fromkeys(name.split("@")[0] for name in plan.upstream)
+    print(f"suite {suite.name}, seeds {', '.join(map(str, suite.seeds))}")
+    for group in groups:
+        found = Counter(kind for name, kind in kinds.items() if name.split("@")[0] == group)
+        print(f"  {group:<26} {', '.join(f'{n} {kind}' for kind, n in found.items())}")
+    for name in [name for name, kind in kinds.items() if kind == "changed"][:10]:
+        print(f"    {name}: {plan.changed[name]}")
+    print(f"{len(plan.settled)} of {len(plan.upstream)} stages have nothing to do")
+    print(_last_run())
+    return 0
+
+
+def _kind(name: str, changed: Container[str], ran: Container[str]) -> str:
+    if name not in changed:
+        return "up to date"
+    return "changed" if name in ran else "never run"
+
+
+def _last_run() -> str:
+    from tasks.tracking import Store
+
+    _bring_in()
+    run = Store().last_pipeline() if DATABASE.is_file() else None
+    if run is None:
+        return "no pipeline run is recorded yet"
+    began = datetime.fromtimestamp(run.start_ms / 1000).strftime("%Y-%m-%d %H:%M:%S")
+    name = run.tags.get("mlflow.runName", run.run_id)
+    return f"last pipeline run: {name}, {began}, {run.status} (MLflow: {run.page})"
+
+
+def lineage(path: str, *, as_json: bool) -> int:
+    """Where a file comes from."""
+    from tasks import lineage as lines
+
+    _bring_in()
+    traced = lines.trace(path)
+    print(lines.as_json(traced) if as_json else lines.as_text(traced))
+    return 0
+
+
+def ui(mlflow_port: int, prefect_port: int) -> int:
+    """Both servers, until Ctrl-C."""
+    _bring_in()
+    started: list[servers.Server] = []
+    try:
+        started.append(servers.prefect(prefect_port, pages=True))
+        started.append(servers.mlflow(mlflow_port))
+        for server in started:
+            server.wait()
+            print(f"{server.name:<8} {server.address}", flush=True)
+        print("Ctrl-C ends both", flush=True)
+        while all(server.process is None or server.process.poll() is None for server in started):
+            time.sleep(0.5)
+        return 1
+    except KeyboardInterrupt:
+        return 0
+    finally:
+        for server in started:
+            server.stop()

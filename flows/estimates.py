@@ -1,0 +1,74 @@
+"""How long stages take, what to run first, and how long is left."""
+
+import json
+import statistics
+import time
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+from adamerge_core.files import atomic_write
+from tasks.environment import WORK
+
+DURATIONS = WORK / "durations.json"
+
+_UNKNOWN = 5.0  # seconds, while nothing is known of any stage
+
+
+class Estimates:
+    """Durations in seconds of earlier runs, and what follows from them for one graph."""
+
+    def __init__(self, upstream: Mapping[str, Collection[str]], path: Path = DURATIONS) -> None:
+        self._path = path
+        self._known = _load(path)
+        self._downstream: dict[str, list[str]] = {name: [] for name in upstream}
+        for name, above in upstream.items():
+            for other in above:
+                self._downstream[other].append(name)
+        self._order = list(upstream)
+
+    def seconds(self, name: str) -> float:
+        """What a stage took last; else the mean of its group; else that of all."""
+        if name in self._known:
+            return self._known[name]
+        group = name.split("@")[0]
+        alike = [value for key, value in self._known.items() if key.split("@")[0] == group]
+        return statistics.mean(alike or self._known.values() or [_UNKNOWN])
+
+    def priorities(self) -> dict[str, float]:
+        """Seconds from the start of each stage to the end of what waits for it, at the least."""
+        found: dict[str, float] = {}
+        for name in reversed(self._order):
+            below = [found[other] for other in self._downstream[name]]
+            found[name] = self.seconds(name) + max(below, default=0.0)
+        return found
+
+    def left(self, waiting: Collection[str], running: Mapping[str, float], workers: int) -> float:
+        """Seconds until all is done; `running` has the time.monotonic() at which each started."""
+        now, longest = time.monotonic(), self.priorities()
+        rest = {name: self.seconds(name) - (now - since) for name, since in running.items()}
+        work = sum(max(seconds, 0.0) for seconds in rest.values())
+        work += sum(self.seconds(name) for name in waiting)
+        chains = [longest[name] for name in waiting]
+        chains += [longest[name] - (now - since) for name, since in running.items()]
+        return max(work / workers, max(chains, default=0.0), 0.0)
+
+    def learn(self, name: str, seconds: float) -> None:
+        self._known[name] = seconds
+
+    def save(self) -> None:
+        with atomic_write(self._path) as temporary:
+            temporary.write_text(json.dumps(self._known, indent=1))
+
+
+def _load(path: Path) -> dict[str, float]:
+    try:
+        return {str(name): float(seconds) for name, seconds in json.loads(path.read_text()).items()}
+    except (OSError, ValueError, AttributeError, TypeError):  # nothing known yet
+        return {}
+
+
+def clock(seconds: float) -> str:
+    """`4:05`, or `1:02:03`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,0 +1,85 @@
+"""`python -m flows.guard MODULE ARGUMENT...`: runs a module in a process that ends with its parent.
+
+For everything that the pipeline starts: what is killed with kill -9 cannot end its children itself.
+"""
+
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from tasks import journal
+
+_GRACE = ((signal.SIGINT, 5.0), (signal.SIGTERM, 3.0), (signal.SIGKILL, 5.0))
+
+
+def start(
+    arguments: Sequence[str], more: Mapping[str, str] | None = None, **options: Any
+) -> subprocess.Popen[str]:
+    """Starts a module with its arguments, guarded, in a session of its own.
+
+    `more` is added to its environment; `options` are Popen's.
+    """
+    command = [sys.executable, "-m", "flows.guard", *arguments]
+    variables = environment(**(more or {}))
+    return subprocess.Popen(command, start_new_session=True, text=True, env=variables, **options)
+
+
+def environment(**more: str) -> Mapping[str, str]:
+    """The environment of a child: `python` is this interpreter, whether or not it is activated."""
+    folder = str(Path(sys.executable).parent)
+    path = os.pathsep.join([folder, os.environ.get("PATH", os.defpath)])
+    return {**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1", **more}
+
+
+def stop(process: subprocess.Popen[str]) -> None:
+    """Ends a process that start() gave and all that it started: asks twice, then kills."""
+    for sign, seconds in _GRACE:
+        if not _signal(process, sign):
+            break
+        try:
+            process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            continue
+    _signal(process, signal.SIGKILL)  # what outlived the first of the group
+    process.wait()
+
+
+def _signal(process: subprocess.Popen[str], sign: signal.Signals) -> bool:
+    """Whether there still was someone in the process's group to signal."""
+    try:
+        os.killpg(process.pid, sign)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True
+
+
+def _end_group_with(owner: psutil.Process) -> None:
+    """Has this process and all of its group killed within half a second of the end of `owner`."""
+    pid, started = owner.pid, owner.create_time()
+
+    def watch() -> None:
+        while journal.runs(pid, started):
+            time.sleep(0.5)
+        os.killpg(os.getpgid(0), signal.SIGKILL)
+
+    threading.Thread(target=watch, name="end with owner", daemon=True).start()
+
+
+def main() -> None:
+    _end_group_with(psutil.Process(os.getppid()))
+    module, *arguments = sys.argv[1:]
+    sys.argv = [module, *arguments]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,156 @@
+"""The Prefect flow: every stage of dvc.yaml as one Prefect task, run by DVC.
+
+DVC decides what is up to date and what the cache has; Prefect shows, logs and schedules; MLflow
+gets each run from its journal, which a process of its own follows.
+"""
+
+import fcntl
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from prefect import flow
+from prefect.client.orchestration import get_client
+from prefect.exceptions import ObjectNotFound
+from prefect.runtime import flow_run
+from prefect.states import Completed, Crashed, Failed, State
+
+from adamerge_core.errors import InputError
+from flows import dvc_stages
+from flows.dvc_stages import Plan
+from flows.run import Run
+from tasks import dvc_file, ingest, journal
+from tasks.environment import WORK, configure
+
+_FLOW_RUNS = WORK / "flow_runs"
+_FOLLOWER_SECONDS = 60.0
+
+BAD_INPUT = "BadInput"
+
+
+class Follower:
+    """The process that brings the journals into MLflow while the flow runs, and after a kill of
+    it.
+    """
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tasks.ingest"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+            text=True,
+        )
+
+    def follow(self, key: str) -> None:
+        """Begins with the pipeline run `key`."""
+        if self._process.stdin:
+            with suppress(BrokenPipeError), self._process.stdin as pipe:
+                pipe.write(f"{key}\n")
+
+    def dismiss(self) -> None:
+        """There is nothing to follow."""
+        self._process.communicate("")
+
+    def wait(self) -> None:
+        """Until all is in MLflow, or for a minute: it goes on by itself."""
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(_FOLLOWER_SECONDS)
+
+
+_prepared: list[tuple[Follower, Plan]] = []
+
+
+@flow(name="pipeline", persist_result=False, validate_parameters=False)
+def pipeline() -> State[None]:
+    """Brings every stage of dvc.yaml in the current folder up to date.
+
+    Completed if every stage is; else Failed, after all that does not depend on a failed stage has
+    run. However the flow ends, no stage process is left behind.
+    """
+    configure()
+    try:
+        with _alone():
+            return _bring_up_to_date(*(_prepared.pop() if _prepared else _ready()))
+    except InputError as error:
+        return Failed(name=BAD_INPUT, message=str(error))
+
+
+def prepare() -> None:
+    """Does what the next flow run of this process begins with, while Prefect's server starts."""
+    _prepared[:] = [_ready()]
+
+
+def workers() -> int:
+    """How many stages may be at work at a time: the cores by the threads of one stage."""
+    threads = int(dvc_file.read_params().get("compute", {}).get("threads", 1))
+    return max(1, _cores() // max(1, threads))
+
+
+def _cores() -> int:
+    """Those that this process may use, where the system says so."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _ready() -> tuple[Follower, Plan]:
+    follower = Follower()  # first: it starts while DVC is asked
+    try:
+        return follower, dvc_stages.plan()
+    except BaseException:
+        follower.dismiss()
+        raise
+
+
+def _bring_up_to_date(follower: Follower, plan: Plan) -> State[None]:
+    key = str(flow_run.get_id())
+    _bury_dead_runs(key)
+    log = ingest.start_pipeline(key, str(flow_run.get_name()), "adamerge run")
+    follower.follow(key)
+    run, status = Run(plan, log, workers()), "KILLED"
+    try:
+        run.all()
+        status = "FAILED" if run.failed else "FINISHED"
+    finally:
+        run.stop()
+        log.end(status, counts=run.counts())
+        (_FLOW_RUNS / key).unlink(missing_ok=True)
+        follower.wait()
+    run.say(run.summary())
+    return Failed(message=run.summary()) if run.failed else Completed(message=run.summary())
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Raises InputError while another flow is at work in this project."""
+    WORK.mkdir(exist_ok=True)
+    with (WORK / "run.lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise InputError(
+                f"another `adamerge run` is at work in this project (process {file.read()}): "
+                "let it end, or end it, then run this again"
+            ) from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def _bury_dead_runs(key: str) -> None:
+    """Marks this flow run as alive, and those whose process is gone as crashed in Prefect."""
+    _FLOW_RUNS.mkdir(parents=True, exist_ok=True)
+    for path in _FLOW_RUNS.iterdir():
+        with suppress(ValueError, KeyError, ObjectNotFound):
+            if not journal.is_alive(json.loads(path.read_text())):
+                client = get_client(sync_client=True)
+                state: State[None] = Crashed(message="its process was killed")
+                client.set_flow_run_state(path.name, state, force=True)
+        path.unlink()
+    (_FLOW_RUNS / key).write_text(json.dumps(journal.process_facts()))

@@ -1,0 +1,112 @@
+"""`adamerge suite`: the suites there are, and which one is active."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from adamerge_core.errors import InputError
+from adamerge_core.files import atomic_write
+from tasks import graph
+from tasks.dvc_file import DVC_YAML, PARAMS_YAML, load_yaml, read_params
+from tasks.suite import SUITES, Suite, load_params, load_suite
+
+
+def list_all() -> int:
+    """Prints the suites, the active one marked."""
+    active = read_params().get("suite")
+    for path in _files().values():
+        suite = load_suite(path)
+        mark = "*" if suite.name == active else " "
+        methods, tasks = len(suite.raw["merge"]), ", ".join(suite.task_names)
+        print(f"{mark} {suite.name:<16} {methods} merging methods, tasks {tasks}")
+    print("\n* is active (params.yaml); choose with `adamerge suite use NAME`")
+    return 0
+
+
+def show(name: str | None) -> int:
+    """Prints a suite's file, the active one's without a name."""
+    path = _file(name) if name else PARAMS_YAML
+    if not path.is_file():
+        raise InputError("no suite is active: choose one with `adamerge suite use NAME`")
+    print(path.read_text(encoding="utf-8"), end="")
+    return 0
+
+
+def use(name: str | None, seeds: list[int] | None, *, force: bool) -> int:
+    """Writes params.yaml and dvc.yaml; without a name the present params.yaml is kept."""
+    if name is None:
+        if not PARAMS_YAML.is_file():
+            known = ", ".join(_files())
+            raise InputError(f"no suite is active yet: name one, of {known}")
+        text = PARAMS_YAML.read_text(encoding="utf-8")
+    else:
+        text = _file(name).read_text(encoding="utf-8")
+        if not force:
+            _keep_changes()
+    if seeds is not None:
+        text = _with_seeds(text, seeds)
+    suite = _write(text)
+    count = len(graph.stages(suite))
+    print(f"{suite.name} is active: {count} stages, seeds {', '.join(map(str, suite.seeds))}")
+    print("next: adamerge run")
+    return 0
+
+
+def check() -> Suite:
+    """The active suite. Raises InputError if dvc.yaml does not fit it, or it has faults."""
+    suite = load_params()
+    faults = graph.misfits(suite)
+    if faults:
+        shown = [*faults[:5], *([f"and {len(faults) - 5} more"] if len(faults) > 5 else [])]
+        fault = InputError.listing(f"{DVC_YAML} does not fit {PARAMS_YAML} and the code", shown)
+        raise InputError(f"{fault}\nwrite it anew: adamerge suite use")
+    return suite
+
+
+def _write(text: str) -> Suite:
+    """Checks the parameters before any file is touched."""
+    with atomic_write(PARAMS_YAML) as params:
+        params.write_text(text, encoding="utf-8")
+        suite = load_suite(params)
+        with atomic_write(DVC_YAML) as pipeline:
+            pipeline.write_text(graph.dvc_yaml(suite), encoding="utf-8")
+    return suite
+
+
+def _with_seeds(text: str, seeds: list[int]) -> str:
+    line = f"seeds: [{', '.join(map(str, seeds))}]"
+    replaced, count = re.subn(r"^seeds:.*?(?=\s*(#.*)?$)", line, text, count=1, flags=re.MULTILINE)
+    if not count:
+        raise InputError("the suite has no line that begins with `seeds:`; add it")
+    return replaced
+
+
+def _keep_changes() -> None:
+    """Raises InputError if params.yaml is none of the suites: it was changed by hand."""
+    if not PARAMS_YAML.is_file():
+        return
+    current = _without_seeds(PARAMS_YAML)
+    if all(_without_seeds(path) != current for path in _files().values()):
+        raise InputError(
+            f"{PARAMS_YAML} has changes of yours, which this would overwrite: keep them as a suite "
+            f"(cp {PARAMS_YAML} {SUITES}/NAME.yaml), or drop them with --force"
+        )
+
+
+def _without_seeds(path: Path) -> Any:
+    content = load_yaml(path)
+    return {k: v for k, v in content.items() if k != "seeds"} if isinstance(content, dict) else None
+
+
+def _files() -> dict[str, Path]:
+    files = {path.stem: path for path in sorted(SUITES.glob("*.yaml"))}
+    if not files:
+        raise InputError(f"{Path.cwd()} has no {SUITES}/: run this in the project's root")
+    return files
+
+
+def _file(name: str) -> Path:
+    files = _files()
+    if name not in files:
+        raise InputError(f"suite {name!r} is unknown; known are {', '.join(files)}")
+    return files[name]

@@ -1,0 +1,7 @@
+"""The error for what goes wrong around the program; its message is for a user."""
+
+
+class OperationError(RuntimeError):
+    """Neither the user's input nor a fault of the program: a database that another process holds,
+    a server that does not start. The message says what to do.
+    """

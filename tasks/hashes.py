@@ -1,0 +1,35 @@
+"""Hashes of files and of stage runs, and files found again by their hash."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+CACHE = Path(".dvc/cache/files/md5")
+
+
+def md5(path: Path) -> str:
+    """The md5 of a file's bytes, as DVC writes it to dvc.lock."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()
+
+
+def digest(value: Any) -> str:
+    """The md5 of a value as canonical JSON."""
+    return hashlib.md5(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def signature(
+    name: str, deps: Mapping[str, str], params: Mapping[str, Any], outs: Mapping[str, str]
+) -> str:
+    """What a finished stage run is known by: the md5 of its name, of what it read and wrote."""
+    return digest([name, deps, params, outs])
+
+
+def stored(path: Path, expected: str) -> Path | None:
+    """A file with this md5: `path` itself, else its copy in DVC's cache; None if there is none."""
+    if path.is_file() and md5(path) == expected:
+        return path
+    cached = CACHE / expected[:2] / expected[2:]
+    return cached if cached.is_file() else None

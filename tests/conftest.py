@@ -1,0 +1,207 @@
+"""A small project around stand-in stages: the pipeline's machinery without the models.
+
+Its stages go through tasks.stage as the real ones do, take a moment, resume after a kill, and write
+what depends on everything they read.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+PARAMS = """\
+suite: toy
+seeds: [0]
+compute: {threads: 1, device: cpu}
+raw: {size: 3}
+grow: {steps: 5, seconds: 0.01, fail: []}
+merge: {scaling: 0.3}
+"""
+
+PIPELINE = """\
+stages:
+  raw:
+    matrix:
+      task: [a, b, c]
+    cmd: python work.py
+    params: [raw]
+    deps: [work.py]
+    outs:
+      - data/toy/prepared/${item.task}/train_images.npy
+  grow:
+    matrix:
+      task: [a, b, c]
+    cmd: python work.py
+    params: [grow]
+    deps: [work.py, "data/toy/prepared/${item.task}/train_images.npy"]
+    outs:
+      - data/toy/grown/${item.task}.txt
+    metrics:
+      - data/toy/metrics/grow/${item.task}.json
+  merge:
+    cmd: python work.py
+    params: [merge]
+    deps: [data/toy/grown/a.txt, data/toy/grown/b.txt, data/toy/grown/c.txt]
+    outs:
+      - data/toy/merged/seed-0/ties_merging/model.safetensors
+  report:
+    cmd: python work.py
+    deps:
+      - data/toy/merged/seed-0/ties_merging/model.safetensors
+      - data/toy/metrics/grow/a.json
+    outs:
+      - data/toy/report/results.csv
+      - data/toy/report/index.html
+"""
+
+WORK = '''\
+import hashlib
+import json
+import os
+import time
+from pathlib import Path
+
+from adamerge_core.errors import InputError
+from adamerge_core.files import atomic_write
+from tasks import dvc_file
+from tasks.stage import run_stage
+
+NAME = os.environ["DVC_STAGE"]
+STAGE = dvc_file.read()[NAME]
+PARAMS = dvc_file.read_params()
+RESULTS = """method,protocol,seed,a,b,average
+pretrained,transductive,0,10,20,15
+ties_merging,transductive,0,60,70,65
+ties_merging,held_out,0,50,60,55
+"""
+
+
+def body(report):
+    """A hash over what is read, drawn out over steps that are kept for a resume."""
+    grow = PARAMS["grow"]
+    if NAME in grow["fail"]:
+        raise InputError(f"{NAME} is told to fail")
+    state = report.scratch / "state.json"
+    start = hashlib.md5((NAME + str(dvc_file.params_of(STAGE))).encode())
+    for path in STAGE.deps:
+        start.update(Path(path).read_bytes())
+    done, value = json.loads(state.read_text()) if state.exists() else (0, start.hexdigest())
+    if done:
+        print(f"resumes at {done}")
+    for step in range(done, grow["steps"]):
+        time.sleep(grow["seconds"])
+        value = hashlib.md5(value.encode()).hexdigest()
+        with atomic_write(state) as temporary:
+            temporary.write_text(json.dumps([step + 1, value]))
+        report.metrics({"loss": 1 / (step + 1)}, step)
+        report.progress(step + 1, grow["steps"], "a step")
+    for path in STAGE.files:
+        with atomic_write(path) as temporary:
+            temporary.write_text(content(path, value))
+
+
+def content(path, value):
+    if path.endswith(".json"):
+        return json.dumps({"accuracy": int(value[:2], 16) / 2.56})
+    return RESULTS if path.endswith("results.csv") else value
+
+
+run_stage(NAME, body)
+'''
+
+
+@dataclass(frozen=True)
+class Project:
+    """A project's folder, and how to use it from outside."""
+
+    root: Path
+
+    def write(self, name: str, text: str) -> None:
+        (self.root / name).write_text(text)
+
+    def replace(self, name: str, old: str, new: str) -> None:
+        text = (self.root / name).read_text()
+        assert old in text
+        self.write(name, text.replace(old, new))
+
+    def run(self, *command: str, **options: object) -> subprocess.CompletedProcess[str]:
+        """Runs a Python module with arguments there; what it prints comes back."""
+        return subprocess.run(
+            [sys.executable, "-m", *command],
+            cwd=self.root,
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+            **options,
+        )
+
+    def hashes(self) -> dict[str, str]:
+        """md5s of all files that the pipeline wrote, by path."""
+        from tasks.hashes import md5
+
+        files = sorted(path for path in (self.root / "data").rglob("*") if path.is_file())
+        return {path.relative_to(self.root).as_posix(): md5(path) for path in files}
+
+
+def make_project(root: Path) -> Project:
+    """The toy project in the new folder `root`, committed to git."""
+    root.mkdir(parents=True)
+    project = Project(root)
+    for name, text in (("params.yaml", PARAMS), ("dvc.yaml", PIPELINE), ("work.py", WORK)):
+        project.write(name, text)
+    shutil.copy(ROOT / ".gitignore", root)
+    shutil.copy(ROOT / ".dvcignore", root)
+    (root / ".dvc").mkdir()
+    for name in ("config", ".gitignore"):
+        shutil.copy(ROOT / ".dvc" / name, root / ".dvc")
+    commit(root)
+    return project
+
+
+def commit(root: Path) -> None:
+    """Makes `root` a git repository with everything in it committed."""
+    who = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
+    for command in (["init", "-q"], ["add", "-A"], [*who, "commit", "-qm", "all"]):
+        subprocess.run(["git", *command], cwd=root, check=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Switches as every entrance sets them; children find this project's code and interpreter."""
+    from tasks.environment import configure
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PREFECT_HOME", str(tmp_path_factory.mktemp("prefect")))
+        patch.setenv("PYTHONPATH", str(ROOT))
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        patch.setenv("PATH", path)
+        patch.setenv("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+        patch.delenv("DVC_STAGE", raising=False)
+        patch.delenv("ADAMERGE_PIPELINE_RUN", raising=False)
+        configure()
+        yield
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """A new toy project, the current folder for the test."""
+    made = make_project(tmp_path / "toy")
+    monkeypatch.chdir(made.root)
+    return made
+
+
+@pytest.fixture(scope="session")
+def prefect_server() -> Iterator[None]:
+    """One Prefect server for all tests."""
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=90):
+        yield

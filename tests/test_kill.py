@@ -1,0 +1,157 @@
+"""kill -9 of everything, at any moment, again and again: the end is that of an undisturbed run."""
+
+import random
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+from conftest import ROOT, Project, commit, make_project
+
+pytestmark = pytest.mark.slow
+
+KILLS = 10
+
+# the flow as `adamerge run` starts it; the toy project is no suite, which that would refuse
+_RUN_TOY = """
+import os
+from flows import commands
+os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
+class Toy:
+    name = "toy"
+commands.check = Toy
+raise SystemExit(commands.run())
+"""
+
+
+def start(project: Project, command: list[str]) -> "subprocess.Popen[str]":
+    with (project.root.parent / "log").open("a") as log:
+        return subprocess.Popen(
+            [sys.executable, *command],
+            cwd=project.root,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+
+def kill_everything(project: Project) -> int:
+    """Every process at work in the project, whoever its parent is; how many there were."""
+    killed = 0
+    for process in psutil.process_iter():
+        try:
+            if Path(process.cwd()).is_relative_to(project.root):
+                process.kill()
+                killed += 1
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return killed
+
+
+def wait_for_work(project: Project, process: "subprocess.Popen[str]") -> None:
+    """Until a stage keeps something to resume from, or the run has ended."""
+    scratch, began = project.root / ".adamerge/scratch", time.time()
+    while process.poll() is None:
+        kept = [path.stat().st_mtime for path in scratch.glob("*/*") if path.exists()]
+        if max(kept, default=0.0) > began:
+            return
+        time.sleep(0.05)
+
+
+def run_with_kills(project: Project, command: list[str], seconds: tuple[float, float]) -> None:
+    """`KILLS` starts, each killed after a random while; then one to the end.
+
+    Every other kill waits for a stage that is in the middle of its work, if one comes.
+    """
+    dice = random.Random(0)
+    for kill in range(KILLS):
+        process = start(project, command)
+        if kill % 2:
+            wait_for_work(project, process)
+            time.sleep(dice.uniform(0.0, 2.0))
+        else:
+            time.sleep(dice.uniform(*seconds))
+        kill_everything(project)
+        process.wait()
+    last = start(project, command)
+    assert last.wait(timeout=900) == 0, (project.root.parent / "log").read_text()[-3000:]
+
+
+def assert_same_and_clean(killed: Project, undisturbed: Project) -> None:
+    assert killed.hashes() == undisturbed.hashes()
+    status = killed.run("dvc", "status", "-q")
+    assert status.returncode == 0, status.stdout
+    assert not list((killed.root / ".adamerge/journal").glob("*.jsonl"))
+    assert not list((killed.root / "data").rglob("*.part*"))
+
+
+@pytest.mark.timeout(1200)
+def test_a_toy_pipeline_survives_kills(tmp_path: Path) -> None:
+    projects = [make_project(tmp_path / name / "toy") for name in ("undisturbed", "killed")]
+    undisturbed, killed = projects
+    assert start(undisturbed, ["-c", _RUN_TOY]).wait(timeout=300) == 0
+    killed.replace("params.yaml", "seconds: 0.01", "seconds: 0.4")
+    run_with_kills(killed, ["-c", _RUN_TOY], (4.0, 16.0))
+    # the time that steps take is a parameter, and so in the content: the same for both
+    undisturbed.replace("params.yaml", "seconds: 0.01", "seconds: 0.4")
+    assert start(undisturbed, ["-c", _RUN_TOY]).wait(timeout=300) == 0
+    assert_same_and_clean(killed, undisturbed)
+    resumed = (tmp_path / "killed" / "log").read_text()
+    assert "resumes at" in resumed
+
+
+def small_suite() -> str:
+    """The mini suite cut down to two tasks and a few steps; its numbers mean nothing."""
+    params = yaml.safe_load((ROOT / "suites/mini.yaml").read_text())
+    params["suite"] = "small"
+    few = {"train": 64, "val": 32, "test": 40}
+    counts = {"letters": {"pretrain": 52, **few}, "mnist": {"pretrain": 40, **few}}
+    params["download"] = {name: {**params["download"][name], **n} for name, n in counts.items()}
+    params["corrupt"] |= {"tasks": ["letters"], "corruptions": ["contrast"], "images": 8}
+    params["pretrain"] |= {"steps": 5, "captions_per_step": 16, "warmup_steps": 1}
+    params["finetune"] |= {"steps": 6, "batch_size": 8, "warmup_steps": 1}
+    params["traditional_mtl"]["steps"] = 6
+    adapt = {"steps": 6, "images_per_task": 4}
+    merge = params["merge"]
+    params["merge"] = {
+        "task_arithmetic": merge["task_arithmetic"],
+        "task_arithmetic_best": {"scalings": [0.2, 0.4]},
+        "layer_wise_adamerging": merge["layer_wise_adamerging"] | adapt,
+    }
+    params["evaluate"] |= {"trajectory_images": 8, "trajectory_points": 2}
+    params["evaluate_corrupted"] |= {"corruptions": ["clean", "contrast"]}
+    params["evaluate_corrupted"]["adaptation"] |= adapt
+    return yaml.safe_dump(params, sort_keys=False)
+
+
+def make_small(root: Path) -> Project:
+    """A project with this code and the small suite."""
+    ignore = shutil.ignore_patterns("__pycache__", "cache", "tmp")
+    for name in ("adamerge_core", "tasks", "flows", "suites", ".dvc"):
+        shutil.copytree(ROOT / name, root / name, ignore=ignore)
+    for name in (".gitignore", ".dvcignore"):
+        shutil.copy(ROOT / name, root)
+    project = Project(root)
+    project.write("suites/small.yaml", small_suite())
+    done = project.run("flows.cli", "suite", "use", "small")
+    assert done.returncode == 0, done.stderr
+    commit(root)
+    return project
+
+
+@pytest.mark.timeout(2400)
+def test_the_real_stages_survive_kills(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    undisturbed = make_small(tmp_path / "undisturbed" / "small")
+    killed = make_small(tmp_path / "killed" / "small")
+    for project, run in ((undisturbed, None), (killed, run_with_kills)):
+        monkeypatch.setenv("PYTHONPATH", str(project.root))
+        command = ["-m", "flows.cli", "run"]
+        if run is None:
+            assert start(project, command).wait(timeout=900) == 0
+        else:
+            run(project, command, (8.0, 30.0))
+    assert_same_and_clean(killed, undisturbed)
