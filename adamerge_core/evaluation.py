@@ -15,7 +15,7 @@ def correct(
     head: nn.Module,
     images: np.ndarray | Tensor,
     labels: np.ndarray | Tensor,
-    batch_size: int = 50,
+    batch_size: int = 64,
 ) -> np.ndarray:
     """Which images the model's first guess gets right: [N] bool.
 

@@ -38,6 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         return _say(str(error), _BAD_INPUT)
     except KeyboardInterrupt:
+        for number in (signal.SIGINT, signal.SIGTERM):  # a second one must not cut the end short
+            signal.signal(number, signal.SIG_IGN)
         return _say("stopped; the same command goes on from here", _INTERRUPTED)
     except BrokenPipeError:  # as of `adamerge status | head`
         sys.stderr.close()

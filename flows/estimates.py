@@ -11,7 +11,28 @@ from tasks.environment import WORK
 
 DURATIONS = WORK / "durations.json"
 
-_UNKNOWN = 5.0  # seconds, while nothing is known of any stage
+# seconds of the mini suite's stages on two cores: the first guess of a first run
+_FIRST_GUESS = {
+    "download": 6.0,
+    "prepare": 4.0,
+    "corrupt": 4.0,
+    "pretrain": 40.0,
+    "finetune": 40.0,
+    "traditional_mtl": 110.0,
+    "task_vectors": 5.0,
+    "merge": 5.0,
+    "sweep": 35.0,
+    "adapt": 90.0,
+    "evaluate": 18.0,
+    "evaluate_adapted": 26.0,
+    "evaluate_pretrained": 18.0,
+    "evaluate_individual": 18.0,
+    "evaluate_traditional_mtl": 18.0,
+    "evaluate_clean": 25.0,
+    "evaluate_corrupted": 25.0,
+    "report": 8.0,
+}
+_UNKNOWN = 5.0  # of any other stage, while nothing is known of any
 
 
 class Estimates:
@@ -27,11 +48,13 @@ class Estimates:
         self._order = list(upstream)
 
     def seconds(self, name: str) -> float:
-        """What a stage took last; else the mean of its group; else that of all."""
+        """What a stage took last; else the mean of its group; else a first guess."""
         if name in self._known:
             return self._known[name]
         group = name.split("@")[0]
         alike = [value for key, value in self._known.items() if key.split("@")[0] == group]
+        if not alike and group in _FIRST_GUESS:
+            return _FIRST_GUESS[group]
         return statistics.mean(alike or self._known.values() or [_UNKNOWN])
 
     def priorities(self) -> dict[str, float]:
