@@ -20,17 +20,18 @@ class Coefficients:
     task_names: tuple[str, ...]
 
     def save(self, path: Path) -> None:
-        metadata = {"layers": json.dumps(self.layer_names), "tasks": json.dumps(self.task_names)}
-        checkpoints.save(path, {"coefficients": self.values}, metadata)
+        # one entry: safetensors writes several in an order that changes from process to process
+        names = json.dumps({"layers": self.layer_names, "tasks": self.task_names})
+        checkpoints.save(path, {"coefficients": self.values}, {"names": names})
 
     @classmethod
     def load(cls, path: Path) -> "Coefficients":
         """Raises InputError when the file is missing, broken or of another kind."""
         values = checkpoints.load(path).get("coefficients")
         metadata = checkpoints.read_metadata(path)
-        if values is None or not {"layers", "tasks"} <= metadata.keys():
+        if values is None or "names" not in metadata:
             raise InputError(
                 f"{path}: holds no merging coefficients; give a file that Coefficients.save wrote"
             )
-        layer_names, task_names = json.loads(metadata["layers"]), json.loads(metadata["tasks"])
-        return cls(values, tuple(layer_names), tuple(task_names))
+        names = json.loads(metadata["names"])
+        return cls(values, tuple(names["layers"]), tuple(names["tasks"]))

@@ -1,6 +1,5 @@
 """What the commands of `adamerge` do."""
 
-import logging
 import os
 import sys
 import time
@@ -22,6 +21,7 @@ _QUIET = {
     "PREFECT_LOGGING_COLORS": "false",
 }
 _RECORD_SECONDS = 15.0
+_HAND_OVER_SECONDS = 5.0
 
 
 def run() -> int:
@@ -40,6 +40,7 @@ def run() -> int:
         state = pipeline(return_state=True)
         _await_records(server, str(state.state_details.flow_run_id))
     finally:
+        _hand_over()
         server.stop()
     if not state.is_completed():
         print(f"adamerge: {state.message}", file=sys.stderr)
@@ -48,12 +49,22 @@ def run() -> int:
     return 0
 
 
-def _await_records(server: servers.Server, flow_run_id: str) -> None:
-    """Until Prefect's server has all logs and the ends of all task runs, which come a moment
-    later.
+def _hand_over() -> None:
+    """Sends Prefect's server the logs and events that wait to be sent, while it is still there.
+
+    Prefect does that at the end of the process, and then tries for minutes to reach a server.
     """
-    for handler in logging.getLogger("prefect.flow_runs").handlers:
-        handler.flush()
+    if "prefect" not in sys.modules:
+        return
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+
+    for queue in (EventsWorker, APILogWorker):
+        queue.drain_all(timeout=_HAND_OVER_SECONDS)
+
+
+def _await_records(server: servers.Server, flow_run_id: str) -> None:
+    """Until Prefect's server has the ends of all task runs, which come a moment later."""
     request = urllib.request.Request(
         f"{server.address}/api/task_runs/count",
         data=(

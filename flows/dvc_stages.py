@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import psutil
 import yaml
@@ -228,10 +228,16 @@ class Worker:
         show("its process was killed")
         return Outcome.FAILED
 
-    def stop(self) -> None:
-        """Ends it with all that it started."""
-        guard.stop(self._process)
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe:
-                with suppress(BrokenPipeError):
-                    pipe.close()
+    @staticmethod
+    def stop(*workers: "Worker") -> None:
+        """Ends workers with all that they started."""
+        for worker in workers:
+            worker._close(worker._process.stdin)  # the end of its work, after the present stage
+        guard.stop(*(worker._process for worker in workers))
+        for worker in workers:
+            worker._close(worker._process.stdout)
+
+    def _close(self, pipe: IO[str] | None) -> None:
+        if pipe:
+            with suppress(BrokenPipeError):
+                pipe.close()

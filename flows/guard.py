@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,17 +41,19 @@ def environment(**more: str) -> Mapping[str, str]:
     return {**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1", **more}
 
 
-def stop(process: subprocess.Popen[str]) -> None:
-    """Ends a process that start() gave and all that it started: asks twice, then kills."""
+def stop(*processes: subprocess.Popen[str]) -> None:
+    """Ends processes that start() gave and all that they started: asks twice, then kills."""
     for sign, seconds in _GRACE:
-        if not _signal(process, sign):
+        asked = [process for process in processes if _signal(process, sign)]
+        until = time.monotonic() + seconds
+        for process in asked:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.0, until - time.monotonic()))
+        if all(process.poll() is not None for process in processes):
             break
-        try:
-            process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            continue
-    _signal(process, signal.SIGKILL)  # what outlived the first of the group
-    process.wait()
+    for process in processes:
+        _signal(process, signal.SIGKILL)  # what outlived the first of the group
+        process.wait()
 
 
 def _signal(process: subprocess.Popen[str], sign: signal.Signals) -> bool:

@@ -4,7 +4,7 @@ import re
 import sys
 import time
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -53,13 +53,11 @@ class Run:
         self._journal_cached(self._settled)
         tasks: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=self._workers)
         with tasks as runner:
-            for name in self._plan.upstream:
-                if name in self._settled:
-                    self._submit(name, runner)
-            while len(self._outcomes) < len(self._plan.upstream):
-                for name in self._next():
-                    self._submit(name, runner)
-                self._await_one()
+            try:
+                self._work_through(runner)
+            except BaseException:
+                self.stop()  # before the runner waits for its threads
+                raise
         again = [n for n, o in self._outcomes.items() if o in (Outcome.UNCHANGED, Outcome.RESTORED)]
         self._journal_cached(set(again) - self._settled)
         self._estimates.save()
@@ -67,8 +65,7 @@ class Run:
     def stop(self) -> None:
         """Ends whatever is still at work."""
         self._stopped = True
-        for worker in [*self._working.values(), *self._idle]:
-            worker.stop()
+        Worker.stop(*self._working.values(), *self._idle)
 
     def say(self, text: str) -> None:
         """To Prefect's log and the console."""
@@ -97,6 +94,15 @@ class Run:
         return f"{len(self._plan.upstream)} stages in {took}: {', '.join(parts)}"
 
     # scheduling
+
+    def _work_through(self, runner: ThreadPoolTaskRunner[Any]) -> None:
+        for name in self._plan.upstream:
+            if name in self._settled:
+                self._submit(name, runner)
+        while len(self._outcomes) < len(self._plan.upstream):
+            for name in self._next():
+                self._submit(name, runner)
+            self._await_one()
 
     def _next(self) -> list[str]:
         """What to submit now: all that cannot run any more, and what is ready, as room allows."""
@@ -173,8 +179,8 @@ class Run:
         worker = self._worker()
         self._working[name] = worker
         if self._stopped:  # meanwhile
-            worker.stop()
-        outcome = worker.bring_up_to_date(name, _Lines(name))
+            Worker.stop(worker)
+        outcome = worker.bring_up_to_date(name, _Lines(name, lambda: self._stopped))
         del self._working[name]
         self._idle.append(worker)
         self._outcomes[name] = outcome
@@ -190,7 +196,7 @@ class Run:
             worker = self._idle.pop()
             if worker.alive:
                 return worker
-            worker.stop()
+            Worker.stop(worker)
         return Worker(self._log.run)
 
     def _journal_cached(self, names: Collection[str]) -> None:
@@ -205,10 +211,13 @@ class Run:
 class _Lines:
     """Where the lines of one stage go: all to Prefect, progress to the console now and then."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, stopped: Callable[[], bool]) -> None:
         self._name, self._logger, self._shown = name, get_run_logger(), 0.0
+        self._stopped = stopped
 
     def __call__(self, line: str) -> None:
+        if self._stopped():  # what an interrupted process says is of no use
+            return
         self._logger.info(line)
         now = time.monotonic()
         if _PROGRESS.match(line):

@@ -77,23 +77,23 @@ class Ingestion:
         self._store = store
 
     def run(self) -> None:
-        starts = dict(self._starts())
-        pipelines = {path: s for path, s in starts.items() if s["kind"] == "pipeline"}
-        stages = {path: s for path, s in starts.items() if s["kind"] == "stage"}
-        for start in pipelines.values():
+        # first, for then the stages of a pipeline that has ended are all there, to their ends
+        news = [(path, start, _news(path, start)) for path, start in self._starts("pipeline")]
+        for _, start, _ in news:
             self._store.begin_pipeline(start)
-        for path, start in stages.items():
+        for path, start in self._starts("stage"):
             self._stage(path, start)
-        for path, start in pipelines.items():
-            self._pipeline(path, start)
+        for path, start, (events, end, offset, _) in news:
+            self._pipeline(path, start, events, end, offset)
 
-    def _starts(self) -> Iterator[tuple[Path, dict[str, Any]]]:
+    def _starts(self, kind: str) -> Iterator[tuple[Path, dict[str, Any]]]:
         """Journals and their first lines, oldest first; one that a kill left without is removed."""
         found = []
         for path in journal.FOLDER.glob("*.jsonl"):
             events, _ = journal.read(path)
             if events and events[0]["event"] == "start":
-                found.append((path, events[0]))
+                if events[0]["kind"] == kind:
+                    found.append((path, events[0]))
             elif time.time() - path.stat().st_mtime > _STALE:
                 path.unlink()
         return iter(sorted(found, key=lambda item: item[1]["time"]))
@@ -108,8 +108,14 @@ class Ingestion:
             self._store.finish_stage(run_id, start, end)
         _done(path, {"run_id": run_id, "offset": offset}, ended=end is not None)
 
-    def _pipeline(self, path: Path, start: Mapping[str, Any]) -> None:
-        events, end, offset, _ = _news(path, start)
+    def _pipeline(
+        self,
+        path: Path,
+        start: Mapping[str, Any],
+        events: list[dict[str, Any]],
+        end: dict[str, Any] | None,
+        offset: int,
+    ) -> None:
         run_id = self._store.begin_pipeline(start)
         cached = [event for event in events if event["event"] == "cached"]
         self._store.add_cached(run_id, start, cached)
@@ -157,12 +163,12 @@ def _done(path: Path, state: Mapping[str, Any], *, ended: bool) -> None:
         temporary.write_text(json.dumps(state))
 
 
-def start_pipeline(key: str, name: str, cmd: str, **facts: Any) -> Journal:
+def start_pipeline(key: str, name: str, cmd: str) -> Journal:
     """Opens the journal of a pipeline run: the suite's parameters, the state of the code."""
     commit = Commit.current()
     log = Journal(run=key)
     suite, params = dvc_file.suite_name(), dvc_file.read_params()
-    about = {"name": name, "cmd": cmd, "suite": suite, "params": params, **facts}
+    about = {"name": name, "cmd": cmd, "suite": suite, "params": params}
     log.start("pipeline", **about, commit=commit.revision, dirty=commit.dirty)
     return log
 
@@ -173,7 +179,7 @@ def follow(key: str, process: tuple[int, float] | None) -> int:
     With a `process` (pid and time of its start), the pipeline is that process: its journal is begun
     here, and ended when the process is gone.
     """
-    own = _begin(key, *process) if process else None
+    own = start_pipeline(key, "dvc repro", "dvc repro") if process else None
     path = journal.FOLDER / f"{key}.jsonl"
     last = False
     while True:
@@ -188,10 +194,6 @@ def follow(key: str, process: tuple[int, float] | None) -> int:
     if trouble:
         print(f"adamerge: {trouble}", file=sys.stderr)
     return 1 if trouble else 0
-
-
-def _begin(key: str, pid: int, started: float) -> Journal:
-    return start_pipeline(key, "dvc repro", "dvc repro", pid=pid, pid_started=started)
 
 
 def _try() -> str | None:

@@ -336,11 +336,11 @@ def _figures(suite: Suite, root: Path, sources: _Sources) -> dict[str, Callable[
 def read_coefficients(path: Path) -> LayerCoefficients:
     """Learned coefficients from their file, without torch."""
     with safe_open(path, framework="np") as file:
-        metadata = file.metadata()
+        names = json.loads(file.metadata()["names"])
         return LayerCoefficients(
             file.get_tensor("coefficients"),
-            json.loads(metadata["layers"]),
-            json.loads(metadata["tasks"]),
+            names["layers"],
+            names["tasks"],
         )
 
 

@@ -112,7 +112,8 @@ class Store:
     def __init__(self) -> None:
         """Opens it, and makes it where there is none. Raises TrackingError."""
         probe(DATABASE)
-        self._client = MlflowClient(f"sqlite:///{DATABASE}", f"sqlite:///{DATABASE}")
+        address = f"sqlite:///{DATABASE.resolve()}"  # MLflow keeps connections by address
+        self._client = MlflowClient(address, address)
         self._experiments: dict[str, str] = {}
         self._parents: dict[str, str] = {}
 

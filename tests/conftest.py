@@ -199,6 +199,24 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
 
 
 @pytest.fixture(scope="session")
+def _empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MLflow's database without runs; making one takes seconds."""
+    from tasks.tracking import Store
+
+    folder = tmp_path_factory.mktemp("database")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        Store()._all_experiments()
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def database(project: Project, _empty_database: Path) -> Path:
+    """An empty database in the toy project."""
+    return Path(shutil.copy(_empty_database, project.root))
+
+
+@pytest.fixture(scope="session")
 def prefect_server() -> Iterator[None]:
     """One Prefect server for all tests."""
     from prefect.testing.utilities import prefect_test_harness

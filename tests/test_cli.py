@@ -1,10 +1,8 @@
 """The command `adamerge`: help, suites, messages and exit codes."""
 
-import json
 import shutil
 import signal
 import socket
-import sqlite3
 import subprocess
 import sys
 import time
@@ -160,25 +158,6 @@ def test_an_occupied_port_is_said(
     assert f"{option} {port}: " in text
     assert "in use" in text
     assert f"choose another: {option} {port + 1}" in text
-
-
-def test_lineage_as_json_and_with_a_locked_database(
-    project: Project, capsys: pytest.CaptureFixture[str]
-) -> None:
-    done = project.run("dvc", "repro", "-q", "raw@a")
-    assert done.returncode == 0, done.stderr
-    path = "data/toy/prepared/a/train_images.npy"
-    assert cli.main(["lineage", "--json", path]) == 0
-    assert json.loads(capsys.readouterr().out)["origins"][0]["run_id"]
-    holder = sqlite3.connect("mlflow.db", isolation_level=None)
-    holder.execute("BEGIN EXCLUSIVE")
-    try:
-        assert cli.main(["lineage", path]) == 1
-    finally:
-        holder.close()
-    text = said(capsys)
-    assert "mlflow.db is locked: another process holds it; end that process" in text
-    assert "Traceback" not in text
 
 
 def test_an_unforeseen_error_has_its_traceback_in_a_file(

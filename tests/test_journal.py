@@ -203,7 +203,7 @@ def pipeline_of(*stages: str) -> None:
 
 
 def test_ingestion_cut_anywhere_ends_the_same(
-    project: Project, monkeypatch: pytest.MonkeyPatch
+    project: Project, database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A crash in each call of the store in turn; then every run and point is there once."""
     pipeline_of("one", "two")
@@ -237,7 +237,7 @@ def test_ingestion_cut_anywhere_ends_the_same(
             assert [(point.step, point.value) for point in history] == [(0, 0.5), (1, 0.25)]
 
 
-def test_a_killed_stage_becomes_a_killed_run(project: Project) -> None:
+def test_a_killed_stage_becomes_a_killed_run(project: Project, database: Path) -> None:
     project.replace("params.yaml", "seconds: 0.01", "seconds: 10")
     process = run_stage(project)
     while not journals(project):
@@ -252,9 +252,8 @@ def test_a_killed_stage_becomes_a_killed_run(project: Project) -> None:
     assert journals(project) == []
 
 
-def test_a_database_held_by_another_process_loses_nothing(project: Project) -> None:
+def test_a_database_held_by_another_process_loses_nothing(project: Project, database: Path) -> None:
     pipeline_of("one")
-    Store()  # makes the database
     holder = sqlite3.connect("mlflow.db", isolation_level=None)
     holder.execute("BEGIN EXCLUSIVE")
     try:

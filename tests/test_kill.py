@@ -2,6 +2,7 @@
 
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -19,12 +20,12 @@ KILLS = 10
 # the flow as `adamerge run` starts it; the toy project is no suite, which that would refuse
 _RUN_TOY = """
 import os
-from flows import commands
+from flows import cli, commands
 os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
 class Toy:
     name = "toy"
 commands.check = Toy
-raise SystemExit(commands.run())
+raise SystemExit(cli.main(["run"]))
 """
 
 
@@ -102,6 +103,23 @@ def test_a_toy_pipeline_survives_kills(tmp_path: Path) -> None:
     assert_same_and_clean(killed, undisturbed)
     resumed = (tmp_path / "killed" / "log").read_text()
     assert "resumes at" in resumed
+
+
+@pytest.mark.timeout(300)
+def test_ctrl_c_ends_everything(tmp_path: Path) -> None:
+    project = make_project(tmp_path / "stopped" / "toy")
+    project.replace("params.yaml", "seconds: 0.01", "seconds: 20")
+    process = start(project, ["-c", _RUN_TOY])
+    while not list((project.root / ".adamerge").glob("scratch/*")):
+        assert process.poll() is None
+        time.sleep(0.1)
+    time.sleep(1.0)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == 130
+    said = (project.root.parent / "log").read_text()
+    assert "stopped; the same command goes on from here" in said
+    assert "Traceback" not in said
+    assert kill_everything(project) == 0
 
 
 def small_suite() -> str:

@@ -42,9 +42,9 @@ def ran(tmp_path_factory: pytest.TempPathFactory, prefect_server: None) -> Itera
 def addresses(ran: Project) -> Iterator[dict[str, str]]:
     """MLflow's and Prefect's, as `adamerge ui` prints them; Ctrl-C ends both servers."""
     mlflow, prefect = str(free_port()), str(free_port())
+    ports = ["--mlflow-port", mlflow, "--prefect-port", prefect]
     process = subprocess.Popen(
-        [sys.executable, "-m", "flows.cli", "ui", "--mlflow-port", mlflow]
-        + ["--prefect-port", prefect],
+        [sys.executable, "-m", "flows.cli", "ui", *ports],
         cwd=ran.root,
         stdout=subprocess.PIPE,
         text=True,
@@ -52,7 +52,7 @@ def addresses(ran: Project) -> Iterator[dict[str, str]]:
     assert process.stdout is not None
     try:
         lines = [process.stdout.readline().split() for _ in range(2)]
-        yield {name: address for name, address in lines}
+        yield dict(lines)
     finally:
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=60)

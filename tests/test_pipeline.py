@@ -5,6 +5,8 @@ offline.
 import contextlib
 import io
 import json
+import shutil
+import sqlite3
 import subprocess
 import time
 from collections.abc import Iterator
@@ -14,7 +16,7 @@ import pytest
 from conftest import Project, make_project
 
 from adamerge_core.errors import InputError
-from flows import dvc_stages
+from flows import cli, dvc_stages
 from flows.dvc_worker import modify_lock
 from flows.estimates import Estimates, clock
 from tasks import dvc_file, lineage
@@ -35,9 +37,12 @@ def run_flow() -> tuple[str, str]:
 
 
 @pytest.fixture(scope="module")
-def ran(tmp_path_factory: pytest.TempPathFactory, prefect_server: None) -> Iterator[Project]:
+def ran(
+    tmp_path_factory: pytest.TempPathFactory, prefect_server: None, _empty_database: Path
+) -> Iterator[Project]:
     """A toy project after its first run."""
     made = make_project(tmp_path_factory.mktemp("pipeline") / "toy")
+    shutil.copy(_empty_database, made.root)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(made.root)
         said, printed = run_flow()
@@ -55,6 +60,12 @@ def runs() -> list[object]:
     experiment = client.get_experiment_by_name("toy")
     assert experiment is not None
     return list(client.search_runs([experiment.experiment_id]))
+
+
+def cached() -> list[object]:
+    """The latest run of each stage that was up to date."""
+    found = [run for run in reversed(runs()) if run.info.run_name.startswith("[cached]")]
+    return list({run.info.run_name: run for run in found}.values())
 
 
 def test_the_first_run_shows_each_stage_and_is_in_mlflow(ran: Project) -> None:
@@ -98,23 +109,12 @@ def test_nothing_is_left_to_do_and_git_is_clean(ran: Project) -> None:
     assert not list(Path(".adamerge/journal").glob("*.jsonl"))
 
 
-def test_a_second_run_is_cached_and_leads_to_the_first(ran: Project) -> None:
-    before, hashes = {run.info.run_name: run.info.run_id for run in runs()}, ran.hashes()
-    said, _ = run_flow()
-    assert "0 ran, 8 cached" in said
-    assert ran.hashes() == hashes
-    cached = [run for run in runs() if run.info.run_name.startswith("[cached]")]
-    assert len(cached) == 8
-    for run in cached:
-        stage = run.data.tags["adamerge.stage"]
-        assert run.data.tags["adamerge.source_run"] == before[stage]
-
-
 def test_failure_change_and_return(ran: Project) -> None:
     """A changed parameter reruns what depends on it; a failed stage stops only its dependents;
-    the change taken back, and dvc.lock torn by a kill, all comes back from the cache.
+    the change taken back, and dvc.lock torn by a kill, all comes back from the cache and leads
+    to the first run.
     """
-    before = ran.hashes()
+    before, first = ran.hashes(), {run.info.run_name: run.info.run_id for run in runs()}
     params, whole = Path("params.yaml").read_text(), Path("dvc.lock").read_text()
     ran.replace("params.yaml", "fail: []", "fail: [grow@b]")
     said, printed = run_flow()
@@ -130,6 +130,10 @@ def test_failure_change_and_return(ran: Project) -> None:
     assert "0 ran, 8 cached" in said
     assert "restored" in printed
     assert ran.hashes() == before
+    sources = {
+        run.data.tags["adamerge.stage"]: run.data.tags["adamerge.source_run"] for run in cached()
+    }
+    assert sources == {stage: first[stage] for stage in STAGES}
     assert Path(".adamerge/dvc.lock.torn").exists()
 
 
@@ -159,6 +163,20 @@ def test_lineage_goes_to_the_source(ran: Project) -> None:
     assert "as in dvc.lock" in text
     assert "python work.py" in text
     assert json.loads(lineage.as_json(traced))["origins"][0]["stage"] == "merge"
+
+
+def test_the_command_lineage(ran: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["lineage", "--json", MERGED]) == 0
+    assert json.loads(capsys.readouterr().out)["origins"][0]["run_id"]
+    holder = sqlite3.connect("mlflow.db", isolation_level=None)
+    holder.execute("BEGIN EXCLUSIVE")
+    try:
+        assert cli.main(["lineage", MERGED]) == 1
+    finally:
+        holder.close()
+    said = capsys.readouterr().err
+    assert "mlflow.db is locked: another process holds it; end that process" in said
+    assert "Traceback" not in said
 
 
 def test_lineage_of_a_changed_file_says_so(ran: Project) -> None:

@@ -141,7 +141,7 @@ def _step(
 def _coefficients(suite: Suite, path: Path, rng: np.random.Generator) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     values = rng.uniform(0, 1, (len(LAYERS), len(suite.task_names)))
-    metadata = {"layers": json.dumps(LAYERS), "tasks": json.dumps(suite.task_names)}
+    metadata = {"names": json.dumps({"layers": LAYERS, "tasks": suite.task_names})}
     save_file({"coefficients": values}, path, metadata)
 
 
