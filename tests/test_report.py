@@ -25,7 +25,7 @@ from tasks.files import PROTOCOLS, SPLITS, Files
 from tasks.graph import FIGURES
 from tasks.layer_order import network_order
 from tasks.results import METHODS, REFERENCES
-from tasks.suite import Suite
+from tasks.suite import Suite, load_suite
 
 TASKS = ("signs", "letters", "mnist")
 SEEDS = (0, 1)
@@ -224,7 +224,7 @@ def test_corrupted_csv_names_corruption_and_severity(pages: Path) -> None:
     assert list(lines[0]) == ["corruption", "severity", "method", "seed", *TASKS[:2], "average"]
     assert {(line["corruption"], line["severity"]) for line in lines} == {
         ("clean", "0"),
-        ("motion_blur", "5"),
+        ("motion_blur", str(load_suite(SUITES / "mini.yaml").evaluate_corrupted.severity)),
     }
     assert len(lines) == 2 * 2 * len(SEEDS)
     assert all(re.fullmatch(r"\d+\.\d\d", line["average"]) for line in lines)
