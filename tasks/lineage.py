@@ -20,6 +20,8 @@ from tasks.dvc_file import Locked, Stage, is_code
 from tasks.hashes import md5
 from tasks.tracking import FoundRun, Store
 
+_PARAMS_IN_A_LINE = 12
+
 
 @dataclass(frozen=True)
 class Origin:
@@ -186,6 +188,14 @@ def _compare(lineage: Lineage) -> str:
     return f"  differs from dvc.lock, which has {lineage.locked_md5}"
 
 
+def _params_in_a_line(params: Mapping[str, Any]) -> str:
+    """Keys and values; of a stage that reads whole sections, their names."""
+    if len(params) <= _PARAMS_IN_A_LINE:
+        return ", ".join(f"{key}={value}" for key, value in params.items())
+    sections = dict.fromkeys(key.split(".")[0] for key in params)
+    return f"{len(params)} in {', '.join(sections)} (--json shows them)"
+
+
 def _describe(origin: Origin, recorded: bool) -> list[str]:
     lines = [f"stage    {origin.stage}"]
     if origin.run_id:
@@ -196,8 +206,7 @@ def _describe(origin: Origin, recorded: bool) -> list[str]:
         lines.append(f"run      no run is recorded: there is no {DATABASE}")
     lines.append(f"command  {origin.cmd}")
     if origin.params:
-        params = ", ".join(f"{key}={value}" for key, value in origin.params.items())
-        lines.append(f"params   {params}")
+        lines.append(f"params   {_params_in_a_line(origin.params)}")
     if origin.run_id:
         dirty = " with uncommitted changes" if origin.dirty else ""
         lines.append(f"commit   {origin.commit or 'none'}{dirty}")
