@@ -27,16 +27,19 @@ def run(suite: Suite, method: str, seed: int, report: Reporter) -> None:
     encoder, heads = open_encoder(suite), open_heads(suite, suite.task_names)
     data = open_split(files, suite.task_names, "val")
     rows: list[dict[str, Any]] = []
-    models: list[StateDict] = []
+    best_average, best = -1.0, StateDict()
     for done, scaling in enumerate(scalings, start=1):
-        models.append(rule(task_vectors, scaling=scaling, **params))
-        encoder.load_state_dict(models[-1])
-        rows.append({"scaling": scaling, **accuracy(encoder, heads, data)})
-        report.metrics({"validation accuracy": rows[-1]["average"]}, done)
-        report.progress(done, len(scalings), f"scaling {scaling}: {rows[-1]['average']:.1f} %")
-    best = max(range(len(rows)), key=lambda index: rows[index]["average"])
+        merged = rule(task_vectors, scaling=scaling, **params)
+        encoder.load_state_dict(merged)
+        measured = accuracy(encoder, heads, data)
+        average = measured["average"]
+        rows.append({"scaling": scaling, **measured})
+        if average > best_average:
+            best_average, best = average, merged
+        report.metrics({"validation accuracy": average}, done)
+        report.progress(done, len(scalings), f"scaling {scaling}: {average:.1f} %")
     write_csv(files.sweep(method, seed), rows)
-    checkpoints.save(files.merged(method, seed), models[best])
+    checkpoints.save(files.merged(method, seed), best)
 
 
 def main() -> None:

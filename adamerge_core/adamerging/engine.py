@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from adamerge_core.adamerging.objective import softmax_entropy
-from adamerge_core.checkpoints import StateDict
 from adamerge_core.errors import InputError
 from adamerge_core.task_vectors import TaskVectors
 
@@ -42,7 +41,7 @@ class Engine:
         self._device = next(encoder.parameters()).device
         for name, parameter in self._parameters.items():
             parameter.requires_grad_(name in task_vectors.layers)
-        self.load(task_vectors.pretrained)
+        encoder.load_state_dict(task_vectors.pretrained)
 
     @staticmethod
     def _check(
@@ -67,11 +66,6 @@ class Engine:
             raise InputError.listing(
                 "an encoder that does not fit its task vectors", sorted(faults)
             )
-
-    @torch.no_grad()
-    def load(self, state: StateDict) -> None:
-        """Write `state` into the encoder's tensors."""
-        self.encoder.load_state_dict(state)
 
     @torch.no_grad()
     def merge(self, coefficients: Tensor) -> None:
