@@ -26,7 +26,10 @@ PLUMBING = frozenset(
         "tasks/journal.py",
         "tasks/stage.py",
         "tasks/suite.py",
-        "tasks/tracking.py",
+        "tasks/tracking/__init__.py",
+        "tasks/tracking/models.py",
+        "tasks/tracking/runs.py",
+        "tasks/tracking/store.py",
     }
 )
 

@@ -206,7 +206,7 @@ def _empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("database")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        Store()._all_experiments()
+        Store().all_experiments()
     return folder / "mlflow.db"
 
 

@@ -1,0 +1,185 @@
+"""Runs in the MLflow store: found by their tags, made, and filled."""
+
+import json
+import logging
+import sqlite3
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
+
+from tasks.database import DATABASE, probe
+from tasks.dvc_file import is_code
+from tasks.run_page import READS, TAG, batches, fit, flatten, metric_name, prefixed, tag_name
+
+# it tells of every table it makes
+logging.getLogger("mlflow").setLevel(logging.WARNING)
+logging.getLogger("alembic").setLevel(logging.WARNING)
+
+ARTIFACTS = Path("mlartifacts")
+
+DATABASE_ERRORS = (MlflowException, SQLAlchemyError, sqlite3.Error)
+
+
+@dataclass(frozen=True)
+class FoundRun:
+    """A run that wrote a certain file."""
+
+    run_id: str
+    experiment_id: str
+    status: str
+    start_ms: int
+    params: Mapping[str, str]
+    tags: Mapping[str, str]
+
+    @classmethod
+    def of(cls, run: Run) -> "FoundRun":
+        info = run.info
+        return cls(
+            info.run_id,
+            info.experiment_id,
+            info.status,
+            info.start_time,
+            run.data.params,
+            run.data.tags,
+        )
+
+    @property
+    def page(self) -> str:
+        """The address of the run's page below that of MLflow's server."""
+        return f"#/experiments/{self.experiment_id}/runs/{self.run_id}"
+
+    def deps(self) -> dict[str, str]:
+        """What it read: md5s by path."""
+        parts = sorted((key, value) for key, value in self.tags.items() if key.startswith(READS))
+        return {path: digest for _, part in parts for path, digest in json.loads(part).items()}
+
+    def outs(self) -> dict[str, str]:
+        """What it wrote: md5s by path."""
+        return prefixed(self.tags, "out/")
+
+    def fact(self, name: str) -> str | None:
+        """What the pipeline noted on the run under `name`."""
+        return self.tags.get(TAG + name)
+
+
+class Runs:
+    """The runs of the project in the current folder."""
+
+    def __init__(self) -> None:
+        """Opens the store, and makes it where there is none. Raises TrackingError."""
+        probe(DATABASE)
+        address = f"sqlite:///{DATABASE.resolve()}"  # MLflow keeps connections by address
+        self.client = MlflowClient(address, address)
+        self._experiments: dict[str, str] = {}
+
+    def find(self, outs: Mapping[str, str], signature: str | None = None) -> FoundRun | None:
+        """The latest stage run that wrote `outs` (paths and md5s), of this signature if one has
+        it.
+        """
+        wrote = [f"tags.`{tag_name('out', path)}` = '{d}'" for path, d in list(outs.items())[:3]]
+        if not wrote:
+            return None
+        exact = [f"tags.`{TAG}signature` = '{signature}'"] if signature else []
+        for conditions in ([*wrote, *exact], wrote) if exact else (wrote,):
+            found = self.search(" and ".join(conditions))
+            if found:
+                return FoundRun.of(found)
+        return None
+
+    def upstream(self, deps: Mapping[str, str]) -> dict[str, FoundRun]:
+        """The run that wrote each dep; code and what no run wrote have none."""
+        runs: dict[str, FoundRun] = {}
+        for path, digest in deps.items():
+            if is_code(path):
+                continue
+            tag = tag_name("out", path)
+            known = next((run for run in runs.values() if run.tags.get(tag) == digest), None)
+            found = known or self.find({path: digest})
+            if found:
+                runs[path] = found
+        return runs
+
+    def search(self, conditions: str) -> Run | None:
+        """The latest run of any experiment with these tags."""
+        found = self.client.search_runs(
+            self.all_experiments(),
+            conditions,
+            max_results=1,
+            order_by=["attributes.start_time DESC"],
+        )
+        return found[0] if found else None
+
+    def children(self, parent: str) -> Sequence[Run]:
+        """The stage runs of a pipeline's run."""
+        experiment = self.client.get_run(parent).info.experiment_id
+        conditions = f"tags.`mlflow.parentRunId` = '{parent}'"
+        return self.client.search_runs([experiment], conditions, max_results=5000)
+
+    def run_tagged(
+        self, tag: str, key: str, event: Mapping[str, Any], tags: Mapping[str, str]
+    ) -> str:
+        """The run with this tag, made if there is none."""
+        found = self.search(f"tags.`{TAG}{tag}` = '{key}'")
+        if found:
+            return str(found.info.run_id)
+        created = self.client.create_run(
+            self.experiment(event["suite"]),
+            start_time=int(event["time"] * 1000),
+            tags={**tags, TAG + tag: key},
+        )
+        return str(created.info.run_id)
+
+    def experiment(self, suite: str) -> str:
+        """The id of the suite's experiment, made if there is none."""
+        if suite not in self._experiments:
+            self.all_experiments()
+        if suite not in self._experiments:
+            where = ARTIFACTS.resolve().as_uri()
+            kind = {"mlflow.experimentKind": "custom_model_development"}  # which pages it gets
+            self._experiments[suite] = self.client.create_experiment(suite, where, kind)
+        return self._experiments[suite]
+
+    def all_experiments(self) -> list[str]:
+        """The ids of the store's experiments."""
+        if not self._experiments:
+            found = self.client.search_experiments()
+            self._experiments = {each.name: each.experiment_id for each in found}
+        return list(self._experiments.values())
+
+    def log_params(self, run_id: str, params: Mapping[str, Any]) -> None:
+        """Nested parameters, with dotted names."""
+        flat = [Param(metric_name(key), fit(value, 6000)) for key, value in flatten(params)]
+        for batch in batches(flat, 100):
+            self.client.log_batch(run_id, params=batch)
+
+    def set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
+        """Set all of these tags."""
+        for batch in batches([RunTag(key, value) for key, value in tags.items()], 100):
+            self.client.log_batch(run_id, tags=batch)
+
+    def log_points(self, run_id: str, points: Iterable[Mapping[str, Any]]) -> None:
+        """Points of metric curves; a point that is there already is not added again."""
+        metrics = [
+            Metric(metric_name(name), value, int(point["time"] * 1000), point["step"])
+            for point in points
+            for name, value in point["values"].items()
+        ]
+        for batch in batches(metrics, 1000):
+            self.client.log_batch(run_id, metrics=batch)
+
+    def log_file(self, run_id: str, source: Path, name: str, folder: str | None = None) -> None:
+        """Copy a file to the run's artifacts under `name`."""
+        if source.name == name:
+            self.client.log_artifact(run_id, str(source), folder)
+            return
+        with tempfile.TemporaryDirectory() as temporary:  # from DVC's cache, named by its hash
+            copy = Path(temporary) / name
+            copy.write_bytes(source.read_bytes())
+            self.client.log_artifact(run_id, str(copy), folder)

@@ -1,0 +1,201 @@
+"""What a project's journals say, as runs of MLflow.
+
+The store is mlflow.db and mlartifacts/ in the project's root; the experiment is the suite; a
+pipeline run is a run there, and its stage runs are its children. Everything here may be done twice
+with the same result, so that an ingestion cut in the middle is simply repeated.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelInput
+
+from tasks import results
+from tasks.files import Files
+from tasks.hashes import stored
+from tasks.run_page import (
+    IMAGES,
+    MERGED,
+    NOTE,
+    TAG,
+    figures_folder,
+    final_metrics,
+    fit,
+    origin,
+    reads,
+    shorten,
+    tag_name,
+)
+from tasks.tracking.models import MergedModels
+from tasks.tracking.runs import FoundRun, Runs
+
+_SHOWN = (".json", ".csv", ".html", ".md", ".png")
+
+
+class Store(Runs):
+    """The MLflow store of the project in the current folder."""
+
+    def __init__(self) -> None:
+        """Opens it, and makes it where there is none. Raises TrackingError."""
+        super().__init__()
+        self._models = MergedModels(self)
+        self._parents: dict[str, str] = {}
+
+    def begin_pipeline(self, start: Mapping[str, Any]) -> str:
+        """The run of a pipeline, made at its first call; `start` is its journal's first line."""
+        key = start["run"]
+        if key not in self._parents:
+            tags = {
+                **origin(start),
+                TAG + "pipeline": key,
+                "mlflow.runName": start["name"],
+            }
+            self._parents[key] = self.run_tagged("pipeline", key, start, tags)
+        return self._parents[key]
+
+    def begin_stage(self, start: Mapping[str, Any], parent: str) -> str:
+        """The run of a stage, below that of its pipeline."""
+        upstream = self.upstream(start["deps"])
+        tags = {
+            **origin(start),
+            **reads(start["deps"]),
+            TAG + "stage": start["stage"],
+            TAG + "upstream": fit(" ".join(sorted({run.run_id for run in upstream.values()}))),
+            "mlflow.runName": start["stage"],
+            "mlflow.parentRunId": parent,
+        }
+        run_id = self.run_tagged("journal", start["run"], start, tags)
+        self.log_params(run_id, start["params"])
+        self._log_inputs(run_id, start["deps"])
+        return run_id
+
+    def finish_stage(self, run_id: str, start: Mapping[str, Any], end: Mapping[str, Any]) -> None:
+        """What a stage wrote, and how it ended."""
+        outs: Mapping[str, str] = end.get("outs", {})
+        tags = {tag_name("out", path): digest for path, digest in outs.items()}
+        tags[NOTE] = self._describe(start, end, outs)
+        for fact in ("signature", "error"):
+            if fact in end:
+                tags[TAG + fact] = fit(str(end[fact]))
+        self.set_tags(run_id, tags)
+        self._log_files(run_id, outs)
+        self._models.log(run_id, start, outs)
+        self.log_points(run_id, [final_metrics(outs, end["time"])])
+        self.client.set_terminated(run_id, end["status"], int(end["time"] * 1000))
+
+    def add_cached(
+        self, parent: str, start: Mapping[str, Any], events: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Light runs below `parent` for stages that were up to date; each points to its source."""
+        there = {run.data.tags[TAG + "stage"] for run in self.children(parent)} if events else {}
+        for event in events:
+            if event["stage"] not in there:
+                self._add_cached(parent, start, event)
+
+    def _add_cached(self, parent: str, start: Mapping[str, Any], event: Mapping[str, Any]) -> None:
+        source = self.find(event["outs"], event["signature"])
+        tags = {
+            **origin(start),
+            TAG + "stage": event["stage"],
+            TAG + "cached": "true",
+            "mlflow.runName": f"[cached] {event['stage']}",
+            "mlflow.parentRunId": parent,
+            NOTE: "Nothing had changed; no run that wrote these files is recorded.",
+        }
+        if source:
+            tags[TAG + "source_run"] = source.run_id
+            tags[NOTE] = f"Nothing had changed: the files are those of {_link(source)}."
+        at = int(event["time"] * 1000)
+        created = self.client.create_run(self.experiment(start["suite"]), at, tags)
+        self.client.set_terminated(created.info.run_id, "FINISHED", at)
+
+    def finish_pipeline(
+        self, run_id: str, start: Mapping[str, Any], end: Mapping[str, Any]
+    ) -> None:
+        """The suite's parameters and results, how many stages ran, and how it ended."""
+        self.log_params(run_id, start["params"])
+        counts = end.get("counts") or self._count(run_id)
+        self.set_tags(run_id, {f"{TAG}stages.{name}": str(n) for name, n in counts.items()})
+        if end["status"] != "KILLED":
+            self._publish(run_id, start["suite"], end["time"])
+        status = end["status"]
+        if status == "FINISHED" and counts.get("failed"):
+            status = "FAILED"
+        self.client.set_terminated(run_id, status, int(end["time"] * 1000))
+
+    def last_pipeline(self) -> FoundRun | None:
+        """The latest pipeline run."""
+        run = self.search(f"tags.`{TAG}pipeline` != ''")
+        return FoundRun.of(run) if run else None
+
+    def _log_inputs(self, run_id: str, deps: Mapping[str, str]) -> None:
+        """Prepared images as datasets, merged models as model inputs."""
+        datasets = [
+            DatasetInput(
+                Dataset(
+                    name=f"{match['task']}/{match['split']}",
+                    digest=digest,
+                    source_type="local",
+                    source=json.dumps({"uri": path}),
+                ),
+                [InputTag("mlflow.data.context", match["split"])],
+            )
+            for path, digest in deps.items()
+            if (match := IMAGES.fullmatch(path))
+        ]
+        models = [
+            LoggedModelInput(model.model_id)
+            for path, digest in deps.items()
+            if MERGED.fullmatch(path) and (model := self._models.find(digest))
+        ]
+        if datasets or models:
+            self.client.log_inputs(run_id, datasets=datasets, models=models)
+
+    def _log_files(self, run_id: str, outs: Mapping[str, str]) -> None:
+        """Metrics, curves, figures and pages as artifacts; weights and images stay with DVC."""
+        for path, digest in outs.items():
+            if path.endswith(_SHOWN) and (source := stored(Path(path), digest)):
+                self.log_file(run_id, source, Path(path).name, figures_folder(path))
+
+    def _count(self, parent: str) -> dict[str, int]:
+        """How many of a pipeline run's stage runs ended in which way."""
+        children = self.children(parent)
+        failed = sum(run.info.status != "FINISHED" for run in children)
+        return {"run": len(children) - failed, "failed": failed}
+
+    def _publish(self, run_id: str, suite: str, time: float) -> None:
+        """The results of the suite on its pipeline run, the best merged model in the registry."""
+        rows = results.read(suite)
+        values = {f"average/{p}/{m}": value for (p, m), value in results.averages(rows).items()}
+        self.log_points(run_id, [{"time": time, "step": 0, "values": values}])
+        for name in ("results.csv", "index.html", "report.md"):
+            path = Files(suite).report / name
+            if path.is_file():
+                self.log_file(run_id, path, name, "report")
+        best = results.best_merged(suite, rows)
+        if best:
+            self._models.register(suite, *best)
+
+    def _describe(
+        self, start: Mapping[str, Any], end: Mapping[str, Any], outs: Mapping[str, str]
+    ) -> str:
+        """The description on the run's page: what was read, from which runs, and what written."""
+        upstream = self.upstream(start["deps"])
+        read = [
+            f"| {path} | `{digest}` | {_link(upstream[path]) if path in upstream else ''} |"
+            for path, digest in start["deps"].items()
+        ]
+        wrote = [f"| {path} | `{digest}` |" for path, digest in outs.items()]
+        parts = [
+            f"`{start['cmd']}`",
+            *([f"**{end['status']}**: {end['error']}"] if "error" in end else []),
+            *(["| wrote | md5 |\n|---|---|\n" + "\n".join(wrote)] if wrote else []),
+            *(["| read | md5 | written by |\n|---|---|---|\n" + "\n".join(read)] if read else []),
+        ]
+        return shorten("\n\n".join(parts))
+
+
+def _link(run: FoundRun) -> str:
+    return f"[{run.fact('stage')}]({run.page})"
