@@ -8,7 +8,7 @@ from adamerge_core.errors import InputError
 from adamerge_core.files import atomic_write
 from tasks import graph
 from tasks.dvc_file import DVC_YAML, PARAMS_YAML, load_yaml, read_params
-from tasks.suite import SUITES, Suite, load_params, load_suite
+from tasks.suite import SUITES, ImageFolder, Suite, load_params, load_suite
 
 
 def list_all() -> int:
@@ -53,14 +53,28 @@ def use(name: str | None, seeds: list[int] | None, *, force: bool) -> int:
 
 
 def check() -> Suite:
-    """The active suite. Raises InputError if dvc.yaml does not fit it, or it has faults."""
+    """The active suite. Raises InputError if it has faults, dvc.yaml does not fit it, or a folder
+    of images is missing.
+    """
     suite = load_params()
     faults = graph.misfits(suite)
     if faults:
         shown = [*faults[:5], *([f"and {len(faults) - 5} more"] if len(faults) > 5 else [])]
         fault = InputError.listing(f"{DVC_YAML} does not fit {PARAMS_YAML} and the code", shown)
         raise InputError(f"{fault}\nwrite it anew: adamerge suite use")
+    _check_folders(suite)
     return suite
+
+
+def _check_folders(suite: Suite) -> None:
+    faults = [
+        f"download.{task}.path = {source.path!r}: no such folder; it must hold train/<class>/ and "
+        "test/<class>/"
+        for task, source in suite.download.items()
+        if isinstance(source, ImageFolder) and not Path(source.path).is_dir()
+    ]
+    if faults:
+        raise InputError.listing(str(PARAMS_YAML), faults)
 
 
 def _write(text: str) -> Suite:

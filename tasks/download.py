@@ -12,6 +12,7 @@ from adamerge_core.vision.images import (
     write_archive,
 )
 from tasks.files import SPLITS, Files
+from tasks.graph import download_stage
 from tasks.stage import Reporter, run_stage
 from tasks.suite import ImageFolder, Miniature, load_params
 
@@ -43,11 +44,12 @@ def main() -> None:
     parser.add_argument("--task", required=True, help="a task of params.yaml, section download")
     task_name = parser.parse_args().task
 
-    def body(report: Reporter) -> None:
-        suite = load_params()
-        run(task_name, suite.task(task_name), Files(suite.name).raw(task_name), report)
-
-    run_stage(f"download@{task_name}", body)
+    suite = load_params()
+    archive = Files(suite.name).raw(task_name)
+    run_stage(
+        download_stage(suite, task_name),
+        lambda report: run(task_name, suite.task(task_name), archive, report),
+    )
 
 
 if __name__ == "__main__":

@@ -15,6 +15,15 @@ def md5(path: Path) -> str:
         return hashlib.file_digest(file, "md5").hexdigest()
 
 
+def md5_of_dep(path: Path) -> str:
+    """The md5 of a file, or of a folder's names and md5s, as DVC writes it to dvc.lock."""
+    if not path.is_dir():
+        return md5(path)
+    files = {f.relative_to(path).as_posix(): f for f in path.rglob("*") if f.is_file()}
+    listing = [{"md5": md5(file), "relpath": name} for name, file in sorted(files.items())]
+    return digest(listing) + ".dir"
+
+
 def digest(value: Any) -> str:
     """The md5 of a value as canonical JSON."""
     return hashlib.md5(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -23,7 +23,7 @@ from adamerge_core.errors import InputError
 from tasks import dvc_file, journal
 from tasks.dvc_file import Stage
 from tasks.environment import PIPELINE_RUN, WORK, configure
-from tasks.hashes import digest, md5, signature
+from tasks.hashes import digest, md5, md5_of_dep, signature
 from tasks.journal import Commit, Journal
 
 SCRATCH = WORK / "scratch"
@@ -149,16 +149,19 @@ def _find(name: str) -> Stage:
 
 
 def _hash_deps(stage: Stage) -> dict[str, str]:
-    missing = [path for path in stage.deps if not Path(path).is_file()]
+    missing = [path for path in stage.deps if not Path(path).exists()]
     if missing:
         faults = [f"{path} does not exist" for path in missing]
         fault = InputError.listing("what the stage reads is not all there", faults)
-        raise InputError(f"{fault}\nmake it first: dvc repro {stage.name}")
-    return {path: md5(Path(path)) for path in stage.deps}
+        raise InputError(
+            f"{fault}\nmake it first (dvc repro {stage.name}), or mend its path in params.yaml and "
+            "write dvc.yaml anew (adamerge suite use)"
+        )
+    return {path: md5_of_dep(Path(path)) for path in stage.deps}
 
 
 def _hash_outs(stage: Stage) -> dict[str, str]:
-    missing = [path for path in stage.files if not Path(path).is_file()]
+    missing = [path for path in stage.files if not Path(path).exists()]
     if missing:
         raise RuntimeError(f"the stage ended without writing {', '.join(missing)}")
     return {path: md5(Path(path)) for path in stage.files}
