@@ -3,6 +3,8 @@ lists.
 """
 
 import itertools
+import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +19,8 @@ DVC_LOCK = Path("dvc.lock")
 PARAMS_YAML = Path("params.yaml")
 
 # libyaml's is ten times as fast, and every stage process reads dvc.yaml
+_PLAIN = re.compile(r"[\w./@${}-]+")
+
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -159,16 +163,12 @@ def _look_up(values: Any, key: str) -> Any:
     return values
 
 
-def render(
-    templates: Iterable[Stage], heading: str, plots: Sequence[Mapping[str, Any]] = ()
-) -> str:
+def render(templates: Iterable[Stage], heading: str, plots: Sequence[Path] = ()) -> str:
     """The text of a dvc.yaml; `heading` becomes its comment, `plots` its top-level plots."""
     comment = "".join(f"# {line}".rstrip() + "\n" for line in heading.splitlines())
     bodies = "\n".join(_render(template) for template in templates)
-    text = f"{comment}\nstages:\n{bodies}"
-    if plots:
-        text += "\nplots:\n" + "".join(_dump([plot], indent=2) for plot in plots)
-    return text
+    pictures = "".join(f"  - {path.as_posix()}\n" for path in plots)
+    return f"{comment}\nstages:\n{bodies}" + (f"\nplots:\n{pictures}" if plots else "")
 
 
 def _render(template: Stage) -> str:
@@ -179,17 +179,17 @@ def _render(template: Stage) -> str:
     lines.append(f"    cmd: {template.cmd}")
     for key in ("deps", "params", "outs", "metrics", "plots"):
         if entries := getattr(template, key):
-            lines += [f"    {key}:", *(f"      - {entry}" for entry in entries)]
+            lines += [f"    {key}:", *(f"      - {_scalar(entry)}" for entry in entries)]
     return "\n".join(lines) + "\n"
+
+
+def _scalar(text: str) -> str:
+    """A path as YAML takes it; a user's folder may have any name."""
+    return text if _PLAIN.fullmatch(text) else json.dumps(text, ensure_ascii=False)
 
 
 def _flow(values: Sequence[Any]) -> str:
     return "[" + ", ".join(str(value) for value in values) + "]"
-
-
-def _dump(value: Any, indent: int) -> str:
-    text = yaml.safe_dump(value, sort_keys=False, default_flow_style=False, width=100)
-    return "".join(" " * indent + line + "\n" for line in text.splitlines())
 
 
 @dataclass(frozen=True)

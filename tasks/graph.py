@@ -15,7 +15,7 @@ from typing import Any
 from tasks.code import sources
 from tasks.dvc_file import DVC_YAML, Stage, read, render
 from tasks.files import PROTOCOLS, SPLITS, Files
-from tasks.suite import Suite
+from tasks.suite import ImageFolder, Suite
 
 REPORT_TEMPLATES = (Path("tasks/report_template.html"), Path("tasks/report_template.md"))
 FIGURES = ("trajectories", "coefficients", "task_vectors", "sweeps", "samples")
@@ -41,7 +41,7 @@ def stages(suite: Suite) -> dict[str, Stage]:
 
 def dvc_yaml(suite: Suite) -> str:
     """The text of dvc.yaml for a suite."""
-    return render(groups(suite), _HEADING.format(suite=suite.name), _plots(suite))
+    return render(groups(suite), _HEADING.format(suite=suite.name), _figures(suite))
 
 
 def misfits(suite: Suite, path: Path = DVC_YAML) -> list[str]:
@@ -53,6 +53,14 @@ def misfits(suite: Suite, path: Path = DVC_YAML) -> list[str]:
     common = [name for name in wanted if name in found]
     changed = [f"{name} differs" for name in common if found[name] != wanted[name]]
     return missing + changed
+
+
+def download_stage(suite: Suite, task: str) -> str:
+    """The name of the stage that archives a task's images.
+
+    A task from a folder has a stage of its own: the folder is among what it depends on.
+    """
+    return f"download_{task}" if isinstance(suite.task(task), ImageFolder) else f"download@{task}"
 
 
 def merge_stage(suite: Suite, method: str, seed: int) -> str:
@@ -97,13 +105,26 @@ def groups(suite: Suite) -> list[Stage]:
 def _data(suite: Suite) -> list[Stage]:
     files, tasks, corrupt = Files(suite.name), list(suite.task_names), suite.raw["corrupt"]
     splits = [split(_TASK, name) for split in (files.images, files.labels) for name in SPLITS]
+    folders = {
+        task: source for task, source in suite.download.items() if isinstance(source, ImageFolder)
+    }
     return [
         _group(
             "download",
             f"download --task {_TASK}",
-            matrix={"task": tasks},
+            matrix={"task": [task for task in tasks if task not in folders]},
             params=[f"download.{_TASK}"],
             outs=[files.raw(_TASK)],
+        ),
+        *(
+            _group(
+                download_stage(suite, task),
+                f"download --task {task}",
+                deps=[Path(source.path)],
+                params=[f"download.{task}"],
+                outs=[files.raw(task)],
+            )
+            for task, source in folders.items()
         ),
         _group(
             "prepare",
@@ -290,7 +311,7 @@ def _report(suite: Suite) -> Stage:
         params=list(suite.raw),  # the page shows them all
         outs=[
             *(files.report / page for page in pages),
-            *(files.report / "figures" / f"{figure}.png" for figure in FIGURES),
+            *_figures(suite),
         ],
     )
 
@@ -323,26 +344,8 @@ def _group(
     )
 
 
-def _plots(suite: Suite) -> list[dict[str, Any]]:
-    """What `dvc plots show` draws: the curves that belong together in one picture."""
-    files, tasks, seeds = Files(suite.name), suite.task_names, suite.seeds
-    names = [*tasks, "traditional_mtl"]
-    tuned = [files.finetune_curve(name, seed) for seed in seeds for name in names]
-    adapted = [
-        files.trajectory(method, seed, protocol)
-        for method in _methods(suite, "adapt")
-        for seed in seeds
-        for protocol in PROTOCOLS
-    ]
-    swept = [files.sweep(method, seed) for method in _methods(suite, "sweep") for seed in seeds]
-    plots = [
-        ("Fine-tuning: loss", tuned, "step", "loss"),
-        ("AdaMerging: entropy, summed over tasks", adapted, "step", "loss"),
-        ("Scaling sweep: validation accuracy", swept, "scaling", "average"),
-        ("Text tower: loss", [files.pretrain_curve()], "step", "loss"),
-    ]
-    return [
-        {title: {"x": x, "y": {path.as_posix(): y for path in paths}}}
-        for title, paths, x, y in plots
-        if paths
-    ]
+def _figures(suite: Suite) -> list[Path]:
+    """The report's pictures, which `dvc plots show` puts on one page; DVC's own curves would load
+    their drawing library from the network.
+    """
+    return [Files(suite.name).report / "figures" / f"{figure}.png" for figure in FIGURES]

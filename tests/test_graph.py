@@ -11,6 +11,7 @@ from conftest import ROOT
 from adamerge_core.errors import InputError
 from tasks import dvc_file, graph
 from tasks.code import PLUMBING, sources
+from tasks.hashes import md5_of_dep
 from tasks.suite import Suite, load_suite
 
 
@@ -113,6 +114,32 @@ def test_groups_without_members_are_left_out(mini: Suite) -> None:
     names = {name.split("@")[0] for name in graph.stages(with_changes(mini, merge=merge))}
     assert "merge" in names
     assert not {"sweep", "adapt", "evaluate_adapted"} & names
+
+
+def test_a_folder_of_images_is_what_its_download_depends_on(mini: Suite, tmp_path: Path) -> None:
+    folder = str(tmp_path / "my images: all")
+    source = {"source": "image_folder", "path": folder, "templates": ["a photo of a {}."]}
+    suite = with_changes(mini, download={**mini.raw["download"], "letters": source})
+    path = tmp_path / "dvc.yaml"
+    path.write_text(graph.dvc_yaml(suite))
+    stage = dvc_file.read(path)[graph.download_stage(suite, "letters")]
+    assert stage.deps[0] == folder
+    assert stage == graph.stages(suite)["download_letters"]
+    assert graph.download_stage(suite, "mnist") in graph.stages(suite)
+    assert "download@letters" not in graph.stages(suite)
+    assert "download.letters" in stage.params
+
+
+def test_a_folder_is_hashed_as_dvc_hashes_it(tmp_path: Path) -> None:
+    for name in ("images/a/1.png", "images/a b/2.png", "images/a.b/3.png", "images/B/4.png"):
+        file = tmp_path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(name)
+    (tmp_path / "dvc.yaml").write_text("stages: {look: {cmd: 'true', deps: [images]}}")
+    for command in (["init", "-q", "--no-scm"], ["repro", "-q"]):
+        subprocess.run([sys.executable, "-m", "dvc", *command], cwd=tmp_path, check=True)
+    lock = yaml.safe_load((tmp_path / "dvc.lock").read_text())
+    assert lock["stages"]["look"]["deps"][0]["md5"] == md5_of_dep(tmp_path / "images")
 
 
 @pytest.mark.parametrize(
