@@ -225,7 +225,7 @@ def test_ingestion_cut_anywhere_ends_the_same(
                 ingest.ingest()
     ingest.ingest()
     assert journals(project) == []
-    client = Store()._client
+    client = Store().client
     experiment = client.get_experiment_by_name("toy")
     assert experiment is not None
     runs = client.search_runs([experiment.experiment_id])
@@ -246,7 +246,7 @@ def test_a_killed_stage_becomes_a_killed_run(project: Project, database: Path) -
     process.kill()
     process.communicate()
     ingest.ingest()
-    run = Store()._search("tags.`adamerge.stage` = 'raw@a'")
+    run = Store().search("tags.`adamerge.stage` = 'raw@a'")
     assert run is not None
     assert run.info.status == "KILLED"
     assert journals(project) == []

@@ -88,7 +88,7 @@ def read(addresses: dict[str, str]) -> Iterator[object]:
 def found(condition: str) -> object:
     from tasks.tracking import FoundRun, Store
 
-    run = Store()._search(condition)
+    run = Store().search(condition)
     assert run is not None
     return FoundRun.of(run)
 

@@ -56,7 +56,7 @@ def runs() -> list[object]:
     """All MLflow runs, latest first."""
     from tasks.tracking import Store
 
-    client = Store()._client
+    client = Store().client
     experiment = client.get_experiment_by_name("toy")
     assert experiment is not None
     return list(client.search_runs([experiment.experiment_id]))
@@ -93,7 +93,7 @@ def test_the_first_run_shows_each_stage_and_is_in_mlflow(ran: Project) -> None:
 def test_the_merged_model_is_a_logged_model_and_the_best_is_registered(ran: Project) -> None:
     from tasks.tracking import Store
 
-    client = Store()._client
+    client = Store().client
     best = client.get_model_version_by_alias("toy-merged", "best")
     assert best.tags["adamerge.md5"] == md5(Path(MERGED))
     model = client.get_logged_model(best.source.removeprefix("models:/"))
