@@ -6,6 +6,7 @@ what depends on everything they read.
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+
+# a shell starts its background jobs with Ctrl-C ignored, and the processes under test, to which it
+# is sent, would inherit that
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 PARAMS = """\
 suite: toy
