@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import shutil
 import signal
 import sys
 import traceback
@@ -14,6 +15,8 @@ from tasks.environment import WORK, configure
 from tasks.failures import OperationError
 
 _FAILED, _BAD_INPUT, _INTERRUPTED = 1, 2, 130
+
+_NEARLY_FULL = 2**20  # bytes free, of which no database page is written any more
 
 _ABOUT = """\
 Merge fine-tuned models into one, and trace every result to the files and runs behind it.
@@ -61,7 +64,7 @@ def _say(message: str, code: int) -> int:
 def _unforeseen(error: Exception) -> str:
     if isinstance(error, OperationError):
         return str(error)
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if _disk_is_full(error):
         return f"the disk of {Path.cwd()} is full: free some space, then run the same command again"
     log = WORK / "error.log"
     try:
@@ -70,6 +73,13 @@ def _unforeseen(error: Exception) -> str:
     except OSError:
         return f"{type(error).__name__}: {error}"
     return f"{type(error).__name__}: {error}\nthis was not foreseen; {log} says where it happened"
+
+
+def _disk_is_full(error: Exception) -> bool:
+    """Whether the error says so, or follows from it: a full disk stops the servers in many ways."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    return shutil.disk_usage(Path.cwd()).free < _NEARLY_FULL
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -18,8 +18,8 @@ from tasks.database import DATABASE, probe
 from tasks.dvc_file import is_code
 from tasks.run_page import READS, TAG, batches, fit, flatten, metric_name, prefixed, tag_name
 
-# it tells of every table it makes
-logging.getLogger("mlflow").setLevel(logging.WARNING)
+# it tells of every table it makes, and prints the traceback of every error that it raises
+logging.getLogger("mlflow").setLevel(logging.CRITICAL)
 logging.getLogger("alembic").setLevel(logging.WARNING)
 
 ARTIFACTS = Path("mlartifacts")
