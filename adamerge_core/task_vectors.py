@@ -75,15 +75,15 @@ class TaskVectors:
         layers = {name: stack[rows] for name, stack in self.layers.items()}
         return TaskVectors(self.pretrained, task_names, layers)
 
-    def map_layers(self, change: Callable[[Tensor], Tensor]) -> "TaskVectors":
-        """The task vectors with `change` ([K, *shape] -> [K, *shape]) applied to each layer."""
-        layers = {name: change(stack) for name, stack in self.layers.items()}
+    def map_layers(self, change: Callable[[str, Tensor], Tensor]) -> "TaskVectors":
+        """The task vectors with each layer changed: (name, [K, *shape]) -> [K, *shape]."""
+        layers = {name: change(name, stack) for name, stack in self.layers.items()}
         return TaskVectors(self.pretrained, self.task_names, layers)
 
     def to(self, device: torch.device | str) -> "TaskVectors":
         """The same task vectors on `device`."""
         pretrained = {name: tensor.to(device) for name, tensor in self.pretrained.items()}
-        moved = self.map_layers(lambda stack: stack.to(device))
+        moved = self.map_layers(lambda _, stack: stack.to(device))
         return TaskVectors(pretrained, self.task_names, moved.layers)
 
     def merge_layer(self, name: str, coefficients: Tensor) -> Tensor:

@@ -1,16 +1,22 @@
-"""Merge rules that need no data, by name."""
+"""Merge rules and preprocessings of task vectors, one file a family, by name in a registry."""
 
-from collections.abc import Callable
+import importlib
+import pkgutil
 
-from adamerge_core.checkpoints import StateDict
 from adamerge_core.merging.averaging import task_arithmetic, weight_averaging
+from adamerge_core.merging.registry import PREPROCESSINGS, RULES, merge_rule, preprocessing
 from adamerge_core.merging.ties import ties_merging, trim_and_elect
 
-RULES: dict[str, Callable[..., StateDict]] = {
-    "weight_averaging": weight_averaging,
-    "task_arithmetic": task_arithmetic,
-    "ties_merging": ties_merging,
-}
-"""A rule takes task vectors and its own parameters by name, and gives the merged state dict."""
+for _module in pkgutil.iter_modules(__path__):  # a new file's rules register themselves
+    importlib.import_module(f"{__name__}.{_module.name}")
 
-__all__ = ["RULES", "task_arithmetic", "ties_merging", "trim_and_elect", "weight_averaging"]
+__all__ = [
+    "PREPROCESSINGS",
+    "RULES",
+    "merge_rule",
+    "preprocessing",
+    "task_arithmetic",
+    "ties_merging",
+    "trim_and_elect",
+    "weight_averaging",
+]

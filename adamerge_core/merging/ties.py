@@ -6,9 +6,11 @@ from torch import Tensor
 from adamerge_core.checkpoints import StateDict
 from adamerge_core.errors import InputError
 from adamerge_core.merging.averaging import task_arithmetic
+from adamerge_core.merging.registry import merge_rule, preprocessing
 from adamerge_core.task_vectors import TaskVectors
 
 
+@merge_rule(source="arXiv 2306.01708, section 4")
 def ties_merging(task_vectors: TaskVectors, scaling: float = 0.3, keep: float = 0.2) -> StateDict:
     """theta_pre + scaling * sum_k Phi(tau_k), the sum of the entries that agree ("dis-sum").
 
@@ -17,6 +19,7 @@ def ties_merging(task_vectors: TaskVectors, scaling: float = 0.3, keep: float = 
     return task_arithmetic(trim_and_elect(task_vectors, keep), scaling)
 
 
+@preprocessing(source="arXiv 2306.01708, section 4; arXiv 2310.02575, section 3.2")
 def trim_and_elect(task_vectors: TaskVectors, keep: float = 0.2) -> TaskVectors:
     """Phi(tau_k): each task vector trimmed and masked where it disagrees with the elected sign.
 
@@ -27,10 +30,10 @@ def trim_and_elect(task_vectors: TaskVectors, keep: float = 0.2) -> TaskVectors:
     if not task_vectors.layers:  # no task changed anything
         return task_vectors
     thresholds = trim_thresholds(task_vectors, keep)
-    trimmed = task_vectors.map_layers(lambda stack: _trim(stack, thresholds))
+    trimmed = task_vectors.map_layers(lambda _, stack: _trim(stack, thresholds))
     signs = [_elected(stack).sum() for stack in trimmed.layers.values()]
     majority = torch.sign(torch.stack(signs).sum())
-    return trimmed.map_layers(lambda stack: _mask_disagreeing(stack, majority))
+    return trimmed.map_layers(lambda _, stack: _mask_disagreeing(stack, majority))
 
 
 def trim_thresholds(task_vectors: TaskVectors, keep: float) -> Tensor:
