@@ -6,6 +6,7 @@ from torch import Tensor
 from adamerge_core.checkpoints import StateDict
 from adamerge_core.errors import InputError
 from adamerge_core.merging.averaging import task_arithmetic
+from adamerge_core.merging.quantiles import kth_smallest_magnitudes, parameter_count
 from adamerge_core.merging.registry import merge_rule, preprocessing
 from adamerge_core.task_vectors import TaskVectors
 
@@ -30,26 +31,28 @@ def trim_and_elect(task_vectors: TaskVectors, keep: float = 0.2) -> TaskVectors:
     if not task_vectors.layers:  # no task changed anything
         return task_vectors
     thresholds = trim_thresholds(task_vectors, keep)
-    trimmed = task_vectors.map_layers(lambda _, stack: _trim(stack, thresholds))
-    signs = [_elected(stack).sum() for stack in trimmed.layers.values()]
+    # counted in integers: a sum of signs overflows float16
+    signs = [
+        _elected(_trim(stack, thresholds)).sum(dtype=torch.int64)
+        for stack in task_vectors.layers.values()
+    ]
     majority = torch.sign(torch.stack(signs).sum())
-    return trimmed.map_layers(lambda _, stack: _mask_disagreeing(stack, majority))
+    return task_vectors.map_layers(
+        lambda _, stack: _mask_disagreeing(_trim(stack, thresholds), majority)
+    )
 
 
 def trim_thresholds(task_vectors: TaskVectors, keep: float) -> Tensor:
     """Per task the smallest magnitude that trimming keeps: [K].
 
     With n parameters it is the (n - floor(keep n))-th smallest magnitude, and entries equal to it
-    stay, as in the authors' code.
+    stay, as in the authors' code. Raises InputError if keep is outside (0, 1].
     """
     if not 0 < keep <= 1:
         raise InputError(f"keep = {keep}: the share of entries to keep must be in (0, 1]")
-    thresholds = []
-    for index in range(len(task_vectors.task_names)):
-        magnitudes = task_vectors.flat(index).abs()
-        rank = len(magnitudes) - int(keep * len(magnitudes))
-        thresholds.append(magnitudes.kthvalue(max(rank, 1)).values)
-    return torch.stack(thresholds)
+    count = parameter_count(task_vectors)
+    rank = max(count - int(keep * count), 1)
+    return kth_smallest_magnitudes(task_vectors, [rank])[:, 0]
 
 
 def _trim(stack: Tensor, thresholds: Tensor) -> Tensor:
