@@ -1,0 +1,73 @@
+"""What the rules on a layer's singular vectors or row space share: TSV-M, Iso-C, Iso-CTS, WUDI.
+
+A layer is a matrix [out, in] if it has two dimensions, and [out, in * h * w] if it is a kernel
+[out, in, h, w]; out and in must both exceed 1. All other layers (biases, norms, a depthwise kernel
+[out, 1, h, w], whose rows meet different inputs and so make up no linear map) are averaged over the
+tasks. The published codes know only layers of two dimensions and average every kernel: for a ViT
+that concerns the patch embedding alone, in a convolutional network it would leave no matrices.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from adamerge_core.checkpoints import StateDict
+from adamerge_core.errors import InputError
+from adamerge_core.task_vectors import TaskVectors
+
+
+def is_matrix(stack: Tensor) -> bool:
+    """Whether a layer's task vectors [K, *shape] are matrices, by their shape."""
+    return stack.dim() > 2 and stack.shape[1] > 1 and stack.shape[2] > 1
+
+
+def as_matrices(stack: Tensor) -> Tensor:
+    """[K, out, in, ...] as [K, out, in * ...], in float32 where its dtype is of lower precision."""
+    precise = torch.promote_types(stack.dtype, torch.float32)
+    return stack.to(precise).reshape(*stack.shape[:2], -1)
+
+
+def thin_svd(matrices: Tensor, scale: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """U [..., m, r], S [..., r] descending, V^T [..., r, n], r = min(m, n), without the null space.
+
+    Singular values that are zero up to rounding have arbitrary singular vectors; these are set to
+    zero with the value, so that what is made of them depends on the matrices alone.
+    scale: [...], what the rounding is relative to; None means the largest singular value.
+    """
+    u, s, vt = torch.linalg.svd(matrices, full_matrices=False)
+    scale = s[..., 0] if scale is None else scale
+    # null singular values come out as up to 0.5 sqrt(side) eps; those above 2 sqrt(side) eps count
+    tolerance = 2 * math.sqrt(max(matrices.shape[-2:])) * torch.finfo(s.dtype).eps
+    kept = s > tolerance * scale.unsqueeze(-1)
+    return u * kept.unsqueeze(-2), s * kept, vt * kept.unsqueeze(-1)
+
+
+def polar_factor(matrix: Tensor) -> Tensor:
+    """The nearest matrix with orthonormal columns, or rows if it is wide: [m, n] -> [m, n].
+
+    U V^T of the SVD, the orthogonal Procrustes solution. Of a matrix that lacks rank it is the
+    partial isometry of the same row and column space; zero columns stay zero.
+    """
+    u, _, vt = thin_svd(matrix)
+    return u @ vt
+
+
+def merge_updates(
+    task_vectors: TaskVectors, merge_matrices: Callable[[Tensor], Tensor], scaling: float
+) -> StateDict:
+    """theta_pre + scaling * update, layer by layer.
+
+    merge_matrices: [K, m, n] -> the update [m, n] of a layer that is a matrix; the mean over the
+    tasks is the update of the others. Raises InputError if scaling is not finite.
+    """
+    if not math.isfinite(scaling):
+        raise InputError(f"scaling = {scaling}: must be a finite number")
+    merged = dict(task_vectors.pretrained)
+    for name, stack in task_vectors.layers.items():
+        matrices = as_matrices(stack) if is_matrix(stack) else None
+        update = stack.mean(dim=0) if matrices is None else merge_matrices(matrices)
+        pretrained = merged[name]
+        merged[name] = (pretrained + scaling * update.view_as(pretrained)).to(pretrained.dtype)
+    return merged
