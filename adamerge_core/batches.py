@@ -1,8 +1,16 @@
-"""Which images a step sees, and getting them out of arrays."""
+"""Which images a step sees, and getting them out of arrays and onto a device."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
+
+Batch = dict[str, Tensor]
+Item = TypeVar("Item")
 
 
 def batch_indices(count: int, batch: int, step: int, seed: tuple[int, ...]) -> np.ndarray:
@@ -22,3 +30,44 @@ def take(images: np.ndarray | Tensor, rows: np.ndarray | slice) -> Tensor:
     if isinstance(images, Tensor):
         return images[torch.as_tensor(rows) if isinstance(rows, np.ndarray) else rows]
     return torch.from_numpy(np.array(images[rows]))
+
+
+def on_device(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
+    """The same batches; on a CUDA device each is read and copied while the one before is in use.
+
+    Tensors keep their dtype: uint8 images cross as uint8. On another device the batches stay where
+    they are.
+    """
+    if device.type != "cuda":
+        yield from batches
+        return
+    move = partial(_copy, device=device, stream=torch.cuda.Stream(device))
+    for batch in one_ahead(batches, move):
+        for tensor in batch.values():
+            # made on the side stream: its memory must outlive this stream's use of it
+            tensor.record_stream(torch.cuda.current_stream(device))
+        yield batch
+
+
+def _copy(batch: Batch, device: torch.device, stream: torch.cuda.Stream) -> Batch:
+    """Copy through pinned memory on a stream of its own; done when it returns."""
+    with torch.cuda.stream(stream):
+        pinned = {n: t.pin_memory() if t.device.type == "cpu" else t for n, t in batch.items()}
+        moved = {name: t.to(device, non_blocking=True) for name, t in pinned.items()}
+        stream.synchronize()
+    return moved
+
+
+def one_ahead(items: Iterator[Item], change: Callable[[Item], Item]) -> Iterator[Item]:
+    """The items, changed, in order; a thread makes the next one while the caller has this one."""
+    end = object()
+
+    def following() -> object:
+        item = next(items, end)
+        return item if item is end else change(item)  # type: ignore[arg-type]
+
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        upcoming = thread.submit(following)
+        while (item := upcoming.result()) is not end:
+            upcoming = thread.submit(following)
+            yield item  # type: ignore[misc]

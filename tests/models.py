@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from adamerge_core.adamerging import AdaptationSettings
+from adamerge_core.batches import batch_indices
 from adamerge_core.task_vectors import TaskVectors
 
 torch.set_num_threads(1)
@@ -114,14 +118,68 @@ def naive_entropies(
 ) -> dict[str, Tensor]:
     """Per task the mean Shannon entropy of the merged model's predictions."""
     merged = naive_merge(problem.pretrained, vectors, coefficients)
-    entropies = {}
-    for task_name in vectors:
-        logits = problem.heads[task_name](
-            functional_call(problem.encoder, merged, (images[task_name],))
+    return {
+        task_name: naive_entropy(logits)
+        for task_name, logits in naive_logits(problem, merged, images).items()
+    }
+
+
+def naive_logits(
+    problem: Problem, state: dict[str, Tensor], images: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    """Per task the logits of the encoder with the tensors of `state`."""
+    return {
+        task_name: problem.heads[task_name](
+            functional_call(problem.encoder, state, (images[task_name],))
         )
-        probabilities = logits.softmax(dim=1)
-        entropies[task_name] = -(probabilities * probabilities.log()).sum(dim=1).mean()
-    return entropies
+        for task_name in problem.heads
+    }
+
+
+def naive_entropy(logits: Tensor) -> Tensor:
+    """The mean Shannon entropy of softmax(logits)."""
+    probabilities = logits.softmax(dim=1)
+    return -(probabilities * probabilities.log()).sum(dim=1).mean()
+
+
+def naive_adaptation(
+    losses_of: Callable[[Tensor, dict[str, np.ndarray]], dict[str, Tensor]],
+    rows: dict[str, np.ndarray],
+    start: Tensor,
+    chosen: AdaptationSettings,
+    seed: int,
+) -> tuple[list[dict[str, float]], list[Tensor]]:
+    """Adam on a leaf, batch by batch: mean losses and parameters after the update, by step.
+
+    losses_of: (parameters, rows of the images by task) -> each task's mean loss, differentiable.
+    rows: the images that may be drawn.
+    """
+    leaf = start.clone().requires_grad_()
+    adam = torch.optim.Adam([leaf], lr=chosen.learning_rate, betas=(0.9, 0.999), weight_decay=0)
+    losses, parameters = [], []
+    for step in range(chosen.steps):
+        if chosen.schedule == "cosine":
+            share = (1 + math.cos(math.pi * step / chosen.steps)) / 2
+            adam.param_groups[0]["lr"] = chosen.learning_rate * share
+        adam.zero_grad()
+        means = dict.fromkeys(rows, 0.0)
+        for batch in range(chosen.batches_per_step):
+            drawn = chosen.batches_per_step * step + batch
+            batches = {
+                name: usable[batch_indices(len(usable), chosen.images_per_task, drawn, (seed, k))]
+                for k, (name, usable) in enumerate(rows.items())
+            }
+            terms = losses_of(leaf.clamp(0, 1) if chosen.clamp == "published" else leaf, batches)
+            sum(terms.values()).backward()
+            for name, term in terms.items():
+                means[name] += term.item() / chosen.batches_per_step
+        adam.step()
+        if chosen.clamp == "projected":
+            leaf.data.clamp_(0, 1)
+        losses.append(means)
+        seen = leaf.detach().clone()
+        parameters.append(seen.clamp(0, 1) if chosen.clamp == "published" else seen)
+    return losses, parameters
 
 
 def naive_trim_and_elect(

@@ -13,6 +13,7 @@ from models import (
     CLASSES,
     Problem,
     TinyEncoder,
+    naive_adaptation,
     naive_entropies,
     naive_trim_and_elect,
     naive_vectors,
@@ -20,7 +21,13 @@ from models import (
 )
 from torch import Tensor
 
-from adamerge_core.adamerging import AdaptationSettings, Engine, adapt, softmax_entropy
+from adamerge_core.adamerging import (
+    AdaptationSettings,
+    Engine,
+    LossAndGradient,
+    adapt,
+    softmax_entropy,
+)
 from adamerge_core.batches import batch_indices, take
 from adamerge_core.errors import InputError
 from adamerge_core.merging import trim_and_elect
@@ -66,9 +73,10 @@ def test_the_gradient_equals_differentiating_through_the_merge(
     expected = naive_entropies(problem, vectors, coefficients, problem.images)
     (expected_gradient,) = torch.autograd.grad(sum(expected.values()), coefficients)
 
-    entropies, gradient = make_engine(problem, plus_plus).loss_and_gradient(
+    losses, entropies, gradient = make_engine(problem, plus_plus).loss_and_gradient(
         coefficients.detach(), problem.images
     )
+    assert losses == entropies
     assert list(entropies) == list(CLASSES)
     for name, value in expected.items():
         assert entropies[name] == pytest.approx(value.item(), rel=1e-12)
@@ -83,37 +91,14 @@ def test_micro_batches_of_any_size_give_the_same(micro_batch: int, seed: int, va
     granularity, plus_plus = variant.values
     problem = tiny_problem(seed)
     coefficients = random_coefficients(granularity, seed)
-    whole, gradient = make_engine(problem, plus_plus).loss_and_gradient(
+    whole, _, gradient = make_engine(problem, plus_plus).loss_and_gradient(
         coefficients, problem.images
     )
-    parts, gradient_of_parts = make_engine(problem, plus_plus, micro_batch).loss_and_gradient(
+    parts, _, gradient_of_parts = make_engine(problem, plus_plus, micro_batch).loss_and_gradient(
         coefficients, problem.images
     )
     assert parts == pytest.approx(whole, rel=1e-12)
     torch.testing.assert_close(gradient_of_parts, gradient, rtol=1e-10, atol=1e-13)
-
-
-def naive_adaptation(
-    problem: Problem, plus_plus: bool, chosen: AdaptationSettings, seed: int
-) -> tuple[list[dict[str, float]], list[Tensor]]:
-    """Adam on a leaf that the forward pass clamps: entropies and clamped coefficients by step."""
-    vectors = reference_vectors(problem, plus_plus)
-    leaf = torch.full(shape_of(chosen.granularity), chosen.start, dtype=torch.float64)
-    leaf.requires_grad_()
-    adam = torch.optim.Adam([leaf], lr=chosen.learning_rate, betas=(0.9, 0.999), weight_decay=0)
-    losses, coefficients = [], []
-    for step in range(chosen.steps):
-        images = {
-            name: pixels[batch_indices(len(pixels), chosen.images_per_task, step, (seed, k))]
-            for k, (name, pixels) in enumerate(problem.images.items())
-        }
-        entropies = naive_entropies(problem, vectors, leaf.clamp(0, 1), images)
-        adam.zero_grad()
-        sum(entropies.values()).backward()
-        adam.step()
-        losses.append({name: value.item() for name, value in entropies.items()})
-        coefficients.append(leaf.detach().clamp(0, 1).clone())
-    return losses, coefficients
 
 
 @pytest.mark.parametrize(("granularity", "plus_plus"), VARIANTS)
@@ -122,8 +107,16 @@ def test_fifty_steps_equal_adam_on_the_naive_formula(
     granularity: str, plus_plus: bool, learning_rate: float
 ) -> None:
     problem = tiny_problem(seed=2)
-    chosen = AdaptationSettings(granularity, 50, 4, learning_rate)
-    losses, coefficients = naive_adaptation(problem, plus_plus, chosen, seed=3)
+    chosen = AdaptationSettings(granularity, 50, 4, learning_rate, batches_per_step=1)
+    vectors = reference_vectors(problem, plus_plus)
+
+    def losses_of(coefficients: Tensor, rows: dict[str, np.ndarray]) -> dict[str, Tensor]:
+        images = {name: pixels[rows[name]] for name, pixels in problem.images.items()}
+        return naive_entropies(problem, vectors, coefficients, images)
+
+    rows = {name: np.arange(len(pixels)) for name, pixels in problem.images.items()}
+    start = torch.full(shape_of(granularity), chosen.start, dtype=torch.float64)
+    losses, coefficients = naive_adaptation(losses_of, rows, start, chosen, seed=3)
     engine = make_engine(problem, plus_plus)
     steps = list(adapt(engine, problem.images, chosen, seed=3))
     assert [step.step for step in steps] == list(range(1, 51))
@@ -143,9 +136,11 @@ def test_a_coefficient_outside_its_range_gets_no_gradient(monkeypatch: pytest.Mo
     """Under a constant pull, coefficients pass the edge by Adam's momentum alone and stay there."""
     problem = tiny_problem()
     engine = make_engine(problem, plus_plus=False)
-    chosen = AdaptationSettings("task_wise", 60, 4, learning_rate=0.2, start=0.9)
+    chosen = AdaptationSettings("task_wise", 60, 4, 0.2, start=0.9, batches_per_step=1)
     pull = torch.tensor([-1.0, 1.0, 0.0], dtype=torch.float64)
-    monkeypatch.setattr(engine, "loss_and_gradient", lambda *_: (dict.fromkeys(CLASSES, 1.0), pull))
+    ones = dict.fromkeys(CLASSES, 1.0)
+    result = LossAndGradient(ones, ones, pull)
+    monkeypatch.setattr(engine, "loss_and_gradient", lambda *_: result)
     steps = [step.coefficients for step in adapt(engine, problem.images, chosen, seed=0)]
 
     leaf = torch.full((3,), 0.9, dtype=torch.float64, requires_grad=True)
@@ -210,9 +205,10 @@ def test_the_encoder_holds_the_merged_model_and_buffers_have_no_gradient() -> No
     encoder = Normalised()
     engine = Engine(encoder, vectors, problem.heads)
     coefficients = random_coefficients("layer_wise", 0).repeat(2, 1)[: LAYERS + 1]
-    _, gradient = engine.loss_and_gradient(coefficients, problem.images)
+    gradient = engine.loss_and_gradient(coefficients, problem.images).gradient
     merged = vectors.merge(coefficients)
-    assert all(torch.equal(t, merged[n]) for n, t in encoder.state_dict().items())
+    for name, tensor in encoder.state_dict().items():
+        torch.testing.assert_close(tensor, merged[name], rtol=1e-14, atol=1e-15)
     rows = dict(zip(vectors.layer_names, gradient, strict=True))
     assert (rows["mean"] == 0).all()
     assert all((rows[name] != 0).all() for name in names if name in rows)

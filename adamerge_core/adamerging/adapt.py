@@ -1,49 +1,20 @@
 """Test-time adaptation of the merging coefficients on unlabeled images."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from adamerge_core import checkpoints
+from adamerge_core.adamerging import state
+from adamerge_core.adamerging.early_stopping import EarlyStopping, split
 from adamerge_core.adamerging.engine import Engine
-from adamerge_core.batches import batch_indices, take
+from adamerge_core.adamerging.optimizer import Optimizer
+from adamerge_core.adamerging.settings import GRANULARITIES, AdaptationSettings
+from adamerge_core.adamerging.targets import Arrays, target_faults
+from adamerge_core.batches import batch_indices, on_device, take
 from adamerge_core.errors import InputError
-
-GRANULARITIES = ("task_wise", "layer_wise")
-
-
-@dataclass(frozen=True)
-class AdaptationSettings:
-    """How coefficients are learned; the defaults are those of the paper and its published code."""
-
-    granularity: str = "layer_wise"
-    """task_wise learns [K] coefficients, layer_wise [L, K]."""
-    steps: int = 500
-    images_per_task: int = 32
-    """Per step; the published code draws 16 twice."""
-    learning_rate: float = 1e-3
-    """Of Adam with betas 0.9 and 0.999, no weight decay."""
-    start: float = 0.3
-    """Every coefficient before the first step."""
-
-    def faults(self) -> list[str]:
-        """What is wrong with these settings, a line each."""
-        checks = {
-            f"granularity = {self.granularity!r}: must be one of {', '.join(GRANULARITIES)}": (
-                self.granularity in GRANULARITIES
-            ),
-            f"steps = {self.steps}: must be at least 1": self.steps >= 1,
-            f"images_per_task = {self.images_per_task}: must be at least 1": (
-                self.images_per_task >= 1
-            ),
-            f"learning_rate = {self.learning_rate}: must be above 0": self.learning_rate > 0,
-            f"start = {self.start}: must be in [0, 1]": 0 <= self.start <= 1,
-        }
-        return [message for message, holds in checks.items() if not holds]
 
 
 @dataclass(frozen=True)
@@ -55,85 +26,102 @@ class AdaptationStep:
     entropy: dict[str, float]
     """Per task the mean entropy in nats of the step's images, before its update."""
     coefficients: Tensor
-    """[K] or [L, K] float64 in [0, 1], after its update."""
+    """[K] or [L, K] float64 after its update, in [0, 1] unless the clamp is none; the parameters of
+    another parameterisation. With early stopping, the last step's are the best measured ones."""
+    loss: dict[str, float]
+    """Per task the mean of the objective over the step's images, before its update."""
+    held_out_entropy: dict[str, float] | None = None
+    """Per task the mean entropy of the images held out, after its update; None if not measured."""
 
 
 def adapt(
     engine: Engine,
-    images: Mapping[str, np.ndarray | Tensor],
+    images: Arrays,
     settings: AdaptationSettings,
     seed: int,
     resume_from: Path | None = None,
     save_every: int = 10,
+    targets: Arrays | None = None,
 ) -> Iterator[AdaptationStep]:
-    """Minimise the summed entropy over the coefficients (AdaMerging, eq. 5); yields every step.
+    """Minimise the objective, summed over tasks, in the coefficients; yields every step.
 
-    images: per task [N_k, ...], indexable by an array of integers; drawn without replacement, epoch
-    by epoch, from `seed`. The coefficients that the forward pass uses are clamped to [0, 1], and
-    those outside get no gradient, as published.
+    With entropy it is AdaMerging, equation 5. images: per task [N_k, ...], indexable by an array of
+    integers; drawn without replacement, epoch by epoch, from `seed`. targets: aligned with the
+    images, labels [N_k] int64 or probabilities [N_k, classes], for objectives that need them.
     resume_from: a file that keeps the state, written every `save_every` steps once the caller has
     taken the step; when it exists, the run goes on from it and ends at the same coefficients as one
     never interrupted. The steps before it are not yielded again; the last one always is.
-    Raises InputError when settings or images are not usable.
+    Raises InputError when settings, images or targets are not usable, or the file is another run's.
     """
-    _check(engine, images, settings)
-    optimizer = _Optimizer(_start(engine, settings), settings.learning_rate)
-    done = optimizer.load(resume_from) if resume_from and resume_from.exists() else 0
-    for step in range(done + 1, settings.steps + 1):
-        batch = {
-            name: take(images[name], _draw(len(images[name]), settings, step, (seed, index)))
-            for index, name in enumerate(engine.task_vectors.task_names)
-        }
-        entropy, gradient = engine.loss_and_gradient(optimizer.clamped(), batch)
-        optimizer.step(gradient)
-        yield AdaptationStep(step, entropy, optimizer.clamped())
-        if resume_from and step % save_every == 0 and step < settings.steps:
-            optimizer.save(resume_from, step)
+    _check(engine, images, settings, targets)
+    names = engine.task_vectors.task_names
+    rows = {name: split(len(images[name]), settings, (seed, k)) for k, name in enumerate(names)}
+    start = engine.parameterisation.start(settings.granularity, settings.start)
+    stopping = None
+    if settings.held_out_share:
+        held_out_rows = {name: held_out for name, (_, held_out) in rows.items()}
+        stopping = EarlyStopping(images, held_out_rows, start)
+    optimizer = Optimizer(start, settings)
+    drawn_from = {name: adapted for name, (adapted, _) in rows.items()}
+    counts = {name: len(images[name]) for name in names}
+    run = state.described(engine, start, {**asdict(settings), "seed": seed, "images": counts})
+    done = 0
+    if resume_from and resume_from.exists():
+        done = state.load(resume_from, run, optimizer, stopping, engine)
+    elif stopping:
+        stopping.measure(engine, 0, start)
+
+    batches = _batches(images, targets or {}, drawn_from, settings, seed, done)
+    for step, batch in enumerate(on_device(batches, engine.device), start=done + 1):
+        labels = {name: batch[f"targets/{name}"] for name in names} if targets else None
+        result = engine.loss_and_gradient(optimizer.parameters, batch, labels, settings.objective)
+        # a step's batches are of one size: their mean losses sum to so many times the overall mean
+        optimizer.step(result.gradient * settings.batches_per_step, step)
+        held_out, last = None, step == settings.steps
+        if stopping and (last or step % settings.measure_every == 0):
+            held_out = stopping.measure(engine, step, optimizer.parameters)
+            last = last or stopping.exhausted(settings.patience)
+        learned = stopping.best_parameters if stopping and last else optimizer.parameters
+        yield AdaptationStep(step, result.entropy, learned, result.loss, held_out)
+        if last:
+            return
+        if resume_from and step % save_every == 0:
+            state.save(resume_from, run, step, optimizer, stopping, engine)
 
 
-class _Optimizer:
-    """Adam over coefficients that the forward pass sees clamped to [0, 1]."""
+def _batches(
+    images: Arrays,
+    targets: Arrays,
+    rows: Mapping[str, np.ndarray],
+    settings: AdaptationSettings,
+    seed: int,
+    done: int,
+) -> Iterator[dict[str, Tensor]]:
+    """Per task the images of every step after the first `done`, and under targets/ what is known.
 
-    def __init__(self, start: Tensor, learning_rate: float) -> None:
-        self.coefficients = start.requires_grad_()
-        self.adam = torch.optim.Adam([self.coefficients], lr=learning_rate)
-
-    def clamped(self) -> Tensor:
-        return self.coefficients.detach().clamp(0, 1)
-
-    def step(self, gradient: Tensor) -> None:
-        """Update by the gradient in the clamped coefficients, which is none outside [0, 1]."""
-        inside = (self.coefficients >= 0) & (self.coefficients <= 1)
-        self.coefficients.grad = torch.where(inside, gradient, 0.0)
-        self.adam.step()
-
-    def save(self, path: Path, step: int) -> None:
-        state = {**self.adam.state[self.coefficients], "coefficients": self.coefficients}
-        checkpoints.save(path, state, {"step": str(step)})
-
-    def load(self, path: Path) -> int:
-        """Take up the saved state; the number of steps it has seen."""
-        state = checkpoints.load(path)
-        with torch.no_grad():
-            self.coefficients.copy_(state.pop("coefficients"))
-        self.adam.state[self.coefficients] = state
-        return int(checkpoints.read_metadata(path)["step"])
-
-
-def _start(engine: Engine, settings: AdaptationSettings) -> Tensor:
-    layers, tasks = len(engine.task_vectors.layers), len(engine.task_vectors.task_names)
-    shape = (tasks,) if settings.granularity == "task_wise" else (layers, tasks)
-    return torch.full(shape, settings.start, dtype=torch.float64)
-
-
-def _draw(count: int, settings: AdaptationSettings, step: int, seed: tuple[int, ...]) -> np.ndarray:
-    return batch_indices(count, settings.images_per_task, step - 1, seed)
+    A step's batches follow one another in the drawing order, so they are drawn as one.
+    """
+    size = settings.images_per_task * settings.batches_per_step
+    for step in range(done, settings.steps):
+        batch = {}
+        for index, name in enumerate(rows):
+            chosen = rows[name][batch_indices(len(rows[name]), size, step, (seed, index))]
+            batch[name] = take(images[name], chosen)
+            if name in targets:
+                batch[f"targets/{name}"] = take(targets[name], chosen)
+        yield batch
 
 
 def _check(
-    engine: Engine, images: Mapping[str, np.ndarray | Tensor], settings: AdaptationSettings
+    engine: Engine, images: Arrays, settings: AdaptationSettings, targets: Arrays | None
 ) -> None:
     faults = settings.faults()
+    can_learn = engine.parameterisation.granularities
+    if settings.granularity in GRANULARITIES and settings.granularity not in can_learn:
+        faults.append(
+            f"granularity = {settings.granularity!r}: the engine's parameterisation learns "
+            f"{' or '.join(can_learn)}; set one of these or make the engine with another"
+        )
     if not engine.task_vectors.layers:
         faults.append("no task changed any tensor of the pretrained model; nothing can be learned")
     for name in engine.task_vectors.task_names:
@@ -141,5 +129,18 @@ def _check(
             faults.append(f"task {name} has no images; give unlabeled images of every task")
         elif len(images[name]) == 0:
             faults.append(f"task {name} has 0 images; give at least one")
+    if not faults:
+        faults = _too_few(engine, images, settings)
+        faults += target_faults(engine, images, targets, settings.objective)
     if faults:
         raise InputError.listing("adaptation", faults)
+
+
+def _too_few(engine: Engine, images: Arrays, settings: AdaptationSettings) -> list[str]:
+    """Tasks of which the shares leave no image to adapt to."""
+    return [
+        f"task {name}: unlabeled_share = {settings.unlabeled_share} and held_out_share = "
+        f"{settings.held_out_share} leave none of its {len(images[name])} images; lower the latter"
+        for name in engine.task_vectors.task_names
+        if not len(split(len(images[name]), settings, (0,))[0])
+    ]

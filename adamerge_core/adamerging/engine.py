@@ -1,13 +1,47 @@
-"""The loss of a merged model and its gradient in the merging coefficients."""
+"""The loss of a merged model and its gradient in the merging parameters."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from adamerge_core.adamerging.objective import softmax_entropy
+from adamerge_core.adamerging.coefficients import MergingCoefficients
+from adamerge_core.adamerging.objective import OBJECTIVES, softmax_entropy
+from adamerge_core.adamerging.precision import PRECISIONS, faster_precision
 from adamerge_core.errors import InputError
 from adamerge_core.task_vectors import TaskVectors
+
+
+class Parameterisation(Protocol):
+    """How merged layers follow from few parameters, and how gradients come back to these."""
+
+    granularities: ClassVar[tuple[str, ...]]
+    """Those of the settings that it can learn."""
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What, beside the task vectors, the meaning of the parameters depends on, as JSON."""
+
+    def start(self, granularity: str, value: float) -> Tensor:
+        """The parameters before the first step, with every merging coefficient at `value`."""
+
+    def merge_into(self, tensors: Mapping[str, Tensor], parameters: Tensor) -> None:
+        """Write every merged layer over the tensor of its name."""
+
+    def pull_back(self, gradients: Mapping[str, Tensor | None], parameters: Tensor) -> Tensor:
+        """The gradient in the parameters from those in the merged layers; float64 on the CPU."""
+
+
+class LossAndGradient(NamedTuple):
+    """What one evaluation gives."""
+
+    loss: dict[str, float]
+    """Per task the objective's mean over its images."""
+    entropy: dict[str, float]
+    """Per task the mean entropy in nats; the loss itself where that is the objective."""
+    gradient: Tensor
+    """d(sum of the losses over tasks)/d(parameters), of their shape, float64 on the CPU."""
 
 
 class Engine:
@@ -25,103 +59,181 @@ class Engine:
         task_vectors: TaskVectors,
         heads: Mapping[str, nn.Module],
         micro_batch: int | None = None,
+        precision: str = "float32",
+        parameterisation: Callable[[TaskVectors], Parameterisation] = MergingCoefficients,
     ) -> None:
         """
         encoder: images of any form [N, ...] -> features [N, D]; its state dict has the names and
         shapes of the pretrained one. heads: per task, features [N, D] -> logits [N, classes].
         micro_batch: images per forward and backward; None takes all at once. The gradient is the
-        same. Raises InputError listing what does not fit.
+        same. precision: float32 computes in the parameters' dtype; bfloat16 runs the encoder under
+        autocast (merge, heads, loss and inner products stay as they are); auto measures both on the
+        first images given and takes bfloat16 where it is at least 1.15 times as fast. An encoder in
+        another dtype than float32 is never autocast. parameterisation: what is learned, merging
+        coefficients or AdaRank's SingularMasks. Raises InputError listing what does not fit.
         """
-        self._check(encoder, task_vectors, heads)
+        self._check(encoder, task_vectors, heads, micro_batch, precision)
         self.encoder = encoder.eval()
         self.task_vectors = task_vectors
         self.heads = {name: heads[name].eval() for name in task_vectors.task_names}
         self.micro_batch = micro_batch
+        self.device = next(encoder.parameters()).device
+        self.precision = precision if _dtype(encoder) == torch.float32 else "float32"
+        self.parameterisation = parameterisation(task_vectors)
         self._parameters = dict(encoder.named_parameters())
-        self._device = next(encoder.parameters()).device
         for name, parameter in self._parameters.items():
             parameter.requires_grad_(name in task_vectors.layers)
         encoder.load_state_dict(task_vectors.pretrained)
 
     @staticmethod
     def _check(
-        encoder: nn.Module, task_vectors: TaskVectors, heads: Mapping[str, nn.Module]
+        encoder: nn.Module,
+        task_vectors: TaskVectors,
+        heads: Mapping[str, nn.Module],
+        micro_batch: int | None,
+        precision: str,
     ) -> None:
         ours, theirs = encoder.state_dict(), task_vectors.pretrained
         faults = [f"the encoder has no tensor {name}" for name in theirs.keys() - ours.keys()]
         faults += [f"the pretrained model has no tensor {n}" for n in ours.keys() - theirs.keys()]
-        faults += [
-            f"tensor {name} is {list(ours[name].shape)} in the encoder, "
-            f"{list(theirs[name].shape)} in the pretrained model"
-            for name in ours.keys() & theirs.keys()
-            if ours[name].shape != theirs[name].shape
-        ]
-        faults += [
-            f"layer {name} is {stack.dtype} in the task vectors, {ours[name].dtype} in the encoder"
-            for name, stack in task_vectors.layers.items()
-            if name in ours and ours[name].dtype != stack.dtype
-        ]
+        for name in ours.keys() & theirs.keys():
+            faults += _misfits(name, ours[name], theirs[name])
         faults += [f"task {n} has no head" for n in task_vectors.task_names if n not in heads]
+        if micro_batch is not None and micro_batch < 1:
+            faults.append(f"micro_batch = {micro_batch}: must be at least 1, or None for all")
+        if precision not in PRECISIONS:
+            known = ", ".join(PRECISIONS)
+            faults.append(f"precision = {precision!r}: must be one of {known}")
         if faults:
             raise InputError.listing(
                 "an encoder that does not fit its task vectors", sorted(faults)
             )
 
-    @torch.no_grad()
-    def merge(self, coefficients: Tensor) -> None:
-        """Write the merged layers for `coefficients` ([K] or [L, K]) into the encoder."""
-        rows = self.task_vectors.expand(coefficients)
-        tensors = self.encoder.state_dict()  # shares storage with the encoder
-        for name, row in zip(self.task_vectors.layers, rows, strict=True):
-            tensors[name].copy_(self.task_vectors.merge_layer(name, row))
+    def merge(self, parameters: Tensor) -> None:
+        """Write the merged layers into the encoder; coefficients are [K] or [L, K]."""
+        # the state dict shares its storage with the encoder
+        self.parameterisation.merge_into(self.encoder.state_dict(), parameters)
 
     def loss_and_gradient(
-        self, coefficients: Tensor, images: Mapping[str, Tensor]
-    ) -> tuple[dict[str, float], Tensor]:
-        """Per task the mean entropy of its images, and d(sum over tasks)/d(coefficients).
+        self,
+        parameters: Tensor,
+        images: Mapping[str, Tensor],
+        targets: Mapping[str, Tensor] | None = None,
+        objective: str = "entropy",
+    ) -> LossAndGradient:
+        """Each task's mean loss and entropy, and the gradient of the summed losses.
 
-        coefficients: [K] or [L, K]. images: per task [N_k, ...], not empty. The gradient has the
-        shape of the coefficients, in float64 on the CPU.
+        parameters: coefficients [K] or [L, K], or what else the parameterisation takes. images: per
+        task [N_k, ...], not empty. targets: per task labels [N_k] int64 or probabilities [N_k,
+        classes], for objectives that need them. Losses are computed in float32 or wider.
         """
-        self.merge(coefficients)
-        losses = self._backward(images)
-        gradient = self._inner_products()
-        return losses, gradient.sum(dim=0) if coefficients.dim() == 1 else gradient
-
-    def _backward(self, images: Mapping[str, Tensor]) -> dict[str, float]:
-        """Leave the gradient of the summed losses in the encoder's parameters."""
-        losses = dict.fromkeys(self.task_vectors.task_names, 0.0)
-        self.encoder.zero_grad(set_to_none=True)
-        everything = torch.cat([images[name] for name in losses]).to(self._device)
-        for start, parts in self._chunks({name: len(images[name]) for name in losses}):
-            end = start + sum(count for _, count in parts)
-            features = self.encoder(everything[start:end]).split([count for _, count in parts])
-            terms = {
-                name: softmax_entropy(self.heads[name](part)).sum() / len(images[name])
-                for (name, _), part in zip(parts, features, strict=True)
-            }
-            torch.stack(list(terms.values())).sum().backward()
-            for name, term in terms.items():
-                losses[name] += term.item()
-        return losses
-
-    def _chunks(self, counts: dict[str, int]) -> Iterator[tuple[int, list[tuple[str, int]]]]:
-        """(first image, [(task, images of it)]) of every micro-batch of the concatenated images."""
-        size = self.micro_batch or sum(counts.values())
-        owners = [name for name, count in counts.items() for _ in range(count)]
-        for start in range(0, len(owners), size):
-            chunk = owners[start : start + size]
-            yield start, [(name, chunk.count(name)) for name in dict.fromkeys(chunk)]
+        self.merge(parameters)
+        if self.precision == "auto":
+            self._settle_precision(images, targets, objective)
+        loss, entropy = self._backward(images, targets, objective)
+        gradients = {name: parameter.grad for name, parameter in self._parameters.items()}
+        gradient = self.parameterisation.pull_back(gradients, parameters)
+        return LossAndGradient(loss, entropy, gradient)
 
     @torch.no_grad()
-    def _inner_products(self) -> Tensor:
-        """<d loss / d theta^l, tau_k^l>: [L, K] float64; zero for buffers, lacking gradients."""
-        rows = []
-        for name, stack in self.task_vectors.layers.items():
-            parameter = self._parameters.get(name)
-            if parameter is None or parameter.grad is None:
-                rows.append(torch.zeros(len(stack), dtype=torch.float64))
-                continue
-            row = torch.mv(stack.reshape(len(stack), -1), parameter.grad.reshape(-1))
-            rows.append(row.double().cpu())
-        return torch.stack(rows)
+    def logits(self, task_name: str, images: Tensor) -> Tensor:
+        """[N, classes] of the model last merged, float32 or wider."""
+        return self._logits(task_name, self._features(images.to(self.device), self.precision))
+
+    def _settle_precision(
+        self,
+        images: Mapping[str, Tensor],
+        targets: Mapping[str, Tensor] | None,
+        objective: str,
+    ) -> None:
+        """Measure both precisions on the first micro-batch and keep the faster."""
+        name = max(self.task_vectors.task_names, key=lambda task_name: len(images[task_name]))
+        few = images[name][: self.micro_batch].to(self.device)
+        labels = targets[name][: len(few)] if targets else None
+
+        def run(precision: str) -> None:
+            logits = self._logits(name, self._features(few, precision))
+            OBJECTIVES[objective](logits, labels).mean().backward()
+
+        self.precision = faster_precision(run, self.device)
+
+    def _backward(
+        self,
+        images: Mapping[str, Tensor],
+        targets: Mapping[str, Tensor] | None,
+        objective: str,
+    ) -> tuple[dict[str, float], dict[str, float]]:
+        """Leave the gradient of the summed losses in the encoder's parameters."""
+        names, function = self.task_vectors.task_names, OBJECTIVES[objective]
+        self.encoder.zero_grad(set_to_none=True)
+        everything = torch.cat([images[name] for name in names]).to(self.device)
+        # summed where they are computed: reading each one would wait for the device every time
+        means = torch.zeros(2, len(names), dtype=torch.float64, device=self.device)
+        for start, parts in _chunks({n: len(images[n]) for n in names}, self.micro_batch):
+            sizes = [rows.stop - rows.start for _, rows in parts]
+            chunk = everything[start : start + sum(sizes)]
+            features = self._features(chunk, self.precision).split(sizes)
+            terms = []
+            for (name, rows), part in zip(parts, features, strict=True):
+                logits = self._logits(name, part)
+                losses = function(logits, targets[name][rows] if targets else None)
+                terms.append(losses.sum() / len(images[name]))
+                entropy = terms[-1].detach()
+                if objective != "entropy":
+                    entropy = softmax_entropy(logits.detach()).sum() / len(images[name])
+                means[:, names.index(name)] += torch.stack([terms[-1].detach(), entropy])
+            torch.stack(terms).sum().backward()
+        loss, entropies = means.tolist()
+        return dict(zip(names, loss, strict=True)), dict(zip(names, entropies, strict=True))
+
+    def _features(self, images: Tensor, precision: str) -> Tensor:
+        """Features [N, D] in the encoder's dtype."""
+        lowered = precision == "bfloat16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=lowered):
+            features = self.encoder(images)
+        return features.to(_dtype(self.encoder)) if lowered else features
+
+    def _logits(self, task_name: str, features: Tensor) -> Tensor:
+        logits = self.heads[task_name](features)
+        return logits.float() if logits.dtype.itemsize < 4 else logits
+
+
+def _dtype(encoder: nn.Module) -> torch.dtype:
+    return next(encoder.parameters()).dtype
+
+
+def _misfits(name: str, ours: Tensor, theirs: Tensor) -> list[str]:
+    """What keeps an encoder's tensor from taking the merged one."""
+    if ours.shape != theirs.shape:
+        return [
+            f"tensor {name} is {list(ours.shape)} in the encoder, "
+            f"{list(theirs.shape)} in the pretrained model"
+        ]
+    if ours.dtype != theirs.dtype:
+        return [
+            f"tensor {name} is {ours.dtype} in the encoder, {theirs.dtype} in the pretrained model"
+        ]
+    if ours.numel() and ours.data_ptr() == theirs.data_ptr():
+        return [
+            f"tensor {name} of the pretrained model is the encoder's own, which merging "
+            "overwrites; clone the pretrained state dict"
+        ]
+    return []
+
+
+def _chunks(
+    counts: Mapping[str, int], micro_batch: int | None
+) -> Iterator[tuple[int, list[tuple[str, slice]]]]:
+    """(first image, [(task, its rows)]) of every micro-batch of the concatenated images."""
+    total = sum(counts.values())
+    size = micro_batch or total
+    firsts, first = {}, 0
+    for name, count in counts.items():
+        firsts[name], first = first, first + count
+    for start in range(0, total, size):
+        parts = []
+        for name, count in counts.items():
+            rows = slice(max(start - firsts[name], 0), min(start + size - firsts[name], count))
+            if rows.start < rows.stop:
+                parts.append((name, rows))
+        yield start, parts

@@ -1,0 +1,122 @@
+"""Merging coefficients: writing merged layers into an encoder, and the gradient in coefficients."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from adamerge_core.task_vectors import TaskVectors
+
+_SMALL = 2**15
+"""Entries of a layer up to which starting a kernel costs more than running it."""
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Small layers of one size, merged by one batched product."""
+
+    names: list[str]
+    rows: Tensor
+    """[M] int64, the layers' numbers."""
+    pretrained: Tensor
+    """[M, 1, n]"""
+    stacks: Tensor
+    """[M, K, n]"""
+
+
+class MergingCoefficients:
+    """theta_pre^l + sum_k lambda_k^l tau_k^l (AdaMerging, section 3.2).
+
+    Its parameters are coefficients [K] or [L, K] float64. Small layers are copied into batches of
+    one size; each larger stack is read once a merge and once a gradient.
+    """
+
+    granularities: ClassVar[tuple[str, ...]] = ("task_wise", "layer_wise")
+
+    def __init__(self, task_vectors: TaskVectors) -> None:
+        self.task_vectors = task_vectors
+        tensors = {name: task_vectors.pretrained[name] for name in task_vectors.layers}
+        self._device = next((t.device for t in tensors.values()), torch.device("cpu"))
+        self._dtypes = {tensor.dtype for tensor in tensors.values()}
+        self._numbers = {name: number for number, name in enumerate(tensors)}
+        self._large = [name for name, tensor in tensors.items() if tensor.numel() > _SMALL]
+        sizes: dict[tuple[int, torch.dtype], list[str]] = {}
+        for name, tensor in tensors.items():
+            if tensor.numel() <= _SMALL:
+                sizes.setdefault((tensor.numel(), tensor.dtype), []).append(name)
+        self._groups = [self._group(names) for names in sizes.values()]
+
+    def _group(self, names: list[str]) -> _Group:
+        vectors = self.task_vectors
+        numbers = [self._numbers[name] for name in names]
+        return _Group(
+            names,
+            torch.tensor(numbers, device=self._device),
+            torch.stack([vectors.pretrained[name].reshape(1, -1) for name in names]),
+            torch.stack([_rows(vectors.layers[name]) for name in names]),
+        )
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What, beside the task vectors, the meaning of the parameters depends on: nothing."""
+        return {}
+
+    def start(self, granularity: str, value: float) -> Tensor:
+        """Coefficients [K] or [L, K] float64 that all are `value`."""
+        shape = (len(self.task_vectors.layers), len(self.task_vectors.task_names))
+        shape_of = {"task_wise": shape[1:], "layer_wise": shape}
+        return torch.full(shape_of[granularity], value, dtype=torch.float64)
+
+    @torch.no_grad()
+    def merge_into(self, tensors: Mapping[str, Tensor], parameters: Tensor) -> None:
+        """Write every merged layer over the tensor of its name."""
+        rows = self.task_vectors.expand(parameters)
+        weights = {dtype: rows.to(self._device, dtype) for dtype in self._dtypes}
+        for group in self._groups:
+            chosen = weights[group.stacks.dtype][group.rows].unsqueeze(1)
+            merged = torch.baddbmm(group.pretrained, chosen, group.stacks)
+            targets = [tensors[name] for name in group.names]
+            views = [m.view(t.shape) for m, t in zip(merged, targets, strict=True)]
+            torch._foreach_copy_(targets, views)
+        for name in self._large:
+            pretrained, stack = self.task_vectors.pretrained[name], self.task_vectors.layers[name]
+            weight = weights[stack.dtype][self._numbers[name]].unsqueeze(0)
+            flat, target = pretrained.reshape(1, -1), tensors[name]
+            if target.is_contiguous():
+                torch.addmm(flat, weight, _rows(stack), out=target.view(1, -1))
+            else:  # channels last: the entries lie in another order
+                target.copy_(torch.addmm(flat, weight, _rows(stack)).view(pretrained.shape))
+
+    @torch.no_grad()
+    def pull_back(self, gradients: Mapping[str, Tensor | None], parameters: Tensor) -> Tensor:
+        """The gradient in the coefficients, of their shape, float64 on the CPU.
+
+        gradients: by layer that in the merged tensor; a layer without one counts as zero. The
+        gradient in lambda_k^l is the inner product of the layer's with tau_k^l.
+        """
+        shape = (len(self._numbers), len(self.task_vectors.task_names))
+        dtype = reduce(torch.promote_types, self._dtypes, torch.float32)
+        result = torch.zeros(shape, dtype=dtype, device=self._device)
+        for group in self._groups:
+            flat = [_flat(gradients.get(n), group.pretrained[0, 0]) for n in group.names]
+            products = torch.bmm(group.stacks, torch.stack(flat).unsqueeze(2))
+            result[group.rows] = products.squeeze(2).to(dtype)
+        for name in self._large:
+            gradient = gradients.get(name)
+            if gradient is not None:
+                stack = self.task_vectors.layers[name]
+                result[self._numbers[name]] = torch.mv(_rows(stack), gradient.reshape(-1)).to(dtype)
+        rows = result.cpu().double()
+        return rows.sum(dim=0) if parameters.dim() == 1 else rows
+
+
+def _rows(stack: Tensor) -> Tensor:
+    """[K, *shape] as [K, n]."""
+    return stack.reshape(len(stack), -1)
+
+
+def _flat(gradient: Tensor | None, like: Tensor) -> Tensor:
+    return torch.zeros_like(like) if gradient is None else gradient.reshape(-1)

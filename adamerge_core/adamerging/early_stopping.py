@@ -1,0 +1,88 @@
+"""Which images adaptation sees, and when the entropy of those it does not see ends it."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from adamerge_core.adamerging.engine import Engine
+from adamerge_core.adamerging.objective import softmax_entropy
+from adamerge_core.adamerging.settings import AdaptationSettings
+from adamerge_core.batches import take
+
+_BATCH = 64
+"""Images measured at once where the engine has no micro-batch."""
+
+
+def split(
+    count: int, settings: AdaptationSettings, seed: tuple[int, ...]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows that adaptation may draw, and rows held out: two disjoint ascending int64 arrays.
+
+    Of `count` images the unlabeled share is chosen from `seed`, at least one; of these the held-out
+    share, rounded, at least one unless it is 0.
+    """
+    order = np.random.default_rng([*seed, 0, 0]).permutation(count)
+    used = order[: max(1, round(settings.unlabeled_share * count))]
+    kept_out = round(settings.held_out_share * len(used))
+    if settings.held_out_share > 0:
+        kept_out = max(1, kept_out)
+    return np.sort(used[kept_out:]), np.sort(used[:kept_out])
+
+
+class EarlyStopping:
+    """The lowest held-out entropy so far, where it was, and for how long it has not fallen."""
+
+    def __init__(
+        self,
+        images: Mapping[str, np.ndarray | Tensor],
+        rows: Mapping[str, np.ndarray],
+        start: Tensor,
+    ) -> None:
+        """images: per task [N_k, ...]; rows: those held out; start: parameters of step 0."""
+        self._images, self._rows = images, rows
+        self.best_parameters = start
+        self._best_entropy = math.inf
+        self._best_step = 0
+        self._measured_since = 0
+
+    def measure(self, engine: Engine, step: int, parameters: Tensor) -> dict[str, float]:
+        """Per task the mean entropy of its held-out images after step `step`."""
+        engine.merge(parameters)
+        entropy = {name: self._mean_entropy(engine, name) for name in self._rows}
+        total = sum(entropy.values())
+        if total < self._best_entropy:
+            self.best_parameters = parameters.clone()
+            self._best_entropy, self._best_step, self._measured_since = total, step, 0
+        else:
+            self._measured_since += 1
+        return entropy
+
+    def exhausted(self, patience: int) -> bool:
+        """Whether the last `patience` measurements found nothing lower."""
+        return self._measured_since >= patience
+
+    def _mean_entropy(self, engine: Engine, task_name: str) -> float:
+        rows, size = self._rows[task_name], engine.micro_batch or _BATCH
+        total = torch.zeros((), dtype=torch.float64, device=engine.device)
+        for start in range(0, len(rows), size):
+            batch = take(self._images[task_name], rows[start : start + size])
+            total += softmax_entropy(engine.logits(task_name, batch)).sum()
+        return total.item() / len(rows)
+
+    def state(self) -> dict[str, Any]:
+        """All but the best parameters, as JSON."""
+        return {
+            "best_entropy": self._best_entropy,
+            "best_step": self._best_step,
+            "measured_since": self._measured_since,
+        }
+
+    def restore(self, state: Mapping[str, Any], best_parameters: Tensor) -> None:
+        """Take up what `state` returned."""
+        self.best_parameters = best_parameters
+        self._best_entropy, self._best_step = state["best_entropy"], state["best_step"]
+        self._measured_since = state["measured_since"]

@@ -1,0 +1,53 @@
+"""Adam over few merging parameters, which may be bound to [0, 1]."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from adamerge_core.adamerging.settings import AdaptationSettings
+
+
+class Optimizer:
+    """Adam with betas 0.9 and 0.999 over one tensor, under the settings' clamp and schedule."""
+
+    def __init__(self, start: Tensor, settings: AdaptationSettings) -> None:
+        self._settings = settings
+        self._leaf = start.clone().requires_grad_()
+        self._adam = torch.optim.Adam([self._leaf], lr=settings.learning_rate)
+
+    @property
+    def parameters(self) -> Tensor:
+        """What the forward pass uses: a copy, in [0, 1] unless the clamp is none."""
+        values = self._leaf.detach().clone()
+        return values.clamp_(0, 1) if self._settings.clamp == "published" else values
+
+    def step(self, gradient: Tensor, step: int) -> None:
+        """Update number `step`, from 1, by the gradient in `parameters`."""
+        if self._settings.clamp == "published":
+            inside = (self._leaf >= 0) & (self._leaf <= 1)
+            gradient = torch.where(inside, gradient, 0.0)
+        self._leaf.grad = gradient
+        self._adam.param_groups[0]["lr"] = learning_rate_at(self._settings, step)
+        self._adam.step()
+        if self._settings.clamp == "projected":
+            with torch.no_grad():
+                self._leaf.clamp_(0, 1)
+
+    def state(self) -> dict[str, Tensor]:
+        """All that a resumed run needs."""
+        return {**self._adam.state[self._leaf], "parameters": self._leaf.detach()}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Take up what `state` returned."""
+        moments = dict(state)
+        with torch.no_grad():
+            self._leaf.copy_(moments.pop("parameters"))
+        self._adam.state[self._leaf] = moments
+
+
+def learning_rate_at(settings: AdaptationSettings, step: int) -> float:
+    """Of step `step`, from 1; the cosine is at its highest at the first and above 0 at the last."""
+    if settings.schedule == "constant":
+        return settings.learning_rate
+    return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - 1) / settings.steps))

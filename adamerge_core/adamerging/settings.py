@@ -1,0 +1,89 @@
+"""How merging parameters are learned: the settings, and named presets of them."""
+
+from dataclasses import dataclass
+
+from adamerge_core.adamerging.objective import OBJECTIVES
+
+GRANULARITIES = ("task_wise", "layer_wise", "singular_components")
+CLAMPS = ("published", "projected", "none")
+SCHEDULES = ("constant", "cosine")
+
+
+@dataclass(frozen=True)
+class AdaptationSettings:
+    """How coefficients are learned; the defaults are those of the paper and its published code.
+
+    The optimizer is Adam with betas 0.9 and 0.999 and no weight decay. With early stopping (a
+    held-out share above 0) the entropy of the images kept out is measured every few steps, and the
+    last step that `adapt` yields holds the coefficients at which it was lowest.
+    """
+
+    granularity: str = "layer_wise"
+    """task_wise learns [K] coefficients, layer_wise [L, K]; singular_components is AdaRank's."""
+    steps: int = 500
+    """At most; early stopping may end before."""
+    images_per_task: int = 16
+    """A batch."""
+    learning_rate: float = 1e-3
+    """At its highest."""
+    start: float = 0.3
+    """Every coefficient before the first step, in [0, 1]."""
+    objective: str = "entropy"
+    """One of OBJECTIVES."""
+    batches_per_step: int = 2
+    """Drawn per task; their mean losses are summed before the update. The published code draws 16
+    images twice a step."""
+    clamp: str = "published"
+    """published: the forward pass sees coefficients clamped to [0, 1], and one outside has no
+    gradient, so only Adam's momentum moves it. projected: after every update the coefficient itself
+    is put back into [0, 1], so that it can return. none: any value, as FusionBench has it."""
+    schedule: str = "constant"
+    """Of the learning rate: constant as published, or a cosine to zero at the last step."""
+    unlabeled_share: float = 1.0
+    """Of each task's images that adaptation may see, chosen from the seed, in (0, 1]."""
+    held_out_share: float = 0.0
+    """Of those, the share kept out for early stopping, in [0, 1); 0 turns it off."""
+    measure_every: int = 10
+    """Steps between two measurements of the held-out entropy."""
+    patience: int = 5
+    """Measurements in a row without a new lowest entropy after which adaptation ends."""
+
+    def faults(self) -> list[str]:
+        """What is wrong with these settings, a line each."""
+        counts = ("steps", "images_per_task", "batches_per_step", "measure_every", "patience")
+        choices = {
+            "granularity": GRANULARITIES,
+            "objective": tuple(OBJECTIVES),
+            "clamp": CLAMPS,
+            "schedule": SCHEDULES,
+        }
+        ranges = {  # written so that NaN fails
+            "learning_rate": ("above 0 and finite", 0 < self.learning_rate < float("inf")),
+            "start": ("in [0, 1]", 0 <= self.start <= 1),
+            "unlabeled_share": ("in (0, 1]", 0 < self.unlabeled_share <= 1),
+            "held_out_share": ("in [0, 1)", 0 <= self.held_out_share < 1),
+            **{name: ("at least 1", getattr(self, name) >= 1) for name in counts},
+        }
+        faults = [
+            f"{name} = {getattr(self, name)!r}: must be one of {', '.join(known)}"
+            for name, known in choices.items()
+            if getattr(self, name) not in known
+        ]
+        faults += [
+            f"{name} = {getattr(self, name)}: must be {rule}"
+            for name, (rule, holds) in ranges.items()
+            if not holds
+        ]
+        if self.granularity == "singular_components" and self.clamp != "none":
+            faults.append(f"clamp = {self.clamp!r}: singular_components learns logits; set 'none'")
+        return faults
+
+
+PRESETS = {
+    "paper": AdaptationSettings(),
+    "adarank": AdaptationSettings(
+        "singular_components", steps=10_000, batches_per_step=1, clamp="none"
+    ),
+}
+"""Settings by name. paper: AdaMerging's (arXiv 2310.02575). adarank: those of the code published
+with arXiv 2503.22178 for task arithmetic, eight tasks."""

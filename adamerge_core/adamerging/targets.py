@@ -1,0 +1,116 @@
+"""What objectives compare the merged model's predictions with."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from adamerge_core.adamerging.engine import Engine
+from adamerge_core.adamerging.objective import OBJECTIVES
+from adamerge_core.batches import take
+from adamerge_core.errors import InputError
+from adamerge_core.task_vectors import TaskVectors
+
+Arrays = Mapping[str, np.ndarray | Tensor]
+
+
+@torch.no_grad()
+def expert_targets(
+    encoder: nn.Module,
+    task_vectors: TaskVectors,
+    heads: Mapping[str, nn.Module],
+    images: Arrays,
+    batch_size: int = 64,
+) -> dict[str, Tensor]:
+    """Each expert's class probabilities for its own task's images (SyMerge, arXiv 2412.19098).
+
+    Expert k is theta_pre + tau_k, so `task_vectors` are the plain ones, not preprocessed. images:
+    per task [N_k, ...]. Returns per task [N_k, classes] float32 (float64 for a float64 encoder) on
+    the CPU; `argmax(dim=1)` of it are hard labels. Beside the task vectors, memory holds two state
+    dicts and `batch_size` images. The encoder gets its tensors back at the end. Raises InputError
+    for a task without images.
+    """
+    missing = [name for name in task_vectors.task_names if name not in images]
+    if missing:
+        faults = [f"task {name} has no images; give those of every task" for name in missing]
+        raise InputError.listing("expert targets", faults)
+    tensors = encoder.state_dict()  # shares its storage with the encoder
+    before = {name: tensor.clone() for name, tensor in tensors.items()}
+    was_training = encoder.training
+    encoder.eval()
+    try:
+        return {
+            name: _predictions(
+                encoder, task_vectors.select((name,)), heads[name], images[name], batch_size
+            )
+            for name in task_vectors.task_names
+        }
+    finally:
+        encoder.load_state_dict(before)
+        encoder.train(was_training)
+
+
+def _predictions(
+    encoder: nn.Module,
+    task_vector: TaskVectors,
+    head: nn.Module,
+    images: np.ndarray | Tensor,
+    batch_size: int,
+) -> Tensor:
+    tensors = encoder.state_dict()
+    for name, pretrained in task_vector.pretrained.items():
+        tensors[name].copy_(pretrained)
+    for name, stack in task_vector.layers.items():
+        tensors[name].add_(stack[0].to(tensors[name].device))
+    device = next(encoder.parameters()).device
+    parts = []
+    for start in range(0, len(images), batch_size):
+        batch = take(images, slice(start, start + batch_size)).to(device)
+        logits = head(encoder(batch))
+        wide = logits.float() if logits.dtype.itemsize < 4 else logits
+        parts.append(wide.softmax(dim=-1).cpu())
+    return torch.cat(parts)
+
+
+def target_faults(
+    engine: Engine, images: Arrays, targets: Arrays | None, objective: str
+) -> list[str]:
+    """What is wrong with the targets of an objective, a line each.
+
+    images: of every task, none empty.
+    """
+    needs = OBJECTIVES[objective].needs
+    if needs is None:
+        return [] if targets is None else [f"objective {objective} takes no targets; give none"]
+    sources = {"experts": "expert_targets(...)", "labels": "the true labels"}
+    if targets is None:
+        return [f"objective {objective} needs targets; give {sources[needs]}"]
+    faults = []
+    for name in engine.task_vectors.task_names:
+        if name not in targets:
+            faults.append(f"task {name} has no targets; give {sources[needs]}")
+            continue
+        classes = engine.logits(name, take(images[name], slice(1))).shape[-1]
+        given = take(targets[name], slice(None))
+        faults += [f"task {name}: {fault}" for fault in _faults(given, len(images[name]), classes)]
+    return faults
+
+
+def _faults(targets: Tensor, count: int, classes: int) -> list[str]:
+    if targets.is_floating_point():
+        if targets.shape != (count, classes):
+            return [
+                f"probabilities of shape {list(targets.shape)}: {count} images, {classes} classes "
+                f"need [{count}, {classes}]"
+            ]
+        wide = targets.double()
+        if bool((wide >= 0).all()) and bool(((wide.sum(dim=1) - 1).abs() < 1e-3).all()):
+            return []
+        return ["probabilities must be at least 0 and sum to 1 for every image; give softmax's"]
+    if targets.shape != (count,):
+        return [f"labels of shape {list(targets.shape)}: {count} images need [{count}]"]
+    if bool((targets >= 0).all()) and bool((targets < classes).all()):
+        return []
+    low, high = int(targets.min()), int(targets.max())
+    return [f"labels in [{low}, {high}]: the head has {classes} classes, 0 to {classes - 1}"]
