@@ -1,6 +1,7 @@
 """State dicts by tensor name, on disk as safetensors."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -34,13 +35,23 @@ def load(path: Path) -> StateDict:
     `state_dict` is taken out. Raises InputError when the file is missing, truncated, no checkpoint
     at all, or would need code to be read.
     """
+    if path.is_file() and path.suffix in (".pt", ".pth", ".bin"):
+        return _load_torch_file(path)
+    with open_safetensors(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+@contextmanager
+def open_safetensors(path: Path) -> Iterator[safe_open]:
+    """Open a safetensors file and check its layout: every byte belongs to one tensor.
+
+    Raises InputError when the file is missing, truncated or no safetensors file.
+    """
     if not path.is_file():
         raise InputError(f"checkpoint {path}: no such file; give the path of a .safetensors file")
-    if path.suffix in (".pt", ".pth", ".bin"):
-        return _load_torch_file(path)
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            yield file
     except (SafetensorError, OSError) as error:
         raise InputError(
             f"checkpoint {path} ({path.stat().st_size} bytes): not a whole safetensors file "
@@ -71,14 +82,15 @@ def _load_torch_file(path: Path) -> StateDict:
 
 
 def check_same_architecture(
-    pretrained: Mapping[str, Tensor], models: Mapping[str, StateDict]
+    pretrained: Mapping[str, Tensor], models: Mapping[str, Mapping[str, Tensor]]
 ) -> None:
     """Raise one InputError that lists every tensor of `models` that does not fit `pretrained`.
 
     Faults: missing, extra, mis-shaped, of another dtype, non-finite, and integer tensors that
-    differ (an integer cannot be interpolated). Tensors are paired by name, never by position.
+    differ (an integer cannot be interpolated). Tensors are paired by name, never by position, and
+    each is read once.
     """
-    faults = _non_finite("pretrained", pretrained)
+    faults = non_finite("pretrained", pretrained)
     for model_name, state in models.items():
         faults += _misfits(model_name, pretrained, state)
     if faults:
@@ -91,25 +103,63 @@ def check_same_architecture(
 def _misfits(
     model_name: str, pretrained: Mapping[str, Tensor], state: Mapping[str, Tensor]
 ) -> list[str]:
-    faults = [f"{model_name}: tensor {name} is missing" for name in pretrained if name not in state]
-    faults += [f"{model_name}: tensor {name} is extra" for name in state if name not in pretrained]
-    for name in pretrained.keys() & state.keys():
-        ours, theirs = pretrained[name], state[name]
-        if ours.shape != theirs.shape:
-            faults.append(
-                f"{model_name}: tensor {name} has shape {list(theirs.shape)}, "
-                f"the pretrained one {list(ours.shape)}"
-            )
-        elif ours.dtype != theirs.dtype:
-            faults.append(
-                f"{model_name}: tensor {name} is {theirs.dtype}, the pretrained one {ours.dtype}"
-            )
-        elif not ours.is_floating_point() and not torch.equal(ours, theirs):
+    faults, values = _unpaired(model_name, pretrained, state), []
+    for name, theirs in state.items():
+        values += non_finite(model_name, {name: theirs})
+        if name not in pretrained:
+            continue
+        ours = pretrained[name]
+        layout = _layout_fault(model_name, name, ours, theirs)
+        if not layout and not ours.is_floating_point() and not torch.equal(ours, theirs):
             faults.append(f"{model_name}: integer tensor {name} differs from the pretrained one")
-    return sorted(faults) + _non_finite(model_name, state)
+        faults += layout
+    return sorted(faults) + values
 
 
-def _non_finite(model_name: str, state: Mapping[str, Tensor]) -> list[str]:
+def layout_faults(
+    model_name: str, pretrained: Mapping[str, Tensor], layout: Mapping[str, Tensor]
+) -> list[str]:
+    """What keeps the tensors of `layout` from being read into the dtypes of `pretrained`.
+
+    layout: shapes and dtypes; values are not looked at. Faults: missing, extra, mis-shaped, and of
+    a dtype whose values the pretrained one does not hold exactly.
+    """
+    faults = _unpaired(model_name, pretrained, layout)
+    for name in pretrained.keys() & layout.keys():
+        ours, theirs = pretrained[name], layout[name]
+        if theirs.is_floating_point() and widens(theirs.dtype, ours.dtype):
+            theirs = theirs.to(ours.dtype)
+        faults += _layout_fault(model_name, name, ours, theirs)
+    return sorted(faults)
+
+
+def widens(dtype: torch.dtype, into: torch.dtype) -> bool:
+    """Whether `into` holds every value of `dtype`."""
+    return torch.promote_types(dtype, into) == into
+
+
+def _unpaired(
+    model_name: str, pretrained: Mapping[str, Tensor], state: Mapping[str, Tensor]
+) -> list[str]:
+    faults = [f"{model_name}: tensor {name} is missing" for name in pretrained if name not in state]
+    return faults + [
+        f"{model_name}: tensor {name} is extra" for name in state if name not in pretrained
+    ]
+
+
+def _layout_fault(model_name: str, name: str, ours: Tensor, theirs: Tensor) -> list[str]:
+    if ours.shape != theirs.shape:
+        return [
+            f"{model_name}: tensor {name} has shape {list(theirs.shape)}, "
+            f"the pretrained one {list(ours.shape)}"
+        ]
+    if ours.dtype != theirs.dtype:
+        return [f"{model_name}: tensor {name} is {theirs.dtype}, the pretrained one {ours.dtype}"]
+    return []
+
+
+def non_finite(model_name: str, state: Mapping[str, Tensor]) -> list[str]:
+    """The tensors that hold infinities or NaN, a line each."""
     return [
         f"{model_name}: tensor {name} has {int((~torch.isfinite(tensor)).sum())} non-finite values"
         for name, tensor in state.items()

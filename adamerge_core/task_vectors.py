@@ -1,6 +1,7 @@
 """Task vectors: what fine-tuning added to each tensor of one pretrained model."""
 
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,14 @@ from torch import Tensor
 from adamerge_core import checkpoints
 from adamerge_core.checkpoints import StateDict
 from adamerge_core.errors import InputError
+from adamerge_core.storage import (
+    LazyLayers,
+    MappedLayers,
+    StoredLayers,
+    open_files,
+    open_layers,
+    tensor_writer,
+)
 
 
 @dataclass(frozen=True)
@@ -18,14 +27,22 @@ class TaskVectors:
 
     A layer is one parameter tensor. A tensor that no task changed is no layer: it stays as
     pretrained in every merged model and has no coefficient.
+
+    The layers are in memory (`from_checkpoints`, `load`), or stay in files (`open`,
+    `from_checkpoint_files`) and are read at each access: what is resident then does not grow with
+    K beyond the slices of one layer, or two while one replaces the other.
     """
 
     pretrained: StateDict
     """theta_pre, every tensor of the model by name."""
     task_names: tuple[str, ...]
     """The K tasks, in the order of the coefficients' columns."""
-    layers: dict[str, Tensor]
-    """By name, in the order of the coefficients' rows: [K, *shape], dtype as pretrained."""
+    layers: Mapping[str, Tensor]
+    """By name, in the order of the coefficients' rows: [K, *shape], dtype as pretrained.
+
+    An access may be a read from K files that gives a fresh tensor: go through them in order, one at
+    a time.
+    """
 
     @classmethod
     def from_checkpoints(
@@ -46,24 +63,78 @@ class TaskVectors:
         return cls(pretrained, tuple(finetuned), _changed(layers))
 
     @classmethod
-    def load(cls, pretrained: StateDict, paths: Mapping[str, Path]) -> "TaskVectors":
-        """Read one file a task, as `save` wrote them.
+    def from_checkpoint_files(
+        cls,
+        pretrained: StateDict,
+        finetuned: Mapping[str, Path],
+        into: Mapping[str, Path],
+        dtype: torch.dtype | None = None,
+    ) -> "TaskVectors":
+        """Subtract `pretrained` from each task's safetensors file, tensor by tensor, into files.
 
-        Raises InputError when the files' layers differ or are no tensors of the pretrained model.
+        pretrained: on the CPU. into: a path for each task of `finetuned`, written as `save` does;
+        what comes back is what `open` gives for them. Raises InputError listing all broken files,
+        or all tensors that do not fit (see check_same_architecture), and where `into` has other
+        tasks.
         """
-        vectors = {task_name: checkpoints.load(path) for task_name, path in paths.items()}
-        names = [name for name in pretrained if any(name in vector for vector in vectors.values())]
-        layers_of_model = {name: pretrained[name] for name in names}
-        checkpoints.check_same_architecture(layers_of_model, vectors)
-        layers = {n: torch.stack([vector[n] for vector in vectors.values()]) for n in names}
-        return cls(pretrained, tuple(paths), layers)
+        if not finetuned:
+            raise InputError("no fine-tuned checkpoint was given; give at least one")
+        if into.keys() != finetuned.keys():
+            raise InputError(
+                f"into has the tasks {', '.join(into)}, finetuned {', '.join(finetuned)}; give the "
+                "same tasks"
+            )
+        files = open_files(finetuned)
+        checkpoints.check_same_architecture(pretrained, files)
+        changed = {
+            name: tensor
+            for name, tensor in pretrained.items()
+            if tensor.is_floating_point()
+            and any(not torch.equal(file[name], tensor) for file in files.values())
+        }
+        models = cls(pretrained, tuple(finetuned), StoredLayers(files, changed))
+        models.map_layers(lambda name, stack: stack - pretrained[name]).save(into, dtype)
+        return cls.open(pretrained, {task_name: into[task_name] for task_name in finetuned})
 
-    def save(self, paths: Mapping[str, Path]) -> None:
-        """Write one safetensors file a task: every layer's task vector by name."""
-        for task_name, path in paths.items():
-            index = self.task_names.index(task_name)
-            vector = {name: stack[index] for name, stack in self.layers.items()}
-            checkpoints.save(path, vector, {"task_name": task_name})
+    @classmethod
+    def open(cls, pretrained: StateDict, paths: Mapping[str, Path]) -> "TaskVectors":
+        """Task vectors that stay in one file a task, as `save` wrote them.
+
+        Reads headers only. Narrower files are widened to the dtype of `pretrained` when they are
+        read. Raises InputError listing every file that is broken and every tensor that does not
+        fit (see open_layers); non-finite values are refused when their layer is first read.
+        """
+        if not paths:
+            raise InputError("no file of task vectors was given; give at least one")
+        return cls(pretrained, tuple(paths), open_layers(paths, pretrained))
+
+    @classmethod
+    def load(cls, pretrained: StateDict, paths: Mapping[str, Path]) -> "TaskVectors":
+        """What `open` gives, all read into memory. Raises InputError as `open` does."""
+        return cls(pretrained, tuple(paths), dict(cls.open(pretrained, paths).layers))
+
+    def save(self, paths: Mapping[str, Path], dtype: torch.dtype | None = None) -> None:
+        """Write one safetensors file a task, layer by layer: each file whole or not at all.
+
+        dtype: float32, bfloat16 or float16, for the layers that are wider than it; None keeps each
+        layer's. bfloat16 keeps 8 bits of every entry; float16 keeps 11 of those above 6e-5 in
+        magnitude, fewer below, none below 3e-8. Raises InputError for another dtype, an unknown
+        task, and where an entry is not finite in the file's dtype.
+        """
+        if dtype not in _FILE_DTYPES:
+            allowed = ", ".join(str(each) for each in _FILE_DTYPES)
+            raise InputError(f"dtype = {dtype}: must be one of {allowed}")
+        indices = self._indices(tuple(paths))
+        layout = _file_layout({name: self.pretrained[name] for name in self.layers}, dtype)
+        with ExitStack() as writers:
+            appends = [
+                writers.enter_context(tensor_writer(path, layout, {"task_name": task_name}))
+                for task_name, path in paths.items()
+            ]
+            for name, tensor in layout.items():
+                stack = self.layers[name]
+                for index, append in zip(indices, appends, strict=True):
+                    append(_narrowed(stack[index], tensor.dtype, self.task_names[index], name))
 
     @property
     def layer_names(self) -> tuple[str, ...]:
@@ -71,18 +142,28 @@ class TaskVectors:
 
     def select(self, task_names: tuple[str, ...]) -> "TaskVectors":
         """The task vectors of some tasks, in the order given."""
-        rows = [self.task_names.index(name) for name in task_names]
+        rows = self._indices(task_names)
+        if isinstance(self.layers, LazyLayers):
+            return TaskVectors(self.pretrained, task_names, self.layers.select(rows))
         layers = {name: stack[rows] for name, stack in self.layers.items()}
         return TaskVectors(self.pretrained, task_names, layers)
 
     def map_layers(self, change: Callable[[str, Tensor], Tensor]) -> "TaskVectors":
-        """The task vectors with each layer changed: (name, [K, *shape]) -> [K, *shape]."""
+        """The task vectors with each layer changed: (name, [K, *shape]) -> [K, *shape].
+
+        On layers in files the change is made at every access and nothing is kept. After a costly
+        one, `save` to other files and `open` those. `change` gives a tensor of the same dtype.
+        """
+        if isinstance(self.layers, LazyLayers):
+            return TaskVectors(self.pretrained, self.task_names, MappedLayers(self.layers, change))
         layers = {name: change(name, stack) for name, stack in self.layers.items()}
         return TaskVectors(self.pretrained, self.task_names, layers)
 
     def to(self, device: torch.device | str) -> "TaskVectors":
-        """The same task vectors on `device`."""
+        """The same task vectors on `device`; layers in files stay there and move when read."""
         pretrained = {name: tensor.to(device) for name, tensor in self.pretrained.items()}
+        if isinstance(self.layers, LazyLayers):
+            return TaskVectors(pretrained, self.task_names, self.layers.to(device))
         moved = self.map_layers(lambda _, stack: stack.to(device))
         return TaskVectors(pretrained, self.task_names, moved.layers)
 
@@ -120,8 +201,44 @@ class TaskVectors:
 
     def flat(self, task_index: int) -> Tensor:
         """One task vector as one vector [parameters] over all layers."""
-        return torch.cat([stack[task_index].reshape(-1) for stack in self.layers.values()])
+        layers, row = self.layers, task_index
+        if isinstance(layers, LazyLayers):
+            layers, row = layers.select([task_index]), 0
+        return torch.cat([stack[row].reshape(-1) for stack in layers.values()])
+
+    def _indices(self, task_names: tuple[str, ...]) -> list[int]:
+        unknown = [name for name in task_names if name not in self.task_names]
+        if unknown:
+            raise InputError(
+                f"no task {', '.join(unknown)}; the tasks are {', '.join(self.task_names)}"
+            )
+        return [self.task_names.index(name) for name in task_names]
+
+
+_FILE_DTYPES = (None, torch.float32, torch.bfloat16, torch.float16)
 
 
 def _changed(layers: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: stack for name, stack in layers.items() if bool((stack != 0).any())}
+
+
+def _file_layout(layers: Mapping[str, Tensor], dtype: torch.dtype | None) -> dict[str, Tensor]:
+    """Shape and dtype of every layer in a file, wider dtypes first."""
+    layout = {}
+    for name, tensor in layers.items():
+        narrows = dtype is not None and checkpoints.widens(dtype, tensor.dtype)
+        layout[name] = torch.empty_like(
+            tensor, dtype=dtype if narrows else tensor.dtype, device="meta"
+        )
+    return dict(sorted(layout.items(), key=lambda entry: -entry[1].itemsize))
+
+
+def _narrowed(vector: Tensor, dtype: torch.dtype, task_name: str, name: str) -> Tensor:
+    narrowed = vector.to(dtype)
+    finite = torch.isfinite(narrowed)
+    if not finite.all():
+        raise InputError(
+            f"{task_name}: layer {name} has an entry {vector[~finite][0].item():g}, which {dtype} "
+            f"does not hold (largest {torch.finfo(dtype).max:g}); save in a wider dtype"
+        )
+    return narrowed

@@ -1,0 +1,273 @@
+"""Tensors that stay on disk: safetensors files read and written one tensor at a time.
+
+Files are read by plain positional reads and never memory-mapped: the pages of a mapping count as
+resident memory once touched, those of the page cache do not.
+"""
+
+import json
+import os
+import weakref
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO
+
+import torch
+from torch import Tensor
+
+from adamerge_core import checkpoints
+from adamerge_core.errors import InputError
+from adamerge_core.files import atomic_write
+
+_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+_CODES = {dtype: code for code, dtype in _DTYPES.items()}
+
+_CHUNK = 1 << 20
+"""Bytes read at once where they are converted: few enough to stay in the processor's cache."""
+
+
+class TensorFile(Mapping[str, Tensor]):
+    """One safetensors file as a state dict that reads a tensor at each access.
+
+    Tensors are fresh, on the CPU, in the file's dtype. The file stays open until the object is
+    gone, so one that was replaced meanwhile is read as it was. Raises InputError when the file is
+    missing, truncated, no safetensors file, or holds a dtype that is not in this module's list.
+    """
+
+    def __init__(self, path: Path) -> None:
+        with checkpoints.open_safetensors(path):  # checks that tensors fill the file, none overlap
+            pass
+        self.path = path
+        self._descriptor = os.open(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self._descriptor)
+        header_bytes = int.from_bytes(os.pread(self._descriptor, 8, 0), "little")
+        header = json.loads(os.pread(self._descriptor, header_bytes, 8))
+        header.pop("__metadata__", None)
+        self._refuse_unknown_dtypes(header)
+        self.layout: dict[str, Tensor] = {
+            name: torch.empty(entry["shape"], dtype=_DTYPES[entry["dtype"]], device="meta")
+            for name, entry in header.items()
+        }
+        """Every tensor's shape and dtype, as a tensor without data."""
+        self._starts = {n: 8 + header_bytes + e["data_offsets"][0] for n, e in header.items()}
+
+    def _refuse_unknown_dtypes(self, header: Mapping[str, Mapping[str, str]]) -> None:
+        faults = [
+            f"tensor {name} is {entry['dtype']}, not one of {', '.join(_DTYPES)}"
+            for name, entry in header.items()
+            if entry["dtype"] not in _DTYPES
+        ]
+        if faults:
+            raise InputError.listing(f"checkpoint {self.path}", faults)
+
+    def __getitem__(self, name: str) -> Tensor:
+        tensor = torch.empty_like(self.layout[name], device="cpu")
+        self.read_into(name, tensor)
+        return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.layout)
+
+    def __len__(self) -> int:
+        return len(self.layout)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.layout
+
+    def read_into(self, name: str, target: Tensor) -> None:
+        """Read one tensor into `target`: contiguous, of the same shape, any dtype and device."""
+        dtype, flat = self.layout[name].dtype, target.view(-1)
+        if flat.dtype == dtype and flat.device.type == "cpu":
+            self._read(self._starts[name], flat)
+            return
+        buffer = torch.empty(min(len(flat), _CHUNK // dtype.itemsize), dtype=dtype)
+        for start in range(0, len(flat), max(len(buffer), 1)):
+            part = flat[start : start + len(buffer)]
+            self._read(self._starts[name] + start * dtype.itemsize, buffer[: len(part)])
+            part.copy_(buffer[: len(part)])
+
+    def _read(self, position: int, target: Tensor) -> None:
+        rest = _bytes(target)
+        while rest:
+            count = os.preadv(self._descriptor, [rest], position)
+            if count == 0:
+                raise InputError(f"checkpoint {self.path}: was cut short after it was opened")
+            rest, position = rest[count:], position + count
+
+
+def open_files(paths: Mapping[str, Path]) -> dict[str, TensorFile]:
+    """The files of some tasks, opened. Raises one InputError that lists those that are broken."""
+    files, faults = {}, []
+    for task_name, path in paths.items():
+        try:
+            files[task_name] = TensorFile(path)
+        except InputError as error:
+            faults.append(f"{task_name}: {error}")
+    if faults:
+        raise InputError.listing("files that cannot be read", faults)
+    return files
+
+
+@contextmanager
+def tensor_writer(
+    path: Path, layout: Mapping[str, Tensor], metadata: Mapping[str, str]
+) -> Iterator[Callable[[Tensor], None]]:
+    """Yields a function that appends one tensor to a new safetensors file, whole or not at all.
+
+    layout: every tensor's shape and dtype; the tensors must be given in its order, which has wider
+    dtypes before narrower ones, so that each starts at a multiple of its item size.
+    """
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
+        file.write(_header(layout, metadata))
+        yield partial(_append, file)
+
+
+def _header(layout: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
+    entries: dict[str, object] = {"__metadata__": dict(metadata)}
+    end = 0
+    for name, tensor in layout.items():
+        start, end = end, end + tensor.numel() * tensor.itemsize
+        entries[name] = {
+            "dtype": _CODES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [start, end],
+        }
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
+def _append(file: BinaryIO, tensor: Tensor) -> None:
+    file.write(_bytes(tensor.detach().cpu().contiguous().view(-1)))
+
+
+def _bytes(flat: Tensor) -> memoryview:
+    return memoryview(flat.view(torch.uint8).numpy())  # type: ignore[arg-type]
+
+
+class LazyLayers(Mapping[str, Tensor]):
+    """Layers by name, [K, *shape], made anew at each access and not kept."""
+
+    @abstractmethod
+    def select(self, rows: Sequence[int]) -> "LazyLayers":
+        """The layers of some tasks, in the order given."""
+
+    @abstractmethod
+    def to(self, device: torch.device | str) -> "LazyLayers":
+        """The layers, each moved to `device` when it is made."""
+
+
+class StoredLayers(LazyLayers):
+    """Layers over one file a task: an access reads the K slices of one layer.
+
+    Stacks have the dtype of `pretrained`, into which narrower files are widened. A layer's values
+    are checked the first time it is read: non-finite ones raise an InputError that lists the tasks.
+    """
+
+    def __init__(
+        self,
+        files: Mapping[str, TensorFile],
+        pretrained: Mapping[str, Tensor],
+        device: torch.device | str = "cpu",
+        _checked: set[tuple[str, str]] | None = None,
+    ) -> None:
+        """files: by task, each with every tensor of `pretrained` in its shape; see open_layers."""
+        self._files = dict(files)
+        self._pretrained = dict(pretrained)
+        self._device = device
+        self._checked = set() if _checked is None else _checked
+
+    def __getitem__(self, name: str) -> Tensor:
+        model = self._pretrained[name]
+        shape = (len(self._files), *model.shape)
+        stack = torch.empty(shape, dtype=model.dtype, device=self._device)
+        for row, file in zip(stack, self._files.values(), strict=True):
+            file.read_into(name, row)
+        self._refuse_non_finite(name, stack)
+        return stack
+
+    def _refuse_non_finite(self, name: str, stack: Tensor) -> None:
+        rows = dict(zip(self._files, stack, strict=True))
+        unchecked = [task_name for task_name in rows if (task_name, name) not in self._checked]
+        faults = []
+        for task_name in unchecked:
+            faults += checkpoints.non_finite(task_name, {name: rows[task_name]})
+        if faults:
+            raise InputError.listing("files that hold non-finite values", faults)
+        self._checked.update((task_name, name) for task_name in unchecked)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._pretrained)
+
+    def __len__(self) -> int:
+        return len(self._pretrained)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._pretrained
+
+    def select(self, rows: Sequence[int]) -> "StoredLayers":
+        """The layers of some tasks; the other tasks' files are read no more."""
+        task_names = list(self._files)
+        files = {task_names[row]: self._files[task_names[row]] for row in rows}
+        return StoredLayers(files, self._pretrained, self._device, self._checked)
+
+    def to(self, device: torch.device | str) -> "StoredLayers":
+        return StoredLayers(self._files, self._pretrained, device, self._checked)
+
+
+class MappedLayers(LazyLayers):
+    """Other layers with a change applied at each access: (name, [K, *shape]) -> [K, *shape]."""
+
+    def __init__(self, layers: LazyLayers, change: Callable[[str, Tensor], Tensor]) -> None:
+        self._layers = layers
+        self._change = change
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._change(name, self._layers[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._layers)
+
+    def __len__(self) -> int:
+        return len(self._layers)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._layers
+
+    def select(self, rows: Sequence[int]) -> "MappedLayers":
+        chosen = list(rows)
+        return MappedLayers(self, lambda _, stack: stack[chosen])
+
+    def to(self, device: torch.device | str) -> "MappedLayers":
+        return MappedLayers(self, lambda _, stack: stack.to(device))
+
+
+def open_layers(paths: Mapping[str, Path], pretrained: Mapping[str, Tensor]) -> StoredLayers:
+    """The layers that one file a task holds, in the order of `pretrained`; reads headers only.
+
+    Raises one InputError that lists every fault: files that are broken, tensors that some file
+    lacks, that are none of the pretrained model or of another shape, and dtypes that the pretrained
+    one does not hold exactly.
+    """
+    files = open_files(paths)
+    names = [name for name in pretrained if any(name in file for file in files.values())]
+    layers = {name: pretrained[name] for name in names}
+    faults = []
+    for task_name, file in files.items():
+        faults += checkpoints.layout_faults(task_name, layers, file.layout)
+    if faults:
+        raise InputError.listing("task vectors that do not fit the pretrained model", faults)
+    return StoredLayers(files, layers)

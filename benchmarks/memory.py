@@ -1,0 +1,202 @@
+"""Resident memory of merging and of an adaptation step over the number of tasks.
+
+    python -m benchmarks.memory                          # ViT-L/14, every rule, up to 20 tasks
+    python -m benchmarks.memory --model ViT-B-32 --tasks 1 5 --what ties_merging
+
+Writes random task vectors once, in a temporary folder, and measures each case in a process of its
+own: the most resident memory since its start (VmHWM, so Linux only), and the seconds from opening
+the task vectors' files on. A case with the task vectors in files is followed by the same with them
+in memory, where they fit. A rule that iterates takes two steps: more cost time and no memory.
+Progress goes to stderr, results to stdout.
+"""
+
+import argparse
+import logging
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from adamerge_core import checkpoints
+from adamerge_core.adamerging import Engine
+from adamerge_core.merging import RULES
+from adamerge_core.task_vectors import TaskVectors
+
+ADAPTATION = "adaptation_step"
+DATA_FREE = tuple(sorted(name for name, rule in RULES.items() if rule.needs is None))
+CLASSES = 10
+GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class Case:
+    """One measurement."""
+
+    what: str
+    """A rule's name, or ADAPTATION."""
+    tasks: int
+    in_memory: bool
+    model: str
+    """open_clip's name; its image tower is what is merged."""
+    folder: Path
+    """Holds pretrained.safetensors and a file a task."""
+    micro_batch: int
+
+
+class RandomLayers(Mapping[str, Tensor]):
+    """Task vectors drawn at each access: a thousandth of N(0, 1) in every entry."""
+
+    def __init__(self, pretrained: Mapping[str, Tensor], tasks: int) -> None:
+        self.pretrained, self.tasks = pretrained, tasks
+
+    def __getitem__(self, name: str) -> Tensor:
+        say(f"  {name}")
+        return torch.randn(self.tasks, *self.pretrained[name].shape) * 1e-3
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.pretrained)
+
+    def __len__(self) -> int:
+        return len(self.pretrained)
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def image_tower(model: str) -> nn.Module:
+    """open_clip's image tower with random weights; images [N, 3, H, W] -> features [N, D]."""
+    import open_clip
+
+    logging.disable(logging.WARNING)  # it warns that the weights are random
+    return open_clip.create_model(model).visual
+
+
+def task_files(folder: Path, tasks: int) -> dict[str, Path]:
+    return {f"task{k}": folder / f"task{k}.safetensors" for k in range(tasks)}
+
+
+def write_files(model: str, tasks: int, folder: Path) -> None:
+    """The pretrained image tower in float32, and `tasks` task vectors in bfloat16."""
+    pretrained = image_tower(model).state_dict()
+    count = sum(tensor.numel() for tensor in pretrained.values())
+    needed, free = (4 + 2 * tasks) * count, shutil.disk_usage(folder).free
+    say(f"{model}: {count / 1e6:.0f} M parameters; writing {needed / GIB:.1f} GiB to {folder}")
+    if needed > free:
+        raise SystemExit(f"{folder} has {free / GIB:.1f} GiB free; give another --folder")
+    checkpoints.save(folder / "pretrained.safetensors", pretrained)
+    paths = task_files(folder, tasks)
+    vectors = TaskVectors(pretrained, tuple(paths), RandomLayers(pretrained, tasks))
+    vectors.save(paths, torch.bfloat16)
+
+
+def measure(case: Case) -> tuple[float, float]:
+    """(peak resident GiB of this process since its start, seconds from opening the files on)."""
+    pretrained = checkpoints.load(case.folder / "pretrained.safetensors")
+    paths = task_files(case.folder, case.tasks)
+    read = TaskVectors.load if case.in_memory else TaskVectors.open
+    start = time.perf_counter()
+    vectors = read(pretrained, paths)
+    if case.what == ADAPTATION:
+        adaptation_step(case, vectors)
+    else:
+        rule = RULES[case.what]
+        rule(vectors, **({"steps": 2} if "steps" in rule.parameters else {}))
+    return peak_resident(), time.perf_counter() - start
+
+
+def adaptation_step(case: Case, vectors: TaskVectors) -> None:
+    """Loss and gradient in layer-wise coefficients, with one image per task."""
+    tower = image_tower(case.model)
+    size = tower.image_size
+    images = {name: torch.randn(1, 3, *size) for name in vectors.task_names}
+    heads = {name: nn.Linear(tower.output_dim, CLASSES) for name in vectors.task_names}
+    engine = Engine(tower, vectors, heads, micro_batch=case.micro_batch)
+    shape = (len(vectors.layers), len(vectors.task_names))
+    engine.loss_and_gradient(torch.full(shape, 0.3, dtype=torch.float64), images)
+
+
+def peak_resident() -> float:
+    status = Path("/proc/self/status").read_text()
+    line = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) * 1024 / GIB
+
+
+def memory_available() -> float:
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    line = next(line for line in lines if line.startswith("MemAvailable:"))
+    return int(line.split()[1]) * 1024 / GIB
+
+
+def in_fresh_process(case: Case) -> tuple[float, float] | None:
+    """What `measure` gives; None when the process was killed, as for want of memory."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        try:
+            return pool.submit(measure, case).result()
+        except BrokenProcessPool:
+            return None
+
+
+def report(case: Case) -> float:
+    """Measure one case, print its line, give its peak in GiB."""
+    say(f"{case.what}, {case.tasks} tasks, {'in memory' if case.in_memory else 'in files'} ...")
+    result = in_fresh_process(case)
+    if result is None:
+        line(case, "killed")
+        return float("inf")
+    peak, seconds = result
+    line(case, f"{peak:8.2f} GiB {seconds:10.1f} s")
+    return peak
+
+
+def line(case: Case, text: str) -> None:
+    place = "in memory" if case.in_memory else "in files"
+    print(f"{case.what:24} {case.tasks:3} tasks  {place:10} {text}", flush=True)
+
+
+def report_in_memory(case: Case, in_files: float) -> None:
+    """The same with the task vectors in memory, unless they would not fit."""
+    pretrained = (case.folder / "pretrained.safetensors").stat().st_size
+    # what the rules make of them at once, such as trimmed ones, comes to a second copy
+    needed, available = in_files + 2 * case.tasks * pretrained / GIB, memory_available()
+    if needed > 0.9 * available:
+        line(case, f"left out: may need {needed:.1f} GiB of the {available:.1f} GiB available")
+    else:
+        report(case)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--model", default="ViT-L-14", help="open_clip's name of a ViT")
+    parser.add_argument("--tasks", type=int, nargs="+", default=[1, 2, 5, 10, 20])
+    everything = [*DATA_FREE, ADAPTATION]
+    parser.add_argument("--what", nargs="+", default=everything, choices=everything)
+    parser.add_argument("--micro-batch", type=int, default=1, help="images of a forward pass")
+    parser.add_argument("--folder", type=Path, help="where the temporary folder is made")
+    arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the folder is removed
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
+        folder = Path(name)
+        write_files(arguments.model, max(arguments.tasks), folder)
+        most = 0.0
+        for what in arguments.what:
+            for tasks in arguments.tasks:
+                common = (arguments.model, folder, arguments.micro_batch)
+                peak = report(Case(what, tasks, False, *common))
+                report_in_memory(Case(what, tasks, True, *common), peak)
+                most = max(most, peak)
+        print(f"most with the task vectors in files: {most:.2f} GiB")
+
+
+if __name__ == "__main__":
+    main()
