@@ -26,6 +26,7 @@ Merge fine-tuned models into one, and trace every result to the files and runs b
   adamerge ui                  MLflow's and Prefect's pages in your browser
   adamerge lineage PATH        which stage and run made a file, and all upstream of it
   adamerge suite list          the suites there are
+  adamerge methods             the merging methods there are
   adamerge schedule            run the pipeline every night
 
 Run it in the project's root. `adamerge COMMAND --help` has an example of each."""
@@ -92,6 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     _ui(commands)
     _lineage(commands)
     _suite(commands)
+    _methods(commands)
     _schedule(commands)
     return parser
 
@@ -213,6 +215,22 @@ stays as it is and its graph is written: do that after changing tasks, methods o
     used.add_argument(
         "--force", action="store_true", help="also where params.yaml has changes of yours"
     )
+
+
+def _methods(commands: _Commands) -> None:
+    def call(options: argparse.Namespace) -> int:
+        from flows.methods import show
+
+        return show(options.name)
+
+    about = """\
+Merge rules, adaptations, and what adaptations are made of: what each does, the paper it is from,
+what data it needs, its parameters with their defaults. Reads the source files; runs nothing.
+
+  adamerge methods
+  adamerge methods tsv_m"""
+    parser = _add(commands, "methods", "list the merging methods there are", about, call)
+    parser.add_argument("name", nargs="?", metavar="NAME", help="all about this one")
 
 
 def _schedule(commands: _Commands) -> None:

@@ -20,7 +20,12 @@ _FIRST_GUESS = {
     "finetune": 40.0,
     "traditional_mtl": 110.0,
     "task_vectors": 5.0,
+    "statistics": 30.0,
     "merge": 5.0,
+    "merge_tsv_m": 20.0,
+    "merge_iso_c": 20.0,
+    "merge_iso_cts": 30.0,
+    "merge_wudi": 60.0,
     "sweep": 35.0,
     "adapt": 90.0,
     "evaluate": 18.0,
@@ -53,8 +58,9 @@ class Estimates:
             return self._known[name]
         group = name.split("@")[0]
         alike = [value for key, value in self._known.items() if key.split("@")[0] == group]
-        if not alike and group in _FIRST_GUESS:
-            return _FIRST_GUESS[group]
+        guess = _FIRST_GUESS.get(group, _FIRST_GUESS.get(group.split("_")[0]))
+        if not alike and guess is not None:  # merge_tsv_m is a merge
+            return guess
         return statistics.mean(alike or self._known.values() or [_UNKNOWN])
 
     def priorities(self) -> dict[str, float]:

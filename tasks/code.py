@@ -24,6 +24,7 @@ PLUMBING = frozenset(
         "tasks/hashes.py",
         "tasks/ingest.py",
         "tasks/journal.py",
+        "tasks/rules.py",
         "tasks/stage.py",
         "tasks/suite.py",
         "tasks/tracking/__init__.py",

@@ -32,10 +32,10 @@ def run(suite: Suite, corruption: str, seed: int, report: Reporter) -> None:
     encoder, heads = open_encoder(suite), open_heads(suite, names)
     task_vectors = open_task_vectors(files, names, seed).to(suite.compute.device)
 
-    encoder.load_state_dict(task_arithmetic(task_vectors, suite.merge.task_arithmetic.scaling))
+    encoder.load_state_dict(task_arithmetic(task_vectors, suite.merge["task_arithmetic"].scaling))
     methods = {"task_arithmetic": accuracy(encoder, heads, data)}
     engine = Engine(encoder, task_vectors, heads, suite.compute.micro_batch)
-    settings = adaptation_settings(_METHOD, suite.evaluate_corrupted.adaptation)
+    settings = adaptation_settings("layer_wise", suite.evaluate_corrupted.adaptation)
     state = report.scratch / "adaptation.safetensors" if report.scratch else None
     for step in adapt(engine, images, settings, seed, state):
         loss = sum(step.entropy.values())

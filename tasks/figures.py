@@ -6,6 +6,7 @@ Nothing here imports torch or pyplot.
 
 import io
 import math
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from matplotlib.lines import Line2D
 
 from tasks.files import PROTOCOLS
 from tasks.layer_order import network_order
-from tasks.results import METHODS
+from tasks.results import label
 
 Curve = Mapping[str, Sequence[float]]
 """A metrics file: its columns by name; not-a-number where a cell is empty."""
@@ -32,8 +33,13 @@ METHOD_COLOURS = {
     "task_wise_adamerging_pp": "#D55E00",
     "layer_wise_adamerging": "#0072B2",
     "layer_wise_adamerging_pp": "#CC79A7",
+    "layer_wise_self_labelling": "#882255",
+    "layer_wise_tsv": "#117733",
+    "layer_wise_tsv_self_labelling": "#999933",
+    "layer_wise_supervised": "#000000",
+    "adarank": "#332288",
 }
-"""Of Okabe and Ito's palette, which colour-blind readers can tell apart."""
+"""Of the palettes of Okabe and Ito, and of Tol, which colour-blind readers can tell apart."""
 
 # Paul Tol's palette "muted", safe for colour-blind readers; markers tell the tasks apart once more
 _TASK_COLOURS = (
@@ -62,6 +68,8 @@ _STYLE: dict[Any, Any] = {
     "legend.frameon": False,
 }
 _DPI = 150
+_COLUMNS = 4
+"""Panels beside each other, at most."""
 _DETAIL = "layer_wise_adamerging"
 
 
@@ -73,6 +81,14 @@ class LayerCoefficients:
     """[L, K] float64 in [0, 1]."""
     layer_names: Sequence[str]
     task_names: Sequence[str]
+
+
+def method_colour(method: str) -> str:
+    """The colour of a method's lines, the same in every figure; others than those above may share
+    one.
+    """
+    other = _TASK_COLOURS[zlib.crc32(method.encode()) % len(_TASK_COLOURS)]
+    return METHOD_COLOURS.get(method, other)
 
 
 # --- the figures --------------------------------------------------------------------------------
@@ -91,7 +107,7 @@ def trajectories(curves: Mapping[tuple[str, str], Curve], task_names: Sequence[s
             2, 2, sharex=True
         )
         for (method, protocol), curve in curves.items():
-            look = {"color": METHOD_COLOURS[method], "linestyle": _LINE_STYLES[protocol]}
+            look = {"color": method_colour(method), "linestyle": _LINE_STYLES[protocol]}
             mean = np.mean([curve[f"entropy_{name}"] for name in task_names], axis=0)
             entropy.plot(curve["step"], _smooth(mean), **look)
             accuracy.plot(*_measured(curve, "accuracy_average"), marker="o", markersize=4, **look)
@@ -103,8 +119,8 @@ def trajectories(curves: Mapping[tuple[str, str], Curve], task_names: Sequence[s
         for axes, what, which in (
             (entropy, "Entropy", "mean over tasks"),
             (accuracy, "Accuracy", "mean over tasks"),
-            (entropy_by_task, "Entropy", f"each task, {METHODS[detail]}"),
-            (accuracy_by_task, "Accuracy", f"each task, {METHODS[detail]}"),
+            (entropy_by_task, "Entropy", f"each task, {label(detail)}"),
+            (accuracy_by_task, "Accuracy", f"each task, {label(detail)}"),
         ):
             axes.set_title(f"{what}: {which}", loc="left")
             axes.set_ylabel("entropy (nats)" if what == "Entropy" else "top-1 accuracy (%)")
@@ -122,8 +138,8 @@ def coefficients(learned: Mapping[str, LayerCoefficients], starts: Sequence[floa
     """
     if not learned:
         return _note("this suite runs no layer-wise AdaMerging")
-    with drawing(10, 7.2) as (figure, buffer):
-        panels = figure.subplots(1, len(learned) + 1, sharey=True)
+    with drawing(10, 7.2 * _rows(len(learned) + 1)) as (figure, buffer):
+        panels, block_means = _panels(figure, len(learned) + 1), []
         for axes, (method, found) in zip(panels, learned.items(), strict=False):
             order, blocks = network_order(found.layer_names)
             picture = axes.imshow(
@@ -134,7 +150,7 @@ def coefficients(learned: Mapping[str, LayerCoefficients], starts: Sequence[floa
                 aspect="auto",
                 interpolation="none",
             )
-            axes.set_title(METHODS[method], loc="left")
+            axes.set_title(label(method), loc="left")
             axes.set_xticks(
                 range(len(found.task_names)),
                 found.task_names,
@@ -147,14 +163,17 @@ def coefficients(learned: Mapping[str, LayerCoefficients], starts: Sequence[floa
             for rows in list(blocks.values())[1:]:
                 axes.axhline(rows.start - 0.5, color="white", linewidth=1.2)
             means = [found.values[order][rows.start : rows.stop].mean() for rows in blocks.values()]
+            block_means += means
             panels[-1].plot(
-                means, middles, marker="o", color=METHOD_COLOURS[method], label=METHODS[method]
+                means, middles, marker="o", color=method_colour(method), label=label(method)
             )
         panels[0].set_yticks(middles, list(blocks))
-        panels[0].set_ylabel("layers, from shallow (top) to deep (bottom)")
+        for axes in panels[::_COLUMNS]:
+            axes.set_ylabel("layers, from shallow (top) to deep (bottom)")
         for start in starts:
             panels[-1].axvline(start, color="#555555", linestyle=":", label=f"start, {start:g}")
-        panels[-1].set_xlim(0, 1)
+        # outside [0, 1] only where adaptation does not clamp
+        panels[-1].set_xlim(min([0, *block_means]), max([1, *block_means]))
         panels[-1].set_xlabel("mean coefficient")
         panels[-1].set_title("Mean of each block", loc="left")
         panels[-1].tick_params(labelleft=False)
@@ -198,8 +217,8 @@ def sweeps(curves: Mapping[str, Curve], task_names: Sequence[str]) -> bytes:
     """Validation accuracy over the scaling, by method; the chosen scaling is marked."""
     if not curves:
         return _note("this suite sweeps no scaling")
-    with drawing(10, 4.8) as (figure, buffer):
-        panels = figure.subplots(1, len(curves), sharey=True, squeeze=False)[0]
+    with drawing(10, 4.8 * _rows(len(curves))) as (figure, buffer):
+        panels = _panels(figure, len(curves))
         for axes, (method, curve) in zip(panels, curves.items(), strict=True):
             scaling, average = np.array(curve["scaling"]), np.array(curve["average"])
             for name, look in _task_looks(task_names).items():
@@ -220,9 +239,10 @@ def sweeps(curves: Mapping[str, Curve], task_names: Sequence[str]) -> bytes:
                 markerfacecolor="white",
             )
             best = f"chosen: {scaling[chosen]:g}, average {average[chosen]:.1f} %"
-            axes.set_title(f"{METHODS[method]}\n{best}", loc="left")
+            axes.set_title(f"{label(method)}\n{best}", loc="left")
             axes.set_xlabel("scaling")
-        panels[0].set_ylabel("top-1 accuracy on validation images (%)")
+        for axes in panels[::_COLUMNS]:
+            axes.set_ylabel("top-1 accuracy on validation images (%)")
         handles = [Line2D([], [], color="black", linewidth=3, label="average")]
         handles += _task_handles(task_names)
         figure.legend(handles=handles, loc="outside lower center", ncols=9)
@@ -243,6 +263,19 @@ def drawing(width: float, height: float) -> Iterator[tuple[Figure, io.BytesIO]]:
         yield figure, buffer
         # without the version of matplotlib in the file
         figure.savefig(buffer, format="png", dpi=_DPI, metadata={"Software": None})
+
+
+def _rows(count: int) -> int:
+    """Of panels."""
+    return math.ceil(count / _COLUMNS)
+
+
+def _panels(figure: Figure, count: int) -> list[Any]:
+    """`count` axes side by side over one y axis, a few in each row."""
+    grid = figure.subplots(_rows(count), min(count, _COLUMNS), sharey=True, squeeze=False)
+    for axes in grid.flat[count:]:
+        axes.remove()
+    return list(grid.flat[:count])
 
 
 def _note(text: str) -> bytes:
@@ -270,10 +303,10 @@ def _task_handles(task_names: Sequence[str]) -> list[Line2D]:
 
 
 def _method_handles(curves: Mapping[tuple[str, str], Curve]) -> list[Line2D]:
-    methods = {method: METHOD_COLOURS[method] for method, _ in curves}
+    methods = {method: method_colour(method) for method, _ in curves}
     styles = {protocol: _LINE_STYLES[protocol] for _, protocol in curves}
     colours = [
-        Line2D([], [], color=colour, linewidth=3, label=METHODS[name])
+        Line2D([], [], color=colour, linewidth=3, label=label(name))
         for name, colour in methods.items()
     ]
     return colours + [

@@ -67,6 +67,10 @@ class Files:
     def task_vector_geometry(self, seed: int) -> Path:
         return self.metrics(seed) / "task_vectors.json"
 
+    def statistic(self, kind: str, task_name: str, seed: int) -> Path:
+        """`kind` is a function of adamerge_core.statistics."""
+        return self.root / "statistics" / f"seed-{seed}" / kind / f"{task_name}.safetensors"
+
     def merged(self, method: str, seed: int, protocol: str | None = None) -> Path:
         """A merged model; `protocol` for the methods that adapt."""
         return self.root / "merged" / f"seed-{seed}" / method / f"{protocol or 'model'}.safetensors"

@@ -3,7 +3,9 @@
 dvc.yaml is the only graph that runs; `adamerge suite use NAME` writes it from here. A group of
 stages is one template in dvc.yaml: `finetune@mnist-0` is of the group finetune, with task mnist
 and seed 0. DVC cannot template lists, so stages that differ in the number of files they read are
-groups of their own: all that begin with evaluate, but the corrupted ones, run tasks.evaluate.
+groups of their own: all that begin with evaluate, but the corrupted ones, run tasks.evaluate. So do
+merges and sweeps by a rule that tasks.merge does not import, and adaptations over such a
+preprocessing: each depends on the one file that its rule stands in, not on those of other rules.
 
 Paths with a placeholder (`${item.task}`) come from tasks.files as any other path does.
 """
@@ -14,7 +16,8 @@ from typing import Any
 
 from tasks.code import sources
 from tasks.dvc_file import DVC_YAML, Stage, read, render
-from tasks.files import PROTOCOLS, SPLITS, Files
+from tasks.files import PROTOCOLS, REFERENCES, SPLITS, Files
+from tasks.rules import Rule
 from tasks.suite import ImageFolder, Suite
 
 REPORT_TEMPLATES = (Path("tasks/report_template.html"), Path("tasks/report_template.md"))
@@ -22,8 +25,12 @@ FIGURES = ("trajectories", "coefficients", "task_vectors", "sweeps", "samples")
 
 _TASK = "${item.task}"
 _METHOD = "${item.method}"
+_STATISTIC = "${item.statistic}"
 _CORRUPTION = "${item.corruption}"
 _SEED: Any = "${item.seed}"  # stands where tasks.files wants a number
+
+_SHARED = ("adamerge_core.merging.averaging", "adamerge_core.merging.ties")
+"""The modules that adamerge_core.merging imports by name: code of every stage that merges."""
 
 _MODEL = ("model", "compute")  # the parameters of every stage that runs the image encoder
 
@@ -63,6 +70,11 @@ def download_stage(suite: Suite, task: str) -> str:
     return f"download_{task}" if isinstance(suite.task(task), ImageFolder) else f"download@{task}"
 
 
+def statistics_stage(kind: str, task: str, seed: int) -> str:
+    """The name of the stage that computes a statistic of a task's fine-tuned model."""
+    return f"statistics@{kind}-{task}-{seed}"
+
+
 def merge_stage(suite: Suite, method: str, seed: int) -> str:
     """The name of the stage that makes a merged model."""
     return f"{_merge_group(suite, method)}@{method}-{seed}"
@@ -72,9 +84,9 @@ def evaluate_stage(suite: Suite, method: str, seed: int) -> str:
     """The name of the stage that evaluates a method: a merging one, or one of the three
     references.
     """
-    if method not in suite.raw["merge"]:
+    if method in REFERENCES:
         return f"evaluate_{method}@{seed}"
-    adapts = _merge_group(suite, method) == "adapt"
+    adapts = suite.merge[method].kind == "adapt"
     return f"{'evaluate_adapted' if adapts else 'evaluate'}@{method}-{seed}"
 
 
@@ -86,19 +98,26 @@ def evaluate_corrupted_stage(corruption: str, seed: int) -> str:
 
 
 def _merge_group(suite: Suite, method: str) -> str:
-    params = suite.raw["merge"][method]
-    if "scalings" in params:
-        return "sweep"
-    return "adapt" if "steps" in params else "merge"
+    """merge, sweep or adapt; with the name of what stands in a file of its own."""
+    kind, used = suite.merge[method].kind, _used(suite, method)
+    return f"{kind}_{used.name}" if used and used.module not in _SHARED else kind
 
 
-def _methods(suite: Suite, group: str) -> list[str]:
-    return [method for method in suite.raw["merge"] if _merge_group(suite, method) == group]
+def _used(suite: Suite, method: str) -> Rule | None:
+    """The rule or preprocessing of a method."""
+    return suite.merge.rule(method) or suite.merge.preprocessing(method)
 
 
 def groups(suite: Suite) -> list[Stage]:
     """The templates; those for which the suite has nothing are left out."""
-    made = [*_data(suite), *_models(suite), *_merges(suite), *_evaluations(suite), _report(suite)]
+    made = [
+        *_data(suite),
+        *_models(suite),
+        *_statistics(suite),
+        *_merges(suite),
+        *_evaluations(suite),
+        _report(suite),
+    ]
     return [group for group in made if all(group.matrix.values())]
 
 
@@ -189,47 +208,68 @@ def _models(suite: Suite) -> list[Stage]:
     ]
 
 
-def _merges(suite: Suite) -> list[Stage]:
-    files, tasks, seeds = Files(suite.name), list(suite.task_names), list(suite.seeds)
-    arguments = f"--method {_METHOD} --seed {_SEED}"
-    parts = [files.pretrained, *(files.task_vector(task, _SEED) for task in tasks)]
-    model = files.merged(_METHOD, _SEED)
-    adapted = [
-        path(_METHOD, _SEED, protocol)
-        for path in (files.merged, files.coefficients, files.trajectory)
-        for protocol in PROTOCOLS
-    ]
+def _statistics(suite: Suite) -> list[Stage]:
+    files, kinds = Files(suite.name), suite.merge.statistics
+    if suite.statistics is None:
+        return []
     return [
         _group(
-            "merge",
-            f"merge {arguments}",
-            matrix={"method": _methods(suite, "merge"), "seed": seeds},
-            deps=parts,
-            params=[f"merge.{_METHOD}"],
-            outs=[model],
-        ),
-        _group(
-            "sweep",
-            f"sweep {arguments}",
-            matrix={"method": _methods(suite, "sweep"), "seed": seeds},
-            deps=[*parts, files.heads, *_split(files, tasks, "val")],
-            params=[f"merge.{_METHOD}", *_MODEL],
-            outs=[model, files.sweep(_METHOD, _SEED)],
-        ),
-        _group(
-            "adapt",
-            f"adapt {arguments}",
-            matrix={"method": _methods(suite, "adapt"), "seed": seeds},
-            deps=[*parts, files.heads, *_split(files, tasks, "test")],
-            params=[f"merge.{_METHOD}", "evaluate", *_MODEL],
-            outs=adapted,
-        ),
+            "statistics",
+            f"statistics --statistic {_STATISTIC} --task {_TASK} --seed {_SEED}",
+            matrix={"statistic": kinds, "task": list(suite.task_names), "seed": list(suite.seeds)},
+            deps=[
+                files.finetuned(_TASK, _SEED),
+                files.heads,
+                files.images(_TASK, suite.statistics.split),
+            ],
+            params=["statistics", *_MODEL],
+            outs=[files.statistic(_STATISTIC, _TASK, _SEED)],
+        )
     ]
+
+
+def _merges(suite: Suite) -> list[Stage]:
+    """One template for the methods of a group, merges first, adaptations last."""
+    grouped: dict[str, list[str]] = {}
+    for kind in ("merge", "sweep", "adapt"):
+        for method in suite.merge.of_kind(kind):
+            grouped.setdefault(_merge_group(suite, method), []).append(method)
+    return [_merge_template(suite, group, methods) for group, methods in grouped.items()]
+
+
+def _merge_template(suite: Suite, group: str, methods: list[str]) -> Stage:
+    files, tasks = Files(suite.name), list(suite.task_names)
+    kind, used = suite.merge[methods[0]].kind, _used(suite, methods[0])
+    deps = [files.pretrained, *(files.task_vector(task, _SEED) for task in tasks)]
+    params, outs = [f"merge.{_METHOD}"], [files.merged(_METHOD, _SEED)]
+    if used and used.kind == "merge_rule" and used.needs:
+        deps += [files.statistic(used.needs, task, _SEED) for task in tasks]
+    if kind == "sweep":
+        deps += [files.heads, *_split(files, tasks, "val")]
+        params += _MODEL
+        outs.append(files.sweep(_METHOD, _SEED))
+    elif kind == "adapt":
+        deps += [files.heads, *_split(files, tasks, "test")]
+        params += ["evaluate", *_MODEL]
+        outs = [
+            path(_METHOD, _SEED, protocol)
+            for path in (files.merged, files.coefficients, files.trajectory)
+            for protocol in PROTOCOLS
+        ]
+    return _group(
+        group,
+        f"{kind} --method {_METHOD} --seed {_SEED}",
+        matrix={"method": methods, "seed": list(suite.seeds)},
+        deps=deps,
+        code=[used.module] if used else [],
+        params=params,
+        outs=outs,
+    )
 
 
 def _evaluations(suite: Suite) -> list[Stage]:
     files, tasks, seeds = Files(suite.name), list(suite.task_names), list(suite.seeds)
-    plain = [*_methods(suite, "merge"), *_methods(suite, "sweep")]
+    plain = [*suite.merge.of_kind("merge"), *suite.merge.of_kind("sweep")]
     models: list[tuple[str, str, Mapping[str, Sequence[Any]], Sequence[Path]]] = [
         ("evaluate_pretrained", "pretrained", {}, [files.pretrained]),
         ("evaluate_individual", "individual", {}, [files.finetuned(task, _SEED) for task in tasks]),
@@ -243,7 +283,7 @@ def _evaluations(suite: Suite) -> list[Stage]:
         (
             "evaluate_adapted",
             _METHOD,
-            {"method": _methods(suite, "adapt")},
+            {"method": suite.merge.of_kind("adapt")},
             [files.merged(_METHOD, _SEED, protocol) for protocol in PROTOCOLS],
         ),
     ]
@@ -327,16 +367,21 @@ def _group(
     *,
     matrix: Mapping[str, Sequence[Any]] | None = None,
     deps: Iterable[Path] = (),
+    code: Iterable[str] = (),
     params: Iterable[str] = (),
     outs: Iterable[Path] = (),
     metrics: Iterable[Path] = (),
 ) -> Stage:
-    """A template that runs `python -m tasks.<arguments>` and depends on the code that this runs."""
-    module = f"tasks.{arguments.split()[0]}"
+    """A template that runs `python -m tasks.<arguments>` and depends on the code that this runs.
+
+    code: modules that it uses without an import of theirs by name.
+    """
+    modules = [f"tasks.{arguments.split()[0]}", *code]
+    files = sorted({path for module in modules for path in sources(module)})
     return Stage(
         name,
         f"python -m tasks.{arguments}",
-        deps=(*(path.as_posix() for path in deps), *sources(module)),
+        deps=(*(path.as_posix() for path in deps), *files),
         params=tuple(params),
         outs=tuple(path.as_posix() for path in outs),
         metrics=tuple(path.as_posix() for path in metrics),

@@ -1,21 +1,21 @@
-"""merge: one merged model by a rule that needs no data."""
+"""merge: one merged model by a rule."""
 
 import argparse
 
 from adamerge_core import checkpoints
 from adamerge_core.merging import RULES
 from tasks.files import Files
+from tasks.graph import merge_stage
 from tasks.stage import run_stage
 from tasks.suite import Suite, load_params
-from tasks.tensors import open_task_vectors, set_up
+from tasks.tensors import merge_inputs
 
 
 def run(suite: Suite, method: str, seed: int) -> None:
     """Write the merged model. Raises InputError for a method that is not one of the suite's."""
-    params = suite.merge[method].model_dump()
-    files = Files(suite.name)
-    task_vectors = open_task_vectors(files, suite.task_names, seed).to(set_up(suite.compute))
-    checkpoints.save(files.merged(method, seed), RULES[method](task_vectors, **params))
+    params, rule = suite.merge[method].model_dump(), RULES[method]
+    merged = rule(*merge_inputs(suite, rule.needs, seed), **params)
+    checkpoints.save(Files(suite.name).merged(method, seed), merged)
     print(f"{method}: merged {len(suite.task_names)} task vectors")
 
 
@@ -28,7 +28,8 @@ def main() -> None:
     )
     parser.add_argument("--seed", required=True, type=int, help="of the task vectors")
     method, seed = parser.parse_args().method, parser.parse_args().seed
-    run_stage(f"merge@{method}-{seed}", lambda _: run(load_params(), method, seed))
+    suite = load_params()
+    run_stage(merge_stage(suite, method, seed), lambda _: run(suite, method, seed))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ Equal metrics give equal bytes: no date, no host and no run stands in it.
 import argparse
 import base64
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from adamerge_core.files import atomic_write
 from tasks import figures, results
 from tasks.figures import LayerCoefficients
 from tasks.files import PROTOCOLS, REFERENCES, Files
-from tasks.results import AVERAGE, METHODS, Row, Summary
+from tasks.results import AVERAGE, Row, Summary, label
 from tasks.sample_figure import CorruptedSamples, TaskSamples, samples
 from tasks.stage import run_stage
 from tasks.suite import Suite, load_params
@@ -31,6 +31,8 @@ PAPER_AVERAGES = {
     "individual": 90.5,
     "traditional_mtl": 88.9,
     "weight_averaging": 65.8,
+    "fisher_merging": 68.3,
+    "regmean": 71.8,
     "task_arithmetic": 69.1,
     "ties_merging": 72.4,
     "task_wise_adamerging": 71.1,
@@ -111,8 +113,8 @@ class _Sources:
     def of(cls, suite: Suite, root: Path) -> "_Sources":
         """Figures show the first seed; coefficients and trajectories are under each protocol."""
         files, seed = Files(suite.name), suite.seeds[0]
-        adapting = _methods(suite, "steps")
-        evaluated = [name for name in METHODS if name in (*REFERENCES, *suite.raw["merge"])]
+        adapting = suite.merge.of_kind("adapt")
+        evaluated = (*REFERENCES, *suite.merge.root)
         corruptions = suite.evaluate_corrupted.corruptions
         images = [
             path
@@ -130,9 +132,9 @@ class _Sources:
             {
                 m: root / files.coefficients(m, seed, PROTOCOLS[0])
                 for m in adapting
-                if m.startswith("layer_wise")
+                if suite.merge.granularity(m) != "task_wise"
             },
-            {m: root / files.sweep(m, seed) for m in _methods(suite, "scalings")},
+            {m: root / files.sweep(m, seed) for m in suite.merge.of_kind("sweep")},
             root / files.task_vector_geometry(seed),
             [root / path for path in images],
             [
@@ -209,13 +211,14 @@ def content(
 ) -> dict[str, Any]:
     """What both templates are filled with."""
     tables = {protocol: results.summarise(rows, protocol) for protocol in PROTOCOLS}
+    drawn = {*figures.METHOD_COLOURS, *suite.merge.of_kind("adapt")}
     return {
         "suite": suite.name,
         "seeds": list(suite.seeds),
         "severity": suite.evaluate_corrupted.severity,
         "miniature": all(source.source == "miniature" for source in suite.download.values()),
         "task_names": list(suite.task_names),
-        "tables": {name: _table(summaries) for name, summaries in tables.items()},
+        "tables": {name: _table(summaries, drawn) for name, summaries in tables.items()},
         "headline": _headline(tables[PROTOCOLS[0]]),
         "held_out_percent": f"{100 * suite.evaluate.held_out_fraction:g}",
         "corrupted_tasks": list(suite.corrupt.tasks),
@@ -225,7 +228,7 @@ def content(
         ],
         "readings": READINGS,
         "paper": [
-            {"label": METHODS[name], "average": f"{average:.1f}"}
+            {"label": label(name), "average": f"{average:.1f}"}
             for name, average in PAPER_AVERAGES.items()
         ],
         "parameters": yaml.safe_dump(
@@ -234,15 +237,17 @@ def content(
     }
 
 
-def _table(summaries: Mapping[str, Summary]) -> list[dict[str, Any]]:
-    """The rows of a results table; `shade` is 0 for a column's lowest and 1 for its highest."""
+def _table(summaries: Mapping[str, Summary], drawn: Container[str]) -> list[dict[str, Any]]:
+    """The rows of a results table; `shade` is 0 for a column's lowest and 1 for its highest. The
+    methods in `drawn` have their colour.
+    """
     best = results.best_by_column(summaries)
     return [
         {
             "method": method,
-            "label": METHODS[method],
+            "label": label(method),
             "reference": method in REFERENCES,
-            "colour": figures.METHOD_COLOURS.get(method),
+            "colour": figures.method_colour(method) if method in drawn else None,
             "cells": _cells(
                 summary,
                 [other.mean for other in summaries.values()],
@@ -269,7 +274,7 @@ def _corrupted_table(rows: Sequence[results.CorruptedRow]) -> list[dict[str, Any
         table.append(
             {
                 "corruption": corruption.replace("_", " "),
-                "label": METHODS[method],
+                "label": label(method),
                 "last": beside[-1] is summary.mean,
                 "colour": figures.METHOD_COLOURS.get(method),
                 "cells": _cells(summary, [other.mean for other in summaries.values()], best),
@@ -302,7 +307,7 @@ def _headline(summaries: Mapping[str, Summary]) -> dict[str, str]:
     merged = [name for name in averages if name not in REFERENCES]
     best = max(merged, key=lambda name: averages[name])
     return {
-        "best": METHODS[best],
+        "best": label(best),
         "best_average": f"{averages[best]:.1f}",
         **{
             name: f"{averages[name]:.1f}"
@@ -323,7 +328,7 @@ def _figures(suite: Suite, root: Path, sources: _Sources) -> dict[str, Callable[
     return {
         "trajectories": lambda: figures.trajectories(curves, suite.task_names),
         "coefficients": lambda: figures.coefficients(
-            learned, sorted({suite.raw["merge"][method]["start"] for method in learned})
+            learned, sorted({suite.merge[method].start for method in learned})
         ),
         "task_vectors": lambda: figures.task_vectors(
             geometry["tasks"], np.array(geometry["cosine"]), geometry["l2_norm"]
@@ -372,11 +377,6 @@ def _task_samples(files: Files, root: Path, task_name: str) -> TaskSamples:
 
 
 # --- what there is to show ----------------------------------------------------------------------
-
-
-def _methods(suite: Suite, parameter: str) -> list[str]:
-    """The suite's merging methods that have this parameter, in the order of METHODS."""
-    return [name for name in METHODS if parameter in suite.raw["merge"].get(name, {})]
 
 
 def _corruptions_shown(suite: Suite) -> list[str]:

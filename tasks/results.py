@@ -16,23 +16,42 @@ from typing import Any
 from adamerge_core.errors import InputError
 from tasks.files import PROTOCOLS, REFERENCES, Files
 
-# rows that are no merged model
-
 METHODS = {
     "pretrained": "Zero-shot (pretrained)",
     "individual": "Individual models",
     "traditional_mtl": "Traditional MTL",
     "weight_averaging": "Weight averaging",
+    "fisher_merging": "Fisher merging",
+    "regmean": "RegMean",
     "task_arithmetic": "Task arithmetic",
-    "task_arithmetic_best": "Task arithmetic, best scaling",
     "ties_merging": "Ties-Merging",
-    "ties_merging_best": "Ties-Merging, best scaling",
+    "dare": "DARE",
+    "breadcrumbs": "Model Breadcrumbs",
+    "consensus": "Consensus (TALL masks)",
+    "lines": "LiNeS",
+    "tsv_m": "TSV-M",
+    "iso_c": "Iso-C",
+    "iso_cts": "Iso-CTS",
+    "wudi": "WUDI",
     "task_wise_adamerging": "Task-wise AdaMerging",
     "task_wise_adamerging_pp": "Task-wise AdaMerging++",
     "layer_wise_adamerging": "Layer-wise AdaMerging",
     "layer_wise_adamerging_pp": "Layer-wise AdaMerging++",
+    "layer_wise_self_labelling": "Layer-wise, self-labelling",
+    "layer_wise_tsv": "Layer-wise over TSV",
+    "layer_wise_tsv_self_labelling": "Layer-wise over TSV, self-labelling",
+    "layer_wise_supervised": "Layer-wise, true labels",
+    "adarank": "AdaRank",
 }
-"""The name for people of each method, in the order in which tables list them."""
+"""The names for people that differ from a method's own."""
+
+
+def label(method: str) -> str:
+    """A method's name for people."""
+    if method not in METHODS and method.endswith("_best"):
+        return f"{label(method.removesuffix('_best'))}, best scaling"
+    return METHODS.get(method, method.replace("_", " "))
+
 
 AVERAGE = "average"
 
@@ -93,12 +112,12 @@ class Summary:
 
 
 def summarise(rows: Iterable[Row], protocol: str) -> dict[str, Summary]:
-    """Over the seeds of each method under a protocol, in the order of METHODS."""
+    """Over the seeds of each method under a protocol, in the order of the rows."""
     found: dict[str, list[dict[str, float]]] = {}
     for row in rows:
         if row.protocol == protocol:
             found.setdefault(row.method, []).append(row.accuracies)
-    return {name: Summary.of(found[name]) for name in METHODS if name in found}
+    return {name: Summary.of(accuracies) for name, accuracies in found.items()}
 
 
 def summarise_corrupted(rows: Iterable[CorruptedRow]) -> dict[tuple[str, int, str], Summary]:
@@ -142,7 +161,8 @@ def _row(line: dict[str, str]) -> Row:
 
 
 def read_evaluations(paths: Mapping[tuple[str, int], Path], task_names: Sequence[str]) -> list[Row]:
-    """The rows of the evaluation stages' files, by method and seed; by method, protocol, seed.
+    """The rows of the evaluation stages' files, by method and seed; by method, protocol, seed, in
+    the order of the files.
 
     Raises one InputError that lists all that is missing in them.
     """
@@ -162,7 +182,7 @@ def read_evaluations(paths: Mapping[tuple[str, int], Path], task_names: Sequence
         for (method, seed), content in contents.items()
         for protocol in PROTOCOLS
     ]
-    order = list(METHODS)
+    order = list(dict.fromkeys(method for method, _ in paths))
     return sorted(rows, key=lambda row: (order.index(row.method), PROTOCOLS.index(row.protocol)))
 
 

@@ -7,11 +7,12 @@ from adamerge_core import checkpoints
 from adamerge_core.checkpoints import StateDict
 from adamerge_core.merging import RULES
 from tasks.files import Files
+from tasks.graph import merge_stage
 from tasks.models import accuracy, open_encoder, open_heads, open_split
 from tasks.outputs import write_csv
 from tasks.stage import Reporter, run_stage
 from tasks.suite import Suite, load_params
-from tasks.tensors import open_task_vectors
+from tasks.tensors import merge_inputs
 
 
 def run(suite: Suite, method: str, seed: int, report: Reporter) -> None:
@@ -23,13 +24,13 @@ def run(suite: Suite, method: str, seed: int, report: Reporter) -> None:
     params = suite.merge[method].model_dump()
     scalings = params.pop("scalings")
     rule = RULES[method.removesuffix("_best")]
-    task_vectors = open_task_vectors(files, suite.task_names, seed).to(suite.compute.device)
+    inputs = merge_inputs(suite, rule.needs, seed)
     encoder, heads = open_encoder(suite), open_heads(suite, suite.task_names)
     data = open_split(files, suite.task_names, "val")
     rows: list[dict[str, Any]] = []
     best_average, best = -1.0, StateDict()
     for done, scaling in enumerate(scalings, start=1):
-        merged = rule(task_vectors, scaling=scaling, **params)
+        merged = rule(*inputs, scaling=scaling, **params)
         encoder.load_state_dict(merged)
         measured = accuracy(encoder, heads, data)
         average = measured["average"]
@@ -49,7 +50,8 @@ def main() -> None:
     )
     parser.add_argument("--seed", required=True, type=int, help="of the task vectors")
     method, seed = parser.parse_args().method, parser.parse_args().seed
-    run_stage(f"sweep@{method}-{seed}", lambda report: run(load_params(), method, seed, report))
+    suite = load_params()
+    run_stage(merge_stage(suite, method, seed), lambda report: run(suite, method, seed, report))
 
 
 if __name__ == "__main__":

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 import torch
 
 from adamerge_core import checkpoints
+from adamerge_core.checkpoints import StateDict
 from adamerge_core.errors import InputError
 from adamerge_core.task_vectors import TaskVectors
 from tasks.files import Files
-from tasks.suite import Compute
+from tasks.suite import Compute, Suite
 
 
 def set_up(compute: Compute) -> torch.device:
@@ -26,3 +27,20 @@ def open_task_vectors(files: Files, task_names: Sequence[str], seed: int) -> Tas
     """The task vectors of some tasks over the pretrained encoder."""
     paths = {name: files.task_vector(name, seed) for name in task_names}
     return TaskVectors.load(checkpoints.load(files.pretrained), paths)
+
+
+def merge_inputs(
+    suite: Suite, needs: str | None, seed: int
+) -> tuple[TaskVectors] | tuple[TaskVectors, dict[str, StateDict]]:
+    """What a rule takes by position, on the suite's device: task vectors, and what it needs."""
+    files, device = Files(suite.name), set_up(suite.compute)
+    task_vectors = open_task_vectors(files, suite.task_names, seed).to(device)
+    if needs is None:
+        return (task_vectors,)
+    statistics = {
+        name: checkpoints.load(files.statistic(needs, name, seed)) for name in suite.task_names
+    }
+    return task_vectors, {
+        name: {key: tensor.to(device) for key, tensor in state.items()}
+        for name, state in statistics.items()
+    }

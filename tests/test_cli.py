@@ -15,7 +15,7 @@ from conftest import ROOT, Project, make_project
 
 from flows import cli
 
-COMMANDS = ["run", "status", "ui", "lineage", "suite", "schedule"]
+COMMANDS = ["run", "status", "ui", "lineage", "suite", "methods", "schedule"]
 
 
 @pytest.fixture

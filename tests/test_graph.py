@@ -12,6 +12,7 @@ from adamerge_core.errors import InputError
 from tasks import dvc_file, graph
 from tasks.code import PLUMBING, sources
 from tasks.hashes import md5_of_dep
+from tasks.rules import merge_rules, preprocessings
 from tasks.suite import Suite, load_suite
 
 
@@ -109,6 +110,62 @@ def test_names_of_stages_are_those_of_the_graph(mini: Suite) -> None:
         assert graph.evaluate_corrupted_stage(corruption, 0) in names
 
 
+@pytest.fixture
+def methods(monkeypatch: pytest.MonkeyPatch) -> Suite:
+    """Every method there is."""
+    monkeypatch.chdir(ROOT)
+    return load_suite(Path("suites/mini_methods.yaml"))
+
+
+def test_a_rule_of_its_own_file_is_code_of_its_stages_alone(methods: Suite) -> None:
+    readers: dict[str, set[str]] = {}
+    for name, stage in graph.stages(methods).items():
+        for path in stage.deps:
+            readers.setdefault(path, set()).add(name)
+    own = "adamerge_core/merging"
+    assert readers[f"{own}/wudi.py"] == {"merge_wudi@wudi-0"}
+    assert readers[f"{own}/dare.py"] == {"merge_dare@dare-0"}
+    assert readers[f"{own}/isotropic.py"] == {
+        "merge_iso_c@iso_c-0",
+        "merge_iso_cts@iso_cts-0",
+        "sweep_iso_c@iso_c_best-0",
+    }
+    assert readers[f"{own}/tsv.py"] == {
+        "merge_tsv_m@tsv_m-0",
+        "adapt_tsv_decorrelate@layer_wise_tsv-0",
+        "adapt_tsv_decorrelate@layer_wise_tsv_self_labelling-0",
+    }
+    assert "merge@ties_merging-0" in readers[f"{own}/ties.py"]
+
+
+def test_rules_that_need_data_wait_for_their_statistics(methods: Suite) -> None:
+    stages = graph.stages(methods)
+    made = {name: stage.outs for name, stage in stages.items() if name.startswith("statistics@")}
+    assert len(made) == 2 * len(methods.task_names)
+    assert made[graph.statistics_stage("fisher_diagonal", "mnist", 0)] == (
+        "data/mini_methods/statistics/seed-0/fisher_diagonal/mnist.safetensors",
+    )
+    for kind, method in (("fisher_diagonal", "fisher_merging"), ("gram_matrices", "regmean")):
+        deps = stages[graph.merge_stage(methods, method, 0)].deps
+        for task in methods.task_names:
+            assert set(made[graph.statistics_stage(kind, task, 0)]) <= set(deps)
+    only = with_changes(
+        methods, merge={"task_arithmetic": {"scaling": 0.3}, "regmean": {"alpha": 0.5}}
+    )
+    kinds = {
+        name.split("@")[1].split("-")[0] for name in graph.stages(only) if "statistics" in name
+    }
+    assert kinds == {"gram_matrices"}
+
+
+def test_no_two_stages_of_many_methods_write_one_file(methods: Suite, tmp_path: Path) -> None:
+    path = tmp_path / "dvc.yaml"
+    path.write_text(graph.dvc_yaml(methods))
+    assert dvc_file.read(path) == graph.stages(methods)
+    test_files_have_one_writer_and_readers_find_it(methods)
+    test_names_of_stages_are_those_of_the_graph(methods)
+
+
 def test_groups_without_members_are_left_out(mini: Suite) -> None:
     merge = {"task_arithmetic": {"scaling": 0.3}}
     names = {name.split("@")[0] for name in graph.stages(with_changes(mini, merge=merge))}
@@ -187,4 +244,11 @@ def test_code_has_all_that_a_stage_loads(mini: Suite) -> None:
         files = {module.replace(".", "/") for module in loaded}
         known = {path.removesuffix(".py").removesuffix("/__init__") for path in sources(name)}
         ignored = {path.removesuffix(".py").removesuffix("/__init__") for path in PLUMBING}
-        assert files <= known | ignored, name
+        assert files <= known | ignored | _registered(), name
+
+
+def _registered() -> set[str]:
+    """What the registry imports by name: a rule's file is code of the stages that use the rule."""
+    modules = {rule.module for rule in (*merge_rules().values(), *preprocessings().values())}
+    paths = {path for module in modules for path in sources(module, ROOT)}
+    return {path.removesuffix(".py").removesuffix("/__init__") for path in paths}

@@ -12,6 +12,7 @@ from models import CLASSES, naive_trim_and_elect, naive_vectors, stacked, tiny_p
 
 from adamerge_core.errors import InputError
 from adamerge_core.merging import (
+    PREPROCESSINGS,
     RULES,
     task_arithmetic,
     ties_merging,
@@ -110,13 +111,101 @@ def test_task_arithmetic_is_its_formula(scaling: float) -> None:
         np.testing.assert_allclose(merged[name].numpy(), expected, rtol=1e-12, atol=1e-14)
 
 
-def test_rules_are_found_by_the_methods_names() -> None:
-    vectors = tiny_problem().task_vectors
-    parameters = {
-        "weight_averaging": {},
-        "task_arithmetic": {"scaling": 0.3},
-        "ties_merging": {"scaling": 0.3, "keep": 0.2},
+# --- every rule of the registry -----------------------------------------------------------------
+
+DATA_FREE = [name for name, rule in RULES.items() if rule.needs is None]
+"""Those with `needs` are tested with their statistics."""
+
+SCALED = {"scaling": 1.0}
+GIVES_A_SINGLE_TASK: dict[str, dict[str, float]] = {
+    "weight_averaging": {},
+    "task_arithmetic": SCALED,
+    "ties_merging": {**SCALED, "keep": 1.0},
+    "dare": {**SCALED, "drop": 0.0},
+    "breadcrumbs": {**SCALED, "beta": 0.0, "gamma": 1.0},
+    "consensus": {**SCALED, "min_tasks": 1},
+    "lines": {"alpha": 1.0, "beta": 0.0},
+    "tsv_m": SCALED,
+    "wudi": {},
+}
+"""With these, one task alone gives its fine-tuned model; the isotropic rules never do."""
+
+BLOCKS = {
+    "convolution.weight": "blocks.0.convolution.weight",
+    "convolution.bias": "blocks.0.convolution.bias",
+    "hidden.weight": "blocks.1.weight",
+}
+"""New names for some layers: LiNeS scales by the blocks' numbers."""
+
+
+def in_blocks(vectors: TaskVectors) -> TaskVectors:
+    pretrained = {BLOCKS.get(name, name): tensor for name, tensor in vectors.pretrained.items()}
+    layers = {BLOCKS.get(name, name): stack for name, stack in vectors.layers.items()}
+    return TaskVectors(pretrained, vectors.task_names, layers)
+
+
+@pytest.fixture
+def vectors() -> TaskVectors:
+    return in_blocks(tiny_problem().task_vectors)
+
+
+def test_the_registry_knows_what_a_rule_needs() -> None:
+    assert set(GIVES_A_SINGLE_TASK) | {"iso_c", "iso_cts"} == set(DATA_FREE)
+    needs = {name: rule.needs for name, rule in RULES.items() if rule.needs}
+    assert needs == {"fisher_merging": "fisher_diagonal", "regmean": "gram_matrices"}
+    for name, entry in {**RULES, **PREPROCESSINGS}.items():
+        assert entry.name == name
+        assert entry.summary.endswith((".", ":"))
+        assert entry.source
+
+
+@pytest.mark.parametrize("name", DATA_FREE)
+def test_a_rule_found_by_name_gives_a_whole_model(name: str, vectors: TaskVectors) -> None:
+    merged = RULES[name](vectors)
+    assert merged.keys() == vectors.pretrained.keys()
+    for tensor_name, tensor in vectors.pretrained.items():
+        assert merged[tensor_name].dtype == tensor.dtype
+        assert merged[tensor_name].device == tensor.device
+        assert merged[tensor_name].shape == tensor.shape
+        if tensor_name not in vectors.layers:
+            assert torch.equal(merged[tensor_name], tensor)
+
+
+@pytest.mark.parametrize("name", GIVES_A_SINGLE_TASK)
+def test_one_task_alone_gives_its_model(name: str, vectors: TaskVectors) -> None:
+    alone = vectors.select(("letters",))
+    merged = RULES[name](alone, **GIVES_A_SINGLE_TASK[name])
+    for layer, stack in alone.layers.items():
+        expected = vectors.pretrained[layer] + stack[0]
+        torch.testing.assert_close(merged[layer], expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", DATA_FREE)
+def test_zero_task_vectors_give_the_pretrained_model(name: str, vectors: TaskVectors) -> None:
+    merged = RULES[name](vectors.map_layers(lambda _, stack: torch.zeros_like(stack)))
+    for tensor_name, tensor in vectors.pretrained.items():
+        torch.testing.assert_close(merged[tensor_name], tensor, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("order", [("signs", "digits", "letters"), ("letters", "signs", "digits")])
+@pytest.mark.parametrize("name", DATA_FREE)
+def test_the_order_of_the_tasks_changes_nothing(
+    name: str, order: tuple[str, ...], vectors: TaskVectors
+) -> None:
+    merged, permuted = RULES[name](vectors), RULES[name](vectors.select(order))
+    for tensor_name, tensor in merged.items():
+        torch.testing.assert_close(permuted[tensor_name], tensor, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize("name", DATA_FREE)
+def test_the_dtype_is_kept(name: str, dtype: torch.dtype, vectors: TaskVectors) -> None:
+    pretrained = {
+        key: tensor.to(dtype) if tensor.is_floating_point() else tensor
+        for key, tensor in vectors.pretrained.items()
     }
-    assert RULES.keys() == parameters.keys()
-    for name, rule in RULES.items():
-        assert rule(vectors, **parameters[name]).keys() == vectors.pretrained.keys()
+    narrow = TaskVectors(
+        pretrained, vectors.task_names, {k: s.to(dtype) for k, s in vectors.layers.items()}
+    )
+    merged = RULES[name](narrow)
+    assert {k: t.dtype for k, t in merged.items()} == {k: t.dtype for k, t in pretrained.items()}

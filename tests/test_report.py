@@ -24,7 +24,7 @@ from tasks import report, results
 from tasks.files import PROTOCOLS, SPLITS, Files
 from tasks.graph import FIGURES
 from tasks.layer_order import network_order
-from tasks.results import METHODS, REFERENCES
+from tasks.results import REFERENCES, label
 from tasks.suite import Suite, load_suite
 
 TASKS = ("signs", "letters", "mnist")
@@ -37,11 +37,13 @@ LAYERS = (  # out of order, as safetensors files sort them
     "trunk.conv_stem.weight",
 )
 SUITES = Path(__file__).parents[1] / "suites"
+METHODS = (*REFERENCES, *load_suite(SUITES / "mini.yaml").merge.root)
+"""Of the suite mini, in the order of its file."""
 
 
-def small_suite(**changes: Any) -> Suite:
-    """The suite mini with three tasks, two seeds, two corruptions."""
-    raw = yaml.safe_load((SUITES / "mini.yaml").read_text(encoding="utf-8"))
+def small_suite(suite: str = "mini", **changes: Any) -> Suite:
+    """A suite with three tasks, two seeds, two corruptions."""
+    raw = yaml.safe_load((SUITES / f"{suite}.yaml").read_text(encoding="utf-8"))
     raw["seeds"] = list(SEEDS)
     raw["download"] = {task: raw["download"][task] for task in TASKS}
     raw["corrupt"] |= {"tasks": list(TASKS[:2]), "corruptions": ["motion_blur", "contrast"]}
@@ -53,7 +55,7 @@ def write_metrics(suite: Suite, root: Path) -> None:
     """Every file that the report of `suite` reads, with made-up numbers, in the stages' formats."""
     files, rng = Files(suite.name), np.random.default_rng(0)
     for seed in suite.seeds:
-        for rank, method in enumerate(METHODS):
+        for rank, method in enumerate((*REFERENCES, *suite.merge.root)):
             _json(
                 root / files.evaluation(method, seed), _evaluation(suite, method, seed, rank, rng)
             )
@@ -109,7 +111,7 @@ def _curves(
             }
             lines.append({"scaling": scaling, **_with_average(line)})
         _csv(root / files.sweep(method, seed), lines)
-    if "steps" in params:
+    if method in suite.merge.of_kind("adapt"):
         for protocol in PROTOCOLS:
             lines = [
                 _step(suite, step, params["steps"], rank, rng)
@@ -308,7 +310,7 @@ def test_both_pages_show_every_number_of_the_table(
             assert summary.deviation is not None
             mean, deviation = summary.mean["average"], summary.deviation["average"]
             assert f"{mean:.1f}<small>±{deviation:.1f}</small>" in page
-            row = rf"^\| \*?{re.escape(METHODS[method])}\*? \|.* (\*\*)?{mean:.1f} ±{deviation:.1f}"
+            row = rf"^\| \*?{re.escape(label(method))}\*? \|.* (\*\*)?{mean:.1f} ±{deviation:.1f}"
             assert re.search(row, markdown, re.MULTILINE)
     linked = re.findall(r"!\[.*\]\((.*)\)", markdown)
     assert linked == [f"figures/{name}.png" for name in FIGURES]
@@ -416,6 +418,30 @@ def test_a_suite_without_adaptation_and_sweeps_has_a_report(tmp_path: Path) -> N
     with Image.open(pages / "figures" / "sweeps.png") as picture:
         assert picture.height < 300
     assert "seed 7" in (pages / "index.html").read_text(encoding="utf-8")
+
+
+def test_a_suite_of_many_methods_has_a_report(tmp_path: Path) -> None:
+    suite = small_suite("mini_methods", seeds=[0])
+    write_metrics(suite, tmp_path)
+    report.run(suite, tmp_path)
+    pages = tmp_path / Files(suite.name).report
+    lines = _lines(pages / "results.csv")
+    methods = [*REFERENCES, *suite.merge.root]
+    assert len(methods) > 25
+    assert [line["method"] for line in lines] == [m for m in methods for _ in PROTOCOLS]
+    markdown = (pages / "report.md").read_text(encoding="utf-8")
+    assert all(f"| {label(method)} |" in markdown for method in suite.merge.root)
+    for name in FIGURES:
+        with Image.open(pages / "figures" / f"{name}.png") as picture:
+            assert picture.width == 1500
+            assert len(np.unique(np.asarray(picture.convert("L")))) > 20
+
+
+def test_every_method_has_a_name_for_people() -> None:
+    assert label("tsv_m") == "TSV-M"
+    assert label("tsv_m_best") == "TSV-M, best scaling"
+    assert label("task_arithmetic_best") == "Task arithmetic, best scaling"
+    assert label("layer_wise_mask_tails") == "layer wise mask tails"
 
 
 def test_the_report_imports_neither_torch_nor_pandas() -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from adamerge_core.errors import InputError
 from tasks.protocols import adapted_rows, measured_rows
-from tasks.suite import Evaluate, ImageFolder, Miniature, load_params, load_suite
+from tasks.suite import AdaptationMethod, Evaluate, ImageFolder, Miniature, load_params, load_suite
 
 ROOT = Path(__file__).parents[1]
 MINI = ROOT / "suites" / "mini.yaml"
@@ -197,6 +198,130 @@ def test_unknown_methods_and_tasks_name_the_known_ones(
         suite.task("cars")
     assert "'cars'" in str(caught.value)
     assert all(name in str(caught.value) for name in suite.task_names)
+
+
+# --- any rule, any adaptation -------------------------------------------------------------------
+
+
+def test_a_rule_takes_its_defaults_written_out(content: dict[str, Any], tmp_path: Path) -> None:
+    content["merge"] = {
+        "wudi": {"learning_rate": "1e-4"},  # YAML reads 1e-4 as text
+        "task_arithmetic": {"scaling": 0.3},
+        "breadcrumbs": {"beta": 0.5},
+        "iso_cts_best": {"scalings": [1, 1.5]},
+        "tsv_m": {"rank_share": None},
+        "lines": {},
+    }
+    suite = load_suite(write(tmp_path, content))
+    assert suite.raw["merge"] == {
+        "wudi": {"steps": 300, "learning_rate": 1e-4},
+        "task_arithmetic": {"scaling": 0.3},
+        "breadcrumbs": {"scaling": 0.3, "beta": 0.5, "gamma": 0.994},
+        "iso_cts_best": {"scalings": [1.0, 1.5], "common_share": 0.8},
+        "tsv_m": {"scaling": 1.0},
+        "lines": {"beta": 0.5},
+    }
+    assert list(suite.raw["merge"]) == list(content["merge"])
+    assert suite.merge["tsv_m"].model_dump() == {"scaling": 1.0, "rank_share": None}
+    assert [suite.merge[method].kind for method in suite.merge.root] == (
+        ["merge", "merge", "merge", "sweep", "merge", "merge"]
+    )
+    rule = suite.merge.rule("iso_cts_best")
+    assert rule is not None
+    assert rule.name == "iso_cts"
+
+
+def test_faults_of_rules_and_adaptations_are_listed_together(
+    content: dict[str, Any], tmp_path: Path
+) -> None:
+    steps = {"steps": 5, "images_per_task": 2, "learning_rate": 0.01, "start": 0.3}
+    content["merge"] |= {
+        "iso_c": {"scaling": "much"},
+        "iso_cts": {"scaling": float("nan"), "share": 0.5},
+        "dare": {"seed": 0.5},
+        "wudi_best": {"scalings": [1.0]},
+        "tsv": {},
+        "tsv_m_best": {"scalings": []},
+        "regmean": {},
+        "layer_wise_odd": {**steps, "objective": "accuracy", "clamp": "soft", "held_out_share": 1},
+        "layer_wise_over_odd": {**steps, "preprocessing": "odd", "batches_per_step": 0},
+        "layer_wise_over_tsv": {
+            **steps,
+            "preprocessing": "tsv_decorrelate",
+            "preprocessing_parameters": {"keep": 0.2},
+        },
+        "layer_wise_over_none": {**steps, "preprocessing_parameters": {"keep": 0.2}},
+        "adarank": {**steps, "granularity": "singular_components", "clamp": "projected"},
+        "task_wise_ranked": {**steps, "rank_share": 0.5},
+        "task_wise_pp": {**steps, "keep": 0.2, "preprocessing": "mask_tails"},
+    }
+    faults = faults_of(write(tmp_path, content))
+    expected = {
+        "merge.iso_c.scaling = 'much'": "number",
+        "merge.iso_cts.scaling = nan": "finite",
+        "merge.iso_cts.share": "iso_cts takes scaling, common_share",
+        "merge.dare.seed = 0.5": "integer",
+        "merge.wudi_best": "adamerge methods",
+        "merge.tsv:": "adamerge methods",
+        "merge.tsv_m_best.scalings = []": "at least 1",
+        "merge.layer_wise_odd.objective = 'accuracy'": "one of entropy, ",
+        "merge.layer_wise_odd.clamp = 'soft'": "'published', 'projected' or 'none'",
+        "merge.layer_wise_odd.held_out_share = 1": "less than 1",
+        "merge.layer_wise_over_odd.preprocessing = 'odd'": "tsv_decorrelate",
+        "merge.layer_wise_over_odd.batches_per_step = 0": "greater than or equal to 1",
+        "merge.layer_wise_over_tsv.preprocessing_parameters.keep": "no parameter",
+        "merge.layer_wise_over_none.preprocessing_parameters": "name one",
+        "merge.adarank.clamp = 'projected'": "leave it out",
+        "merge.task_wise_ranked.rank_share = 0.5": "only of granularity singular_components",
+        "merge.task_wise_pp.preprocessing": "no parameter",
+        "statistics: is missing, and merge.regmean needs gram_matrices": "fisher_probes: 4",
+    }
+    for key, rule in expected.items():
+        assert any(key in fault and rule in fault for fault in faults), (key, faults)
+    assert len(faults) == len(expected), faults
+
+
+def test_statistics_are_needed_by_rules_alone(content: dict[str, Any], tmp_path: Path) -> None:
+    assert load_suite(write(tmp_path, content)).raw.keys() == content.keys()
+    content["merge"]["fisher_merging"] = {}
+    content["statistics"] = {"images": 10, "split": "validation", "fisher_probes": 0}
+    faults = faults_of(write(tmp_path, content))
+    assert [fault.split(":")[0] for fault in faults] == [
+        "statistics.split = 'validation'",
+        "statistics.fisher_probes = 0",
+    ]
+    content["statistics"] = {"images": 10, "split": "val", "fisher_probes": 2}
+    assert load_suite(write(tmp_path, content)).merge.statistics == ["fisher_diagonal"]
+
+
+def test_adaptations_have_the_choices_of_the_core() -> None:
+    from adamerge_core.adamerging import settings as core
+
+    choices = {"granularity": core.GRANULARITIES, "clamp": core.CLAMPS, "schedule": core.SCHEDULES}
+    for name, known in choices.items():
+        literal = get_args(AdaptationMethod.model_fields[name].annotation)[0]
+        assert get_args(literal) == known
+    fields = {field.name for field in dataclasses.fields(core.AdaptationSettings)}
+    assert fields <= set(AdaptationMethod.model_fields)
+
+
+def test_settings_of_adaptations_reach_the_core() -> None:
+    from tasks.adapt import adaptation_settings
+
+    suite = load_suite(ROOT / "suites" / "mini_methods.yaml")
+    for method in suite.merge.of_kind("adapt"):
+        granularity = suite.merge.granularity(method)
+        chosen = adaptation_settings(granularity, suite.merge[method])
+        assert chosen.faults() == []
+        given = suite.raw["merge"][method]
+        assert {k: v for k, v in vars(chosen).items() if k in given} == {
+            k: v for k, v in given.items() if k in vars(chosen)
+        }
+    assert suite.merge.granularity("task_wise_adamerging_pp") == "task_wise"
+    assert suite.merge.granularity("adarank") == "singular_components"
+    over = suite.merge.preprocessing("layer_wise_tsv")
+    assert over is not None
+    assert over.name == "tsv_decorrelate"
 
 
 def folder_task(**changes: Any) -> dict[str, Any]:

@@ -1,0 +1,159 @@
+"""The merge rules, preprocessings and objectives there are, read from their source files.
+
+Importing adamerge_core.merging imports torch, which takes seconds; the commands and the graph need
+only names, parameters and docstrings. These stand in the source: what the decorators of
+adamerge_core.merging.registry and adamerge_core.adamerging.objective register.
+"""
+
+import ast
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import adamerge_core
+from adamerge_core.errors import InputError
+
+CORE = Path(adamerge_core.__file__).parent
+
+_DECORATORS = ("merge_rule", "preprocessing", "objective")
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A keyword parameter of a function, or a field of a settings class."""
+
+    default: Any
+    annotation: str
+    """Its type as the source has it; empty where it has none."""
+    doc: str = ""
+    """A field's docstring."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A registered function."""
+
+    name: str
+    kind: str
+    """merge_rule, preprocessing or objective: the decorator's name."""
+    module: str
+    """The module that it stands in: what a stage that uses it depends on."""
+    summary: str
+    """The first paragraph of its docstring, on one line."""
+    doc: str
+    """All of its docstring."""
+    source: str
+    """The paper, and where in it the formula stands."""
+    needs: str | None
+    """A statistic per task for a rule, what targets are for an objective; None if it needs none."""
+    parameters: Mapping[str, Parameter]
+
+
+def merge_rules() -> dict[str, Rule]:
+    """The merge rules by name."""
+    return _of_kind("merge_rule")
+
+
+def preprocessings() -> dict[str, Rule]:
+    """The preprocessings by name."""
+    return _of_kind("preprocessing")
+
+
+@cache
+def objectives() -> dict[str, Rule]:
+    """The objectives by name."""
+    return {rule.name: rule for rule in _read(CORE / "adamerging" / "objective.py")}
+
+
+@cache
+def adaptation_options() -> dict[str, Parameter]:
+    """The fields of adamerge_core.adamerging.AdaptationSettings by name."""
+    path = CORE / "adamerging" / "settings.py"
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    (body,) = [
+        node.body
+        for node in tree.body
+        if isinstance(node, ast.ClassDef) and node.name == "AdaptationSettings"
+    ]
+    return {
+        field.target.id: Parameter(
+            ast.literal_eval(field.value), ast.unparse(field.annotation), _text(below)
+        )
+        for field, below in zip(body, [*body[1:], None], strict=True)
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and field.value
+    }
+
+
+def _of_kind(kind: str) -> dict[str, Rule]:
+    return {rule.name: rule for rule in _registered() if rule.kind == kind}
+
+
+@cache
+def _registered() -> tuple[Rule, ...]:
+    """By file, then in the order of each file."""
+    paths = sorted((CORE / "merging").glob("*.py"))
+    return tuple(rule for path in paths for rule in _read(path))
+
+
+def _read(path: Path) -> Iterator[Rule]:
+    """Raises InputError where a file is no Python or a decorator's argument is computed."""
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+    except (SyntaxError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: no Python ({error}); mend the file or remove it") from error
+    for function in (node for node in tree.body if isinstance(node, ast.FunctionDef)):
+        for decorator in function.decorator_list:
+            if (
+                isinstance(decorator, ast.Call)
+                and isinstance(decorator.func, ast.Name)
+                and decorator.func.id in _DECORATORS
+            ):
+                yield _rule(path, function, decorator.func.id, decorator)
+
+
+def _rule(path: Path, function: ast.FunctionDef, kind: str, decorator: ast.Call) -> Rule:
+    module = ".".join(path.relative_to(CORE.parent).with_suffix("").parts)
+    doc = ast.get_docstring(function) or ""
+    try:
+        said = {str(each.arg): ast.literal_eval(each.value) for each in decorator.keywords}
+        parameters = _parameters(function.args)
+    except ValueError as error:
+        raise InputError(
+            f"{path}, {function.name}: source, needs and the parameters' defaults must be plain "
+            f"values, for they are read without running the file ({error})"
+        ) from error
+    needs = said.get("needs")
+    positional = 2 if needs or kind == "objective" else 1
+    return Rule(
+        function.name,
+        kind,
+        module,
+        doc.split("\n\n")[0].replace("\n", " "),
+        doc,
+        said.get("source", ""),
+        needs,
+        dict(list(parameters.items())[positional:]),
+    )
+
+
+def _parameters(arguments: ast.arguments) -> dict[str, Parameter]:
+    """All of a function, those without a default with None."""
+    places = [*arguments.posonlyargs, *arguments.args]
+    unset = [None] * (len(places) - len(arguments.defaults))
+    values = [*unset, *arguments.defaults, *arguments.kw_defaults]
+    return {
+        each.arg: Parameter(
+            ast.literal_eval(value) if value else None,
+            ast.unparse(each.annotation) if each.annotation else "",
+        )
+        for each, value in zip([*places, *arguments.kwonlyargs], values, strict=True)
+    }
+
+
+def _text(node: ast.stmt | None) -> str:
+    """The string that a statement consists of, on one line; empty if it is another statement."""
+    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+        return " ".join(str(node.value.value).split())
+    return ""

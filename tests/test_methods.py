@@ -1,0 +1,167 @@
+"""Methods by name: read from the source as the registry has them, listed, and added by a file."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import ROOT
+
+from adamerge_core.adamerging import OBJECTIVES, AdaptationSettings
+from adamerge_core.merging import PREPROCESSINGS, RULES
+from flows import cli
+from tasks import rules
+
+REGISTRIES = {
+    "merge_rule": (rules.merge_rules, RULES),
+    "preprocessing": (rules.preprocessings, PREPROCESSINGS),
+}
+
+
+@pytest.mark.parametrize("kind", REGISTRIES)
+def test_the_source_says_what_the_registry_has(kind: str) -> None:
+    read, registry = REGISTRIES[kind]
+    assert read().keys() == registry.keys()
+    for name, rule in read().items():
+        entry = registry[name]
+        assert (rule.name, rule.kind) == (entry.name, kind)
+        assert (rule.source, rule.needs, rule.summary) == (entry.source, entry.needs, entry.summary)
+        assert rule.module == entry.function.__module__
+        assert rule.doc == inspect.getdoc(entry.function)
+        assert {key: each.default for key, each in rule.parameters.items()} == entry.parameters
+        annotations = inspect.get_annotations(entry.function)
+        for key, each in rule.parameters.items():
+            annotation = annotations[key]
+            plain = annotation.__name__ if isinstance(annotation, type) else str(annotation)
+            assert each.annotation == plain
+
+
+def test_objectives_and_options_are_those_of_the_core() -> None:
+    read = {name: (rule.source, rule.needs) for name, rule in rules.objectives().items()}
+    assert read == {name: (each.source, each.needs) for name, each in OBJECTIVES.items()}
+    settings = AdaptationSettings()
+    options = {name: each.default for name, each in rules.adaptation_options().items()}
+    assert options == vars(settings)
+    assert all(each.doc for each in rules.adaptation_options().values())
+
+
+def test_all_methods_are_listed_within_100_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["methods"]) == 0
+    printed = capsys.readouterr().out
+    names = {line.split()[0] for line in printed.splitlines() if re.match(r"  \S", line)}
+    assert {*RULES, *PREPROCESSINGS, *OBJECTIVES} <= names
+    assert {"pretrained", "individual", "traditional_mtl", "layer_wise_adamerging_pp"} <= names
+    assert max(map(len, printed.splitlines())) <= 100
+    for entry in RULES.values():
+        assert entry.source.split(",")[0] in printed
+
+
+@pytest.mark.parametrize("name", [*RULES, *PREPROCESSINGS, *OBJECTIVES, "adarank"])
+def test_one_method_is_shown_as_a_suite_takes_it(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from tasks.suite import Suite
+
+    assert cli.main(["methods", name]) == 0
+    printed = capsys.readouterr().out
+    registry = {**RULES, **PREPROCESSINGS, **OBJECTIVES}
+    if name in registry:
+        assert inspect.getdoc(registry[name].function) in printed
+    shown = yaml.safe_load(printed.split("section merge:\n")[-1])
+    mini = yaml.safe_load((ROOT / "suites/mini.yaml").read_text(encoding="utf-8"))
+    merge = {"task_arithmetic": {"scaling": 0.3}, **shown}
+    suite = Suite.model_validate({**mini, "merge": merge})
+    for method, parameters in shown.items():
+        given = {k: v for k, v in parameters.items() if v is not None}
+        kept = suite.merge[method].model_dump(mode="json", exclude_none=True)
+        assert kept == given
+
+
+def test_an_unknown_method_names_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["methods", "tsv"]) == 2
+    said = capsys.readouterr().err
+    assert "method 'tsv': unknown" in said
+    assert all(name in said for name in RULES)
+
+
+def test_listing_methods_is_quick() -> None:
+    code = (
+        "import sys; from flows import cli; cli.main(['methods']); "
+        "print('loaded', *sorted(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    loaded = set(done.stdout.splitlines()[-1].split())
+    assert loaded.isdisjoint({"torch", "numpy", "pydantic", "mlflow", "dvc", "prefect"})
+
+
+def test_the_page_names_every_rule() -> None:
+    page = (ROOT / "docs/methods.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"^\| `(\w+)`", page, re.MULTILINE))
+    assert set(RULES) <= named
+    assert named <= {*RULES, "task_wise_adamerging", "layer_wise_adamerging"}
+    for block in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL):
+        from tasks.suite import Merge
+
+        merge = {"task_arithmetic": {"scaling": 0.3}, **yaml.safe_load(block)["merge"]}
+        assert list(Merge.model_validate(merge).root) == list(merge)
+
+
+_USE_OF_THE_NEW_RULE = """
+import torch
+from adamerge_core.errors import InputError
+from adamerge_core.merging import RULES
+from adamerge_core.task_vectors import TaskVectors
+from tasks.rules import merge_rules
+from tasks.suite import Merge
+
+rule, read = RULES["median_merging"], merge_rules()["median_merging"]
+assert read.module == "adamerge_core.merging.median"
+assert read.summary == rule.summary and read.source == rule.source
+assert {name: each.default for name, each in read.parameters.items()} == {"scaling": 1.0}
+chosen = Merge.model_validate({
+    "task_arithmetic": {"scaling": 0.3},
+    "median_merging": {},
+    "median_merging_best": {"scalings": [0.5, 1.0]},
+})
+assert chosen["median_merging"].model_dump() == {"scaling": 1.0}
+assert chosen.of_kind("sweep") == ["median_merging_best"]
+
+vectors = TaskVectors(
+    {"w": torch.ones(3, dtype=torch.float64)},
+    ("a", "b", "c"),
+    {"w": torch.tensor([[1.0, 0, 5], [2, 0, -5], [9, 3, 1]], dtype=torch.float64)},
+)
+assert rule(vectors)["w"].tolist() == [3.0, 1.0, 2.0]
+assert rule(vectors, scaling=0.5)["w"].tolist() == [2.0, 1.0, 1.5]
+try:
+    rule(vectors, scaling=float("nan"))
+except InputError as error:
+    print(error)
+"""
+
+
+def test_the_pages_example_is_a_rule(tmp_path: Path) -> None:
+    page = (ROOT / "docs/methods.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    for package in ("adamerge_core", "tasks"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / package, tmp_path / package, ignore=ignored)
+    (tmp_path / "adamerge_core/merging/median.py").write_text(example, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", _USE_OF_THE_NEW_RULE],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "scaling = nan: must be above 0\n"
