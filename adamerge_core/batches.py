@@ -1,6 +1,6 @@
 """Which images a step sees, and getting them out of arrays and onto a device."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
@@ -23,6 +23,16 @@ def batch_indices(count: int, batch: int, step: int, seed: tuple[int, ...]) -> n
     epochs = positions // count
     orders = {e: np.random.default_rng([*seed, int(e)]).permutation(count) for e in set(epochs)}
     return np.array([orders[e][p % count] for e, p in zip(epochs, positions, strict=True)])
+
+
+def rows_between(counts: Mapping[str, int], start: int, stop: int) -> dict[str, slice]:
+    """By name its rows among number `start` to `stop` of all, joined end to end in the order of
+    `counts`; empty where it has none."""
+    rows, first = {}, 0
+    for name, count in counts.items():
+        rows[name] = slice(min(max(start - first, 0), count), min(max(stop - first, 0), count))
+        first += count
+    return rows
 
 
 def take(images: np.ndarray | Tensor, rows: np.ndarray | slice) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from adamerge_core.batches import take
+from adamerge_core.distributed import world
 
 
 @torch.inference_mode()
@@ -19,16 +20,20 @@ def correct(
 ) -> np.ndarray:
     """Which images the model's first guess gets right: [N] bool.
 
-    images: [N, ...] as the encoder takes them; labels: [N] integers.
+    images: [N, ...] as the encoder takes them; labels: [N] integers. In a torch.distributed group
+    every rank calls it with the same images and gets all of the result; each reads and computes
+    its share of the batches, which are those of one process.
     """
     encoder.eval()
     device = next(encoder.parameters()).device
-    hits = []
-    for start in range(0, len(images), batch_size):
+    group, hits = world(), []
+    starts = range(0, len(images), batch_size)
+    for start in starts[group.share(len(starts))]:
         batch = take(images, slice(start, start + batch_size)).to(device)
         guesses = head(encoder(batch)).argmax(dim=-1)
         hits.append(guesses.cpu().numpy() == np.asarray(labels[start : start + batch_size]))
-    return np.concatenate(hits) if hits else np.zeros(0, dtype=bool)
+    own = np.concatenate(hits) if hits else np.zeros(0, dtype=bool)
+    return np.concatenate(group.gather(own))
 
 
 def percent(hits: np.ndarray) -> float:

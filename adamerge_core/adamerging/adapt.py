@@ -13,7 +13,8 @@ from adamerge_core.adamerging.engine import Engine
 from adamerge_core.adamerging.optimizer import Optimizer
 from adamerge_core.adamerging.settings import GRANULARITIES, AdaptationSettings
 from adamerge_core.adamerging.targets import Arrays, target_faults
-from adamerge_core.batches import batch_indices, on_device, take
+from adamerge_core.batches import batch_indices, on_device, rows_between, take
+from adamerge_core.distributed import World, world
 from adamerge_core.errors import InputError
 
 
@@ -51,7 +52,12 @@ def adapt(
     resume_from: a file that keeps the state, written every `save_every` steps once the caller has
     taken the step; when it exists, the run goes on from it and ends at the same coefficients as one
     never interrupted. The steps before it are not yielded again; the last one always is.
-    Raises InputError when settings, images or targets are not usable, or the file is another run's.
+
+    In a torch.distributed group every rank calls it with the same arguments and takes every step;
+    each reads and computes its share of the step's images, all get the same steps, and the first
+    writes the file, which all read.
+    Raises InputError when settings, images or targets are not usable, the file is another run's, or
+    ranks were given different runs; RankError when another rank ended or gave no answer.
     """
     _check(engine, images, settings, targets)
     names = engine.task_vectors.task_names
@@ -65,16 +71,20 @@ def adapt(
     drawn_from = {name: adapted for name, (adapted, _) in rows.items()}
     counts = {name: len(images[name]) for name in names}
     run = state.described(engine, start, {**asdict(settings), "seed": seed, "images": counts})
-    done = 0
+    group, done = world(), 0
     if resume_from and resume_from.exists():
         done = state.load(resume_from, run, optimizer, stopping, engine)
-    elif stopping:
+    group.check_equal("adaptation in a group of ranks", {**run, "steps in the state file": done})
+    if stopping and not done:
         stopping.measure(engine, 0, start)
 
-    batches = _batches(images, targets or {}, drawn_from, settings, seed, done)
+    batches = _batches(images, targets or {}, drawn_from, settings, seed, done, group)
+    sizes = dict.fromkeys(names, settings.images_per_task * settings.batches_per_step)
     for step, batch in enumerate(on_device(batches, engine.device), start=done + 1):
         labels = {name: batch[f"targets/{name}"] for name in names} if targets else None
-        result = engine.loss_and_gradient(optimizer.parameters, batch, labels, settings.objective)
+        result = engine.loss_and_gradient(
+            optimizer.parameters, batch, labels, settings.objective, sizes
+        )
         # a step's batches are of one size: their mean losses sum to so many times the overall mean
         optimizer.step(result.gradient * settings.batches_per_step, step)
         held_out, last = None, step == settings.steps
@@ -85,7 +95,7 @@ def adapt(
         yield AdaptationStep(step, result.entropy, learned, result.loss, held_out)
         if last:
             return
-        if resume_from and step % save_every == 0:
+        if resume_from and step % save_every == 0 and group.rank == 0:
             state.save(resume_from, run, step, optimizer, stopping, engine)
 
 
@@ -96,16 +106,21 @@ def _batches(
     settings: AdaptationSettings,
     seed: int,
     done: int,
+    group: World,
 ) -> Iterator[dict[str, Tensor]]:
     """Per task the images of every step after the first `done`, and under targets/ what is known.
 
-    A step's batches follow one another in the drawing order, so they are drawn as one.
+    A step's batches follow one another in the drawing order, so they are drawn as one. Of all
+    tasks' images together, one after the other, a rank takes its share.
     """
     size = settings.images_per_task * settings.batches_per_step
+    share = group.share(size * len(rows))
+    own = rows_between(dict.fromkeys(rows, size), share.start, share.stop)
     for step in range(done, settings.steps):
         batch = {}
         for index, name in enumerate(rows):
-            chosen = rows[name][batch_indices(len(rows[name]), size, step, (seed, index))]
+            drawn = batch_indices(len(rows[name]), size, step, (seed, index))[own[name]]
+            chosen = rows[name][drawn]
             batch[name] = take(images[name], chosen)
             if name in targets:
                 batch[f"targets/{name}"] = take(targets[name], chosen)

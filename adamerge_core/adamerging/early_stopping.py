@@ -11,7 +11,8 @@ from torch import Tensor
 from adamerge_core.adamerging.engine import Engine
 from adamerge_core.adamerging.objective import softmax_entropy
 from adamerge_core.adamerging.settings import AdaptationSettings
-from adamerge_core.batches import take
+from adamerge_core.batches import rows_between, take
+from adamerge_core.distributed import world
 
 _BATCH = 64
 """Images measured at once where the engine has no micro-batch."""
@@ -50,9 +51,12 @@ class EarlyStopping:
         self._measured_since = 0
 
     def measure(self, engine: Engine, step: int, parameters: Tensor) -> dict[str, float]:
-        """Per task the mean entropy of its held-out images after step `step`."""
+        """Per task the mean entropy of its held-out images after step `step`.
+
+        In a torch.distributed group every rank calls it; the images are split over ranks.
+        """
         engine.merge(parameters)
-        entropy = {name: self._mean_entropy(engine, name) for name in self._rows}
+        entropy = self._mean_entropies(engine)
         total = sum(entropy.values())
         if total < self._best_entropy:
             self.best_parameters = parameters.clone()
@@ -65,13 +69,21 @@ class EarlyStopping:
         """Whether the last `patience` measurements found nothing lower."""
         return self._measured_since >= patience
 
-    def _mean_entropy(self, engine: Engine, task_name: str) -> float:
-        rows, size = self._rows[task_name], engine.micro_batch or _BATCH
+    def _mean_entropies(self, engine: Engine) -> dict[str, float]:
+        group, counts = world(), {name: len(rows) for name, rows in self._rows.items()}
+        share = group.share(sum(counts.values()))
+        own = rows_between(counts, share.start, share.stop)
+        totals = [self._total_entropy(engine, n, rows[own[n]]) for n, rows in self._rows.items()]
+        means = zip(group.sum(torch.stack(totals)).tolist(), counts.values(), strict=True)
+        return dict(zip(counts, (total / count for total, count in means), strict=True))
+
+    def _total_entropy(self, engine: Engine, task_name: str, rows: np.ndarray) -> Tensor:
+        size = engine.micro_batch or _BATCH
         total = torch.zeros((), dtype=torch.float64, device=engine.device)
         for start in range(0, len(rows), size):
             batch = take(self._images[task_name], rows[start : start + size])
             total += softmax_entropy(engine.logits(task_name, batch)).sum()
-        return total.item() / len(rows)
+        return total
 
     def state(self) -> dict[str, Any]:
         """All but the best parameters, as JSON."""

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from adamerge_core.adamerging.coefficients import MergingCoefficients
 from adamerge_core.adamerging.objective import OBJECTIVES, softmax_entropy
 from adamerge_core.adamerging.precision import PRECISIONS, faster_precision
+from adamerge_core.batches import rows_between
+from adamerge_core.distributed import World, world
 from adamerge_core.errors import InputError
 from adamerge_core.task_vectors import TaskVectors
 
@@ -120,33 +122,50 @@ class Engine:
         images: Mapping[str, Tensor],
         targets: Mapping[str, Tensor] | None = None,
         objective: str = "entropy",
+        counts: Mapping[str, int] | None = None,
     ) -> LossAndGradient:
         """Each task's mean loss and entropy, and the gradient of the summed losses.
 
         parameters: coefficients [K] or [L, K], or what else the parameterisation takes. images: per
         task [N_k, ...], not empty. targets: per task labels [N_k] int64 or probabilities [N_k,
-        classes], for objectives that need them. Losses are computed in float32 or wider.
+        classes], for objectives that need them. Losses are computed in float32 or wider. counts:
+        given where the images are a rank's share, any number of them: how many each task has on all
+        ranks of the torch.distributed group together, none 0. Then every rank calls it, and gets
+        the same bits: the means over all ranks' images and the gradient of their sum.
         """
+        group = World() if counts is None else world()
+        sizes = counts or {name: len(images[name]) for name in self.task_vectors.task_names}
         self.merge(parameters)
         if self.precision == "auto":
-            self._settle_precision(images, targets, objective)
-        loss, entropy = self._backward(images, targets, objective)
+            # the first rank has images if any has; the others take its choice
+            first = group.rank == 0
+            choice = self._faster_precision(images, targets, objective) if first else ""
+            self.precision = group.gather(choice)[0]
+        means = self._backward(images, targets, objective, sizes)
         gradients = {name: parameter.grad for name, parameter in self._parameters.items()}
         gradient = self.parameterisation.pull_back(gradients, parameters)
-        return LossAndGradient(loss, entropy, gradient)
+        # in one message: it costs more to send several than to send more
+        message = group.sum(torch.cat([means.flatten().cpu(), gradient.flatten()]))
+        loss, entropy = message[: means.numel()].view(means.shape).tolist()
+        names = self.task_vectors.task_names
+        return LossAndGradient(
+            dict(zip(names, loss, strict=True)),
+            dict(zip(names, entropy, strict=True)),
+            message[means.numel() :].view(gradient.shape),
+        )
 
     @torch.no_grad()
     def logits(self, task_name: str, images: Tensor) -> Tensor:
         """[N, classes] of the model last merged, float32 or wider."""
         return self._logits(task_name, self._features(images.to(self.device), self.precision))
 
-    def _settle_precision(
+    def _faster_precision(
         self,
         images: Mapping[str, Tensor],
         targets: Mapping[str, Tensor] | None,
         objective: str,
-    ) -> None:
-        """Measure both precisions on the first micro-batch and keep the faster."""
+    ) -> str:
+        """Measure both precisions on the first micro-batch."""
         name = max(self.task_vectors.task_names, key=lambda task_name: len(images[task_name]))
         few = images[name][: self.micro_batch].to(self.device)
         labels = targets[name][: len(few)] if targets else None
@@ -155,36 +174,40 @@ class Engine:
             logits = self._logits(name, self._features(few, precision))
             OBJECTIVES[objective](logits, labels).mean().backward()
 
-        self.precision = faster_precision(run, self.device)
+        return faster_precision(run, self.device)
 
     def _backward(
         self,
         images: Mapping[str, Tensor],
         targets: Mapping[str, Tensor] | None,
         objective: str,
-    ) -> tuple[dict[str, float], dict[str, float]]:
-        """Leave the gradient of the summed losses in the encoder's parameters."""
+        sizes: Mapping[str, int],
+    ) -> Tensor:
+        """Leave the gradient of the summed losses in the encoder's parameters.
+
+        sizes: what each task's sums are divided by. Gives these losses and entropies, [2, K]
+        float64.
+        """
         names, function = self.task_vectors.task_names, OBJECTIVES[objective]
         self.encoder.zero_grad(set_to_none=True)
         everything = torch.cat([images[name] for name in names]).to(self.device)
         # summed where they are computed: reading each one would wait for the device every time
         means = torch.zeros(2, len(names), dtype=torch.float64, device=self.device)
         for start, parts in _chunks({n: len(images[n]) for n in names}, self.micro_batch):
-            sizes = [rows.stop - rows.start for _, rows in parts]
-            chunk = everything[start : start + sum(sizes)]
-            features = self._features(chunk, self.precision).split(sizes)
+            lengths = [rows.stop - rows.start for _, rows in parts]
+            chunk = everything[start : start + sum(lengths)]
+            features = self._features(chunk, self.precision).split(lengths)
             terms = []
             for (name, rows), part in zip(parts, features, strict=True):
                 logits = self._logits(name, part)
                 losses = function(logits, targets[name][rows] if targets else None)
-                terms.append(losses.sum() / len(images[name]))
+                terms.append(losses.sum() / sizes[name])
                 entropy = terms[-1].detach()
                 if objective != "entropy":
-                    entropy = softmax_entropy(logits.detach()).sum() / len(images[name])
+                    entropy = softmax_entropy(logits.detach()).sum() / sizes[name]
                 means[:, names.index(name)] += torch.stack([terms[-1].detach(), entropy])
             torch.stack(terms).sum().backward()
-        loss, entropies = means.tolist()
-        return dict(zip(names, loss, strict=True)), dict(zip(names, entropies, strict=True))
+        return means
 
     def _features(self, images: Tensor, precision: str) -> Tensor:
         """Features [N, D] in the encoder's dtype."""
@@ -226,14 +249,7 @@ def _chunks(
 ) -> Iterator[tuple[int, list[tuple[str, slice]]]]:
     """(first image, [(task, its rows)]) of every micro-batch of the concatenated images."""
     total = sum(counts.values())
-    size = micro_batch or total
-    firsts, first = {}, 0
-    for name, count in counts.items():
-        firsts[name], first = first, first + count
+    size = micro_batch or max(total, 1)
     for start in range(0, total, size):
-        parts = []
-        for name, count in counts.items():
-            rows = slice(max(start - firsts[name], 0), min(start + size - firsts[name], count))
-            if rows.start < rows.stop:
-                parts.append((name, rows))
-        yield start, parts
+        parts = rows_between(counts, start, start + size)
+        yield start, [(name, rows) for name, rows in parts.items() if rows.start < rows.stop]

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from adamerge_core.adamerging.engine import Engine
 from adamerge_core.adamerging.objective import OBJECTIVES
 from adamerge_core.batches import take
+from adamerge_core.distributed import world
 from adamerge_core.errors import InputError
 from adamerge_core.task_vectors import TaskVectors
 
@@ -28,8 +29,10 @@ def expert_targets(
     Expert k is theta_pre + tau_k, so `task_vectors` are the plain ones, not preprocessed. images:
     per task [N_k, ...]. Returns per task [N_k, classes] float32 (float64 for a float64 encoder) on
     the CPU; `argmax(dim=1)` of it are hard labels. Beside the task vectors, memory holds two state
-    dicts and `batch_size` images. The encoder gets its tensors back at the end. Raises InputError
-    for a task without images.
+    dicts and `batch_size` images. The encoder gets its tensors back at the end. In a
+    torch.distributed group every rank calls it with the same arguments and gets all of the result;
+    each reads and computes its share of every task's batches, which are those of one process.
+    Raises InputError for a task without images.
     """
     missing = [name for name in task_vectors.task_names if name not in images]
     if missing:
@@ -64,13 +67,14 @@ def _predictions(
     for name, stack in task_vector.layers.items():
         tensors[name].add_(stack[0].to(tensors[name].device))
     device = next(encoder.parameters()).device
-    parts = []
-    for start in range(0, len(images), batch_size):
+    group, parts = world(), [torch.empty(0, dtype=torch.float32)]
+    starts = range(0, len(images), batch_size)
+    for start in starts[group.share(len(starts))]:
         batch = take(images, slice(start, start + batch_size)).to(device)
         logits = head(encoder(batch))
         wide = logits.float() if logits.dtype.itemsize < 4 else logits
         parts.append(wide.softmax(dim=-1).cpu())
-    return torch.cat(parts)
+    return torch.cat(group.gather(torch.cat(parts)))
 
 
 def target_faults(
