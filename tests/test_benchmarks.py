@@ -1,0 +1,118 @@
+"""Benchmarks: their arrangements compute the same, and their commands print what they promise."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from benchmarks.adapt_step import ARRANGEMENTS, comparisons, operations
+from benchmarks.models import Problem, random_problem
+
+ROOT = Path(__file__).parents[1]
+NUMBER = r"[\d.e+-]+"
+SPREAD = rf"{NUMBER}.* \({NUMBER} to {NUMBER}\)"
+TASKS, IMAGES = 3, 5
+
+
+@pytest.fixture
+def problem() -> Problem:
+    return random_problem("tiny", TASKS, IMAGES, dtype=torch.float64)
+
+
+def coefficients(problem: Problem) -> Tensor:
+    layers = len(list(problem.encoder.parameters()))
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand(layers, TASKS, generator=generator, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("micro_batch", [1, 4, 7, TASKS * IMAGES])
+def test_all_arrangements_give_the_same_gradient(problem: Problem, micro_batch: int) -> None:
+    vectors, where = problem.task_vectors(clone=True), coefficients(problem)
+    ours, *others = (
+        ARRANGEMENTS[name](problem, vectors, micro_batch, "float32")(where)
+        for name in ("ours", "published", "merge_once")
+    )
+    assert ours is not None
+    assert ours.abs().min() > 0
+    for other in others:
+        torch.testing.assert_close(other, ours, rtol=1e-9, atol=1e-15)
+
+
+@pytest.mark.parametrize("micro_batch", [1, 4, 7, TASKS * IMAGES])
+def test_the_floor_does_the_passes_of_ours(problem: Problem, micro_batch: int) -> None:
+    """With coefficients of zero the merged model is the floor's: the encoder as it is."""
+    vectors, zeros = problem.task_vectors(clone=True), torch.zeros_like(coefficients(problem))
+    found = {}
+    for name in ("ours", "floor"):
+        ARRANGEMENTS[name](problem, vectors, micro_batch, "float32")(zeros)
+        found[name] = {n: p.grad.clone() for n, p in problem.encoder.named_parameters()}
+    torch.testing.assert_close(found["floor"], found["ours"], rtol=1e-9, atol=1e-15)
+
+
+def test_problems_are_the_same_in_every_process() -> None:
+    first, second = (random_problem("tiny", TASKS, IMAGES) for _ in range(2))
+    torch.testing.assert_close(first.images, second.images, rtol=0, atol=0)
+    layers = [dict(each.task_vectors(clone=True).layers) for each in (first, second)]
+    torch.testing.assert_close(*layers, rtol=0, atol=0)
+
+
+def test_operations_are_those_of_the_products() -> None:
+    """Linear layers 192 -> 32 -> 16 and a head of 397 classes that gets no gradient."""
+    first, second, head = 192 * 32, 32 * 16, 16 * 397
+    forward = first + second + head
+    backward = first + 2 * second + head  # the images get no gradient
+    found = operations(random_problem("tiny", 1, 1), "cpu")
+    assert found == 2 * (forward + backward)
+
+
+def test_ratios_are_costs_over_what_they_are_measured_against() -> None:
+    assert comparisons([("published", "float32"), ("floor", "float32")]) == []
+    variants = [(name, "float32") for name in ("merge_once", "ours", "floor")]
+    assert comparisons([*variants, ("ours", "bfloat16")]) == [
+        (("merge_once", "float32"), ("ours", "float32")),
+        (("ours", "float32"), ("floor", "float32")),
+        (("ours", "float32"), ("ours", "bfloat16")),
+    ]
+
+
+def run(*arguments: str) -> str:
+    line = [sys.executable, "-m", "benchmarks.adapt_step", "--model", "tiny", "--tasks", "2"]
+    done = subprocess.run(
+        [*line, "--threads", "1", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_step_prints_every_arrangement_and_its_ratios() -> None:
+    printed = run("--steps", "2", "--arrangements", "ours", "floor")
+    for name in ("ours", "floor"):
+        line = rf"^{name} float32 +{SPREAD}  {NUMBER} images/s  {NUMBER} GiB$"
+        assert re.search(line, printed, re.MULTILINE), printed
+    ratio = rf"^ours float32 / floor float32 +time {SPREAD}  memory {NUMBER}$"
+    assert re.search(ratio, printed, re.MULTILINE), printed
+
+
+def test_what_is_killed_for_memory_is_said_and_measured_with_fewer_tasks() -> None:
+    printed = run("--arrangements", "published", "--leave-free", "1e6")
+    deaths = re.findall(r"^published float32 +killed for memory: SIGKILL at .*", printed, re.M)
+    assert len(deaths) == 2, printed
+    assert "less than 1e+06 GiB was left" in deaths[0]
+    assert re.findall(r"^tiny, (\d) tasks", printed, re.M) == ["2", "1"]
+
+
+def test_a_whole_run_prints_operations_bytes_and_shares() -> None:
+    printed = run("--whole-run", "2", "--peak-tflops", "1e-6", "--peak-bandwidth", "1e-6")
+    for line in (
+        rf"2 steps of 32 images per task: {NUMBER} s, {NUMBER} s/step, {NUMBER} images/s, .* GiB",
+        rf"operations: {NUMBER} M per image, .*, {NUMBER}% of the peak",
+        rf"merge and inner products: {NUMBER} MB per step, .*, {NUMBER}% of the peak",
+        rf"at both peaks it would take {NUMBER} s, {NUMBER}% of what it took",
+    ):
+        assert re.search(rf"^{line}$", printed, re.MULTILINE), printed
