@@ -90,6 +90,7 @@ def run(*arguments: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_a_step_prints_every_arrangement_and_its_ratios() -> None:
     printed = run("--steps", "2", "--arrangements", "ours", "floor")
     for name in ("ours", "floor"):
@@ -99,6 +100,7 @@ def test_a_step_prints_every_arrangement_and_its_ratios() -> None:
     assert re.search(ratio, printed, re.MULTILINE), printed
 
 
+@pytest.mark.slow
 def test_what_is_killed_for_memory_is_said_and_measured_with_fewer_tasks() -> None:
     printed = run("--arrangements", "published", "--leave-free", "1e6")
     deaths = re.findall(r"^published float32 +killed for memory: SIGKILL at .*", printed, re.M)
@@ -107,6 +109,7 @@ def test_what_is_killed_for_memory_is_said_and_measured_with_fewer_tasks() -> No
     assert re.findall(r"^tiny, (\d) tasks", printed, re.M) == ["2", "1"]
 
 
+@pytest.mark.slow
 def test_a_whole_run_prints_operations_bytes_and_shares() -> None:
     printed = run("--whole-run", "2", "--peak-tflops", "1e-6", "--peak-bandwidth", "1e-6")
     for line in (

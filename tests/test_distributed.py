@@ -243,6 +243,7 @@ def test_more_ranks_than_devices_are_refused(environment: pytest.MonkeyPatch) ->
             pass
 
 
+@pytest.mark.slow
 def test_the_document_s_script_runs_alone_and_under_torchrun(tmp_path: Path) -> None:
     (script,) = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
     (tmp_path / "adapt.py").write_text(script)
