@@ -5,7 +5,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
 export PIP_ROOT_USER_ACTION := ignore
 
-.PHONY: run test test-slow lint types contract study schedule ui clean-venv help
+.PHONY: run test test-slow lint types contract docs study schedule ui clean-venv help
 
 help:            ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -39,6 +39,10 @@ types: .venv/installed-test             ## mypy
 contract: .venv/installed-test          ## which package may import which
 	@$(BIN)/lint-imports
 
+docs: .venv/installed-docs              ## the guide and the API reference, as docs/_build/html
+	@$(BIN)/python -m sphinx -b html -nW --keep-going -q docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
 clean-venv:                             ## remove .venv, to install anew
 	rm -rf .venv
 
@@ -57,3 +61,8 @@ clean-venv:                             ## remove .venv, to install anew
 	@echo "installing adamerge with its tests into .venv (once; some minutes)"
 	@$(PIP) install -e '.[mini,test]'
 	@touch $@ .venv/installed
+
+.venv/installed-docs: pyproject.toml | .venv/bin/python
+	@echo "installing adamerge with what its documentation needs into .venv (once; some minutes)"
+	@$(PIP) install -e '.[docs]'
+	@touch $@

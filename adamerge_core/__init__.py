@@ -1,1 +1,87 @@
-"""Merge fine-tuned models into one, with merging coefficients learned on unlabeled images."""
+"""Merge fine-tuned models into one, with merging coefficients learned on unlabeled images.
+
+What a program that merges its own models needs can be imported from here; a name is loaded, and
+torch where it needs that, when it is first used. docs/guide.md shows them at work. The rules
+themselves are reached by name, through RULES and PREPROCESSINGS.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from adamerge_core import checkpoints, distributed
+    from adamerge_core.adamerging.adapt import AdaptationStep, adapt
+    from adamerge_core.adamerging.adarank import SingularMasks
+    from adamerge_core.adamerging.coefficients import MergingCoefficients
+    from adamerge_core.adamerging.engine import Engine, LossAndGradient
+    from adamerge_core.adamerging.objective import OBJECTIVES, objective, softmax_entropy
+    from adamerge_core.adamerging.settings import PRESETS, AdaptationSettings
+    from adamerge_core.adamerging.targets import expert_targets
+    from adamerge_core.analysis import cosine_matrix, gram_matrix, l2_norms
+    from adamerge_core.coefficients import Coefficients
+    from adamerge_core.errors import InputError
+    from adamerge_core.evaluation import correct, percent, with_average
+    from adamerge_core.merging import PREPROCESSINGS, RULES, merge_rule, preprocessing
+    from adamerge_core.statistics import fisher_diagonal, gram_matrices
+    from adamerge_core.task_vectors import TaskVectors
+
+__all__ = [
+    "OBJECTIVES",
+    "PREPROCESSINGS",
+    "PRESETS",
+    "RULES",
+    "AdaptationSettings",
+    "AdaptationStep",
+    "Coefficients",
+    "Engine",
+    "InputError",
+    "LossAndGradient",
+    "MergingCoefficients",
+    "SingularMasks",
+    "TaskVectors",
+    "adapt",
+    "checkpoints",
+    "correct",
+    "cosine_matrix",
+    "distributed",
+    "expert_targets",
+    "fisher_diagonal",
+    "gram_matrices",
+    "gram_matrix",
+    "l2_norms",
+    "merge_rule",
+    "objective",
+    "percent",
+    "preprocessing",
+    "softmax_entropy",
+    "with_average",
+]
+
+_HOMES = {
+    "adamerging": "OBJECTIVES PRESETS AdaptationSettings AdaptationStep Engine LossAndGradient "
+    "MergingCoefficients SingularMasks adapt expert_targets softmax_entropy",
+    "adamerging.objective": "objective",
+    "analysis": "cosine_matrix gram_matrix l2_norms",
+    "checkpoints": "checkpoints",  # itself
+    "coefficients": "Coefficients",
+    "distributed": "distributed",  # itself
+    "errors": "InputError",
+    "evaluation": "correct percent with_average",
+    "merging": "PREPROCESSINGS RULES merge_rule preprocessing",
+    "statistics": "fisher_diagonal gram_matrices",
+    "task_vectors": "TaskVectors",
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+if not TYPE_CHECKING:  # a type checker would take it for any name at all
+
+    def __getattr__(name: str) -> Any:
+        if name not in _HOME_OF:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        home = import_module(f"{__name__}.{_HOME_OF[name]}")
+        return home if name == _HOME_OF[name] else getattr(home, name)
