@@ -1,0 +1,150 @@
+"""What each preset of adaptation reaches on a suite that has run, and at what cost.
+
+    make study                          # once: three seeds of the mini suite
+    python -m benchmarks.presets        # paper and fast, every seed, both protocols
+    python -m benchmarks.presets --presets fast --seeds 0 --protocols transductive
+
+Run it in the project's root: it reads the task vectors, heads and test images below data/<suite>/.
+One line is one adaptation: its accuracy on average over the tasks, in percent, and how many images
+went forward and backward (an image that went only forward, as an expert's does, counts a third).
+Lines are kept in .adamerge/presets.csv as they come, with the state of the adaptation that is under
+way; an interrupted benchmark goes on from there. `paper` takes a quarter of an hour on one core for
+each seed and protocol.
+"""
+
+import argparse
+import csv
+import statistics
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from adamerge_core.adamerging import PRESETS, AdaptationSettings, Engine, adapt, expert_targets
+from adamerge_core.adamerging.objective import OBJECTIVES
+from adamerge_core.vision.images import LabeledImages
+from tasks.environment import WORK
+from tasks.files import PROTOCOLS, Files
+from tasks.models import accuracy, open_encoder, open_heads, open_split
+from tasks.outputs import write_csv
+from tasks.protocols import adapted_rows, measured_rows
+from tasks.suite import Suite, load_params
+from tasks.tensors import open_task_vectors
+
+RESULTS = WORK / "presets.csv"
+COEFFICIENTS = ("task_wise", "layer_wise")
+FORWARD_SHARE = 1 / 3
+"""Of the operations of forward and backward together."""
+
+
+def main() -> None:
+    suite = load_params()
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.presets", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    known = [name for name, chosen in PRESETS.items() if chosen.granularity in COEFFICIENTS]
+    parser.add_argument("--presets", nargs="+", choices=known, default=["paper", "fast"])
+    parser.add_argument("--seeds", nargs="+", type=int, default=list(suite.seeds))
+    parser.add_argument("--protocols", nargs="+", choices=PROTOCOLS, default=list(PROTOCOLS))
+    arguments = parser.parse_args()
+    rows = _read()
+    for seed in arguments.seeds:
+        for protocol in arguments.protocols:
+            for preset in arguments.presets:
+                if not any(_is(row, suite, preset, protocol, seed) for row in rows):
+                    rows.append(_measure(suite, preset, protocol, seed))
+                    write_csv(RESULTS, rows)
+    for protocol in arguments.protocols:
+        for preset in arguments.presets:
+            chosen = [
+                row
+                for row in rows
+                for seed in arguments.seeds
+                if _is(row, suite, preset, protocol, seed)
+            ]
+            _print_summary(preset, protocol, chosen)
+
+
+def _measure(suite: Suite, preset: str, protocol: str, seed: int) -> dict[str, str]:
+    """Adapt by one preset and measure, under one protocol and for one seed."""
+    settings = PRESETS[preset]
+    task_vectors = open_task_vectors(Files(suite.name), suite.task_names, seed)
+    encoder, heads = open_encoder(suite), open_heads(suite, suite.task_names)
+    test = open_split(Files(suite.name), suite.task_names, "test")
+    unlabeled = {
+        name: part.images[adapted_rows(len(part.labels), protocol, suite.evaluate)]
+        for name, part in test.items()
+    }
+    needs = OBJECTIVES[settings.objective].needs
+    targets = expert_targets(encoder, task_vectors, heads, unlabeled) if needs else None
+    engine = Engine(encoder, task_vectors, heads, suite.compute.micro_batch)
+    state = WORK / f"preset-{suite.name}-{preset}-{protocol}-{seed}.safetensors"
+    began = time.monotonic()
+    first = None
+    for step in adapt(engine, unlabeled, settings, seed, state, targets=targets):
+        first = first or step.step
+        left = (time.monotonic() - began) / (step.step - first + 1) * (settings.steps - step.step)
+        text = (
+            f"\r{preset} {protocol} seed {seed}: {step.step}/{settings.steps}, {left:.0f} s left "
+        )
+        print(text, end="", file=sys.stderr)
+    engine.merge(step.coefficients)
+    measured = accuracy(encoder, heads, _measured(test, protocol, suite))
+    state.unlink(missing_ok=True)
+    row = {
+        "suite": suite.name,
+        "preset": preset,
+        "protocol": protocol,
+        "seed": str(seed),
+        "average": f"{measured['average']:.2f}",
+        "passes": f"{_passes(settings, unlabeled, needs is not None):.0f}",
+    }
+    print(file=sys.stderr)
+    print(*row.values(), flush=True)
+    return row
+
+
+def _measured(
+    test: Mapping[str, LabeledImages], protocol: str, suite: Suite
+) -> dict[str, LabeledImages]:
+    rows = {
+        name: measured_rows(len(p.labels), protocol, suite.evaluate) for name, p in test.items()
+    }
+    return {
+        name: LabeledImages(p.images[rows[name]], p.labels[rows[name]]) for name, p in test.items()
+    }
+
+
+def _passes(
+    settings: AdaptationSettings, unlabeled: Mapping[str, np.ndarray], experts: bool
+) -> float:
+    """Images that went forward and backward."""
+    adapted = settings.steps * settings.images_per_task * settings.batches_per_step * len(unlabeled)
+    labelled = sum(map(len, unlabeled.values())) if experts else 0
+    return adapted + FORWARD_SHARE * labelled
+
+
+def _print_summary(preset: str, protocol: str, rows: list[dict[str, str]]) -> None:
+    averages = [float(row["average"]) for row in rows]
+    spread = f" ± {statistics.stdev(averages):.2f}" if len(averages) > 1 else ""
+    print(
+        f"{preset:<8} {protocol:<13} {statistics.mean(averages):.2f}{spread} % over "
+        f"{len(averages)} seeds, {rows[0]['passes']} passes each"
+    )
+
+
+def _is(row: Mapping[str, str], suite: Suite, preset: str, protocol: str, seed: int) -> bool:
+    wanted = (suite.name, preset, protocol, str(seed))
+    return (row["suite"], row["preset"], row["protocol"], row["seed"]) == wanted
+
+
+def _read(path: Path = RESULTS) -> list[dict[str, str]]:
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+if __name__ == "__main__":
+    main()
