@@ -3,6 +3,7 @@
     make study                          # once: three seeds of the mini suite
     python -m benchmarks.presets        # paper and fast, every seed, both protocols
     python -m benchmarks.presets --presets fast --seeds 0 --protocols transductive
+    python -m benchmarks.presets --presets fast --set start=0.2 --preprocessing trim_and_elect
 
 Run it in the project's root: it reads the task vectors, heads and test images below data/<suite>/.
 One line is one adaptation: its accuracy on average over the tasks, in percent, and how many images
@@ -18,15 +19,19 @@ import statistics
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
 
 from adamerge_core.adamerging import PRESETS, AdaptationSettings, Engine, adapt, expert_targets
 from adamerge_core.adamerging.objective import OBJECTIVES
+from adamerge_core.errors import InputError
+from adamerge_core.merging import PREPROCESSINGS
 from adamerge_core.vision.images import LabeledImages
 from tasks.environment import WORK
 from tasks.files import PROTOCOLS, Files
+from tasks.hashes import digest
 from tasks.models import accuracy, open_encoder, open_heads, open_split
 from tasks.outputs import write_csv
 from tasks.protocols import adapted_rows, measured_rows
@@ -34,6 +39,7 @@ from tasks.suite import Suite, load_params
 from tasks.tensors import open_task_vectors
 
 RESULTS = WORK / "presets.csv"
+FIELDS = fields(AdaptationSettings)
 COEFFICIENTS = ("task_wise", "layer_wise")
 FORWARD_SHARE = 1 / 3
 """Of the operations of forward and backward together."""
@@ -47,28 +53,58 @@ def main() -> None:
     parser.add_argument("--presets", nargs="+", choices=known, default=["paper", "fast"])
     parser.add_argument("--seeds", nargs="+", type=int, default=list(suite.seeds))
     parser.add_argument("--protocols", nargs="+", choices=PROTOCOLS, default=list(PROTOCOLS))
+    parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="other settings")
+    parser.add_argument("--preprocessing", choices=list(PREPROCESSINGS), help="of the task vectors")
     arguments = parser.parse_args()
+    trials = [_trial(name, arguments.set, arguments.preprocessing) for name in arguments.presets]
     rows = _read()
     for seed in arguments.seeds:
         for protocol in arguments.protocols:
-            for preset in arguments.presets:
-                if not any(_is(row, suite, preset, protocol, seed) for row in rows):
-                    rows.append(_measure(suite, preset, protocol, seed))
+            for trial in trials:
+                if not any(_is(row, suite, trial, protocol, seed) for row in rows):
+                    rows.append(_measure(suite, trial, protocol, seed))
                     write_csv(RESULTS, rows)
     for protocol in arguments.protocols:
-        for preset in arguments.presets:
+        for trial in trials:
             chosen = [
                 row
                 for row in rows
                 for seed in arguments.seeds
-                if _is(row, suite, preset, protocol, seed)
+                if _is(row, suite, trial, protocol, seed)
             ]
-            _print_summary(preset, protocol, chosen)
+            _print_summary(trial, protocol, chosen)
 
 
-def _measure(suite: Suite, preset: str, protocol: str, seed: int) -> dict[str, str]:
-    """Adapt by one preset and measure, under one protocol and for one seed."""
-    settings = PRESETS[preset]
+@dataclass(frozen=True)
+class Trial:
+    """A preset, perhaps with some settings changed."""
+
+    name: str
+    settings: AdaptationSettings
+    preprocessing: str | None
+
+
+def _trial(preset: str, changes: list[str], preprocessing: str | None) -> Trial:
+    """Raises InputError listing what is wrong with the changes."""
+    types = {field.name: type(getattr(PRESETS[preset], field.name)) for field in FIELDS}
+    pairs = [change.partition("=")[::2] for change in changes]
+    unknown = [
+        f"{name}: is no setting; known are {', '.join(types)}"
+        for name, _ in pairs
+        if name not in types
+    ]
+    if unknown:
+        raise InputError.listing("--set", unknown)
+    settings = replace(PRESETS[preset], **{name: types[name](value) for name, value in pairs})
+    if settings.faults():
+        raise InputError.listing("--set", settings.faults())
+    name = " ".join([preset, *changes, *([preprocessing] if preprocessing else [])])
+    return Trial(name, settings, preprocessing)
+
+
+def _measure(suite: Suite, trial: Trial, protocol: str, seed: int) -> dict[str, str]:
+    """Adapt and measure, under one protocol and for one seed."""
+    settings = trial.settings
     task_vectors = open_task_vectors(Files(suite.name), suite.task_names, seed)
     encoder, heads = open_encoder(suite), open_heads(suite, suite.task_names)
     test = open_split(Files(suite.name), suite.task_names, "test")
@@ -78,23 +114,23 @@ def _measure(suite: Suite, preset: str, protocol: str, seed: int) -> dict[str, s
     }
     needs = OBJECTIVES[settings.objective].needs
     targets = expert_targets(encoder, task_vectors, heads, unlabeled) if needs else None
+    if trial.preprocessing:
+        task_vectors = PREPROCESSINGS[trial.preprocessing](task_vectors)
     engine = Engine(encoder, task_vectors, heads, suite.compute.micro_batch)
-    state = WORK / f"preset-{suite.name}-{preset}-{protocol}-{seed}.safetensors"
+    state = WORK / f"preset-{digest([suite.name, trial.name, protocol, seed])}.safetensors"
     began = time.monotonic()
     first = None
     for step in adapt(engine, unlabeled, settings, seed, state, targets=targets):
         first = first or step.step
         left = (time.monotonic() - began) / (step.step - first + 1) * (settings.steps - step.step)
-        text = (
-            f"\r{preset} {protocol} seed {seed}: {step.step}/{settings.steps}, {left:.0f} s left "
-        )
-        print(text, end="", file=sys.stderr)
+        done = f"{step.step}/{settings.steps}, {left:.0f} s left "
+        print(f"\r{trial.name} {protocol} seed {seed}: {done}", end="", file=sys.stderr)
     engine.merge(step.coefficients)
     measured = accuracy(encoder, heads, _measured(test, protocol, suite))
     state.unlink(missing_ok=True)
     row = {
         "suite": suite.name,
-        "preset": preset,
+        "preset": trial.name,
         "protocol": protocol,
         "seed": str(seed),
         "average": f"{measured['average']:.2f}",
@@ -125,17 +161,17 @@ def _passes(
     return adapted + FORWARD_SHARE * labelled
 
 
-def _print_summary(preset: str, protocol: str, rows: list[dict[str, str]]) -> None:
+def _print_summary(trial: Trial, protocol: str, rows: list[dict[str, str]]) -> None:
     averages = [float(row["average"]) for row in rows]
     spread = f" ± {statistics.stdev(averages):.2f}" if len(averages) > 1 else ""
     print(
-        f"{preset:<8} {protocol:<13} {statistics.mean(averages):.2f}{spread} % over "
+        f"{trial.name:<8} {protocol:<13} {statistics.mean(averages):.2f}{spread} % over "
         f"{len(averages)} seeds, {rows[0]['passes']} passes each"
     )
 
 
-def _is(row: Mapping[str, str], suite: Suite, preset: str, protocol: str, seed: int) -> bool:
-    wanted = (suite.name, preset, protocol, str(seed))
+def _is(row: Mapping[str, str], suite: Suite, trial: Trial, protocol: str, seed: int) -> bool:
+    wanted = (suite.name, trial.name, protocol, str(seed))
     return (row["suite"], row["preset"], row["protocol"], row["seed"]) == wanted
 
 
@@ -147,4 +183,7 @@ def _read(path: Path = RESULTS) -> list[dict[str, str]]:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except InputError as error:
+        sys.exit(str(error))
