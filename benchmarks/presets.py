@@ -21,6 +21,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -56,7 +57,7 @@ def main() -> None:
     parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="other settings")
     parser.add_argument("--preprocessing", choices=list(PREPROCESSINGS), help="of the task vectors")
     arguments = parser.parse_args()
-    trials = [_trial(name, arguments.set, arguments.preprocessing) for name in arguments.presets]
+    trials = [changed(name, arguments.set, arguments.preprocessing) for name in arguments.presets]
     rows = _read()
     for seed in arguments.seeds:
         for protocol in arguments.protocols:
@@ -84,18 +85,22 @@ class Trial:
     preprocessing: str | None
 
 
-def _trial(preset: str, changes: list[str], preprocessing: str | None) -> Trial:
+def changed(preset: str, changes: list[str], preprocessing: str | None) -> Trial:
     """Raises InputError listing what is wrong with the changes."""
     types = {field.name: type(getattr(PRESETS[preset], field.name)) for field in FIELDS}
-    pairs = [change.partition("=")[::2] for change in changes]
-    unknown = [
-        f"{name}: is no setting; known are {', '.join(types)}"
-        for name, _ in pairs
-        if name not in types
-    ]
-    if unknown:
-        raise InputError.listing("--set", unknown)
-    settings = replace(PRESETS[preset], **{name: types[name](value) for name, value in pairs})
+    values: dict[str, Any] = {}
+    faults = []
+    for change in changes:
+        name, _, value = change.partition("=")
+        try:
+            values[name] = types[name](value)
+        except KeyError:
+            faults.append(f"{name}: is no setting; known are {', '.join(types)}")
+        except ValueError:
+            faults.append(f"{name} = {value!r}: must be of type {types[name].__name__}")
+    if faults:
+        raise InputError.listing("--set", faults)
+    settings = replace(PRESETS[preset], **values)
     if settings.faults():
         raise InputError.listing("--set", settings.faults())
     name = " ".join([preset, *changes, *([preprocessing] if preprocessing else [])])
@@ -134,7 +139,7 @@ def _measure(suite: Suite, trial: Trial, protocol: str, seed: int) -> dict[str, 
         "protocol": protocol,
         "seed": str(seed),
         "average": f"{measured['average']:.2f}",
-        "passes": f"{_passes(settings, unlabeled, needs is not None):.0f}",
+        "passes": f"{passes(settings, unlabeled, needs is not None):.0f}",
     }
     print(file=sys.stderr)
     print(*row.values(), flush=True)
@@ -152,7 +157,7 @@ def _measured(
     }
 
 
-def _passes(
+def passes(
     settings: AdaptationSettings, unlabeled: Mapping[str, np.ndarray], experts: bool
 ) -> float:
     """Images that went forward and backward."""

@@ -7,10 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from adamerge_core.adamerging import PRESETS
+from adamerge_core.errors import InputError
+from benchmarks import presets
 from benchmarks.adapt_step import ARRANGEMENTS, comparisons, operations
 from benchmarks.models import Problem, random_problem
 
@@ -119,3 +123,21 @@ def test_a_whole_run_prints_operations_bytes_and_shares() -> None:
         rf"at both peaks it would take {NUMBER} s, {NUMBER}% of what it took",
     ):
         assert re.search(rf"^{line}$", printed, re.MULTILINE), printed
+
+
+def test_changed_settings_are_checked_all_at_once() -> None:
+    chosen = presets.changed("fast", ["steps=7", "learning_rate=0.5"], None)
+    assert (chosen.settings.steps, chosen.settings.learning_rate) == (7, 0.5)
+    assert chosen.settings.objective == PRESETS["fast"].objective
+    with pytest.raises(InputError) as caught:
+        presets.changed("fast", ["stepz=3", "steps=many"], None)
+    assert "stepz: is no setting" in str(caught.value)
+    assert "steps = 'many': must be of type int" in str(caught.value)
+    with pytest.raises(InputError, match="steps = 0: must be at least 1"):
+        presets.changed("paper", ["steps=0"], None)
+
+
+def test_passes_count_the_experts_forwards() -> None:
+    images = {"a": np.zeros((30, 2)), "b": np.zeros((60, 2))}
+    assert presets.passes(PRESETS["paper"], images, experts=False) == 500 * 32 * 2
+    assert presets.passes(PRESETS["fast"], images, experts=True) == 100 * 16 * 2 + 30
