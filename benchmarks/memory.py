@@ -23,6 +23,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -117,7 +118,7 @@ def measure(case: Case) -> tuple[float, float]:
 
 def adaptation_step(case: Case, vectors: TaskVectors) -> None:
     """Loss and gradient in layer-wise coefficients, with one image per task."""
-    tower = image_tower(case.model)
+    tower: Any = image_tower(case.model)  # open_clip's towers say their sizes, modules do not
     size = tower.image_size
     images = {name: torch.randn(1, 3, *size) for name in vectors.task_names}
     heads = {name: nn.Linear(tower.output_dim, CLASSES) for name in vectors.task_names}
