@@ -170,10 +170,12 @@ def _merged(engine: Engine, parameters: Tensor) -> StateDict:
 def adaptation_settings(granularity: str, params: Adaptation) -> AdaptationSettings:
     """The core's settings for a section of the suite; what it leaves out is the default.
 
+    But for the batches per step: a suite that does not name them draws images_per_task once.
     singular_components takes no clamp.
     """
     names = {field.name for field in fields(AdaptationSettings)}
-    chosen = params.model_dump(include=names, exclude_none=True) | {"granularity": granularity}
+    given = params.model_dump(include=names, exclude_none=True)
+    chosen = {"batches_per_step": 1, **given, "granularity": granularity}
     if granularity == "singular_components":
         chosen["clamp"] = "none"
     return AdaptationSettings(**chosen)

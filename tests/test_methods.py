@@ -17,6 +17,8 @@ from adamerge_core.adamerging import OBJECTIVES, AdaptationSettings
 from adamerge_core.merging import PREPROCESSINGS, RULES
 from flows import cli
 from tasks import rules
+from tasks.adapt import adaptation_settings
+from tasks.suite import load_suite
 
 REGISTRIES = {
     "merge_rule": (rules.merge_rules, RULES),
@@ -165,3 +167,12 @@ def test_the_pages_example_is_a_rule(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == "scaling = nan: must be above 0\n"
+
+
+def test_a_suite_draws_the_images_that_it_names_once_a_step() -> None:
+    suite = load_suite(ROOT / "suites/mini.yaml")
+    for method in suite.merge.of_kind("adapt"):
+        settings = adaptation_settings(suite.merge.granularity(method), suite.merge[method])
+        assert (settings.images_per_task, settings.batches_per_step) == (8, 1), method
+    corrupted = adaptation_settings("layer_wise", suite.evaluate_corrupted.adaptation)
+    assert (corrupted.images_per_task, corrupted.batches_per_step) == (8, 1)
