@@ -38,8 +38,27 @@ _CODES = {dtype: code for code, dtype in _DTYPES.items()}
 _CHUNK = 1 << 20
 """Bytes read at once where they are converted: few enough to stay in the processor's cache."""
 
+_BLOCK = 1 << 24
+"""Bytes of a block of a layer: a buffer that is used again costs no new pages, a layer's would."""
 
-class TensorFile(Mapping[str, Tensor]):
+
+class _ByName(Mapping[str, Tensor]):
+    """Tensors under the names of another mapping, made anew at each access."""
+
+    def __init__(self, named: Mapping[str, Tensor]) -> None:
+        self._named = named
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._named)
+
+    def __len__(self) -> int:
+        return len(self._named)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._named
+
+
+class TensorFile(_ByName):
     """One safetensors file as a state dict that reads a tensor at each access.
 
     Tensors are fresh, on the CPU, in the file's dtype. The file stays open until the object is
@@ -62,6 +81,7 @@ class TensorFile(Mapping[str, Tensor]):
             for name, entry in header.items()
         }
         """Every tensor's shape and dtype, as a tensor without data."""
+        super().__init__(self.layout)
         self._starts = {n: 8 + header_bytes + e["data_offsets"][0] for n, e in header.items()}
 
     def _refuse_unknown_dtypes(self, header: Mapping[str, Mapping[str, str]]) -> None:
@@ -78,25 +98,20 @@ class TensorFile(Mapping[str, Tensor]):
         self.read_into(name, tensor)
         return tensor
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.layout)
+    def read_into(self, name: str, target: Tensor, first: int = 0) -> None:
+        """Read a tensor's entries from number `first` on, as many as `target` holds.
 
-    def __len__(self) -> int:
-        return len(self.layout)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self.layout
-
-    def read_into(self, name: str, target: Tensor) -> None:
-        """Read one tensor into `target`: contiguous, of the same shape, any dtype and device."""
+        target: contiguous, any shape, dtype and device.
+        """
         dtype, flat = self.layout[name].dtype, target.view(-1)
+        begin = self._starts[name] + first * dtype.itemsize
         if flat.dtype == dtype and flat.device.type == "cpu":
-            self._read(self._starts[name], flat)
+            self._read(begin, flat)
             return
         buffer = torch.empty(min(len(flat), _CHUNK // dtype.itemsize), dtype=dtype)
         for start in range(0, len(flat), max(len(buffer), 1)):
             part = flat[start : start + len(buffer)]
-            self._read(self._starts[name] + start * dtype.itemsize, buffer[: len(part)])
+            self._read(begin + start * dtype.itemsize, buffer[: len(part)])
             part.copy_(buffer[: len(part)])
 
     def _read(self, position: int, target: Tensor) -> None:
@@ -158,7 +173,7 @@ def _bytes(flat: Tensor) -> memoryview:
     return memoryview(flat.view(torch.uint8).numpy())  # type: ignore[arg-type]
 
 
-class LazyLayers(Mapping[str, Tensor]):
+class LazyLayers(_ByName):
     """Layers by name, [K, *shape], made anew at each access and not kept."""
 
     @abstractmethod
@@ -185,6 +200,7 @@ class StoredLayers(LazyLayers):
         _checked: set[tuple[str, str]] | None = None,
     ) -> None:
         """files: by task, each with every tensor of `pretrained` in its shape; see open_layers."""
+        super().__init__(pretrained)
         self._files = dict(files)
         self._pretrained = dict(pretrained)
         self._device = device
@@ -196,27 +212,41 @@ class StoredLayers(LazyLayers):
         stack = torch.empty(shape, dtype=model.dtype, device=self._device)
         for row, file in zip(stack, self._files.values(), strict=True):
             file.read_into(name, row)
-        self._refuse_non_finite(name, stack)
+        unchecked = self._unchecked(name)
+        self._refuse_non_finite(name, stack, unchecked)
+        self._checked.update(unchecked)
         return stack
 
-    def _refuse_non_finite(self, name: str, stack: Tensor) -> None:
-        rows = dict(zip(self._files, stack, strict=True))
-        unchecked = [task_name for task_name in rows if (task_name, name) not in self._checked]
+    def blocks(self, name: str) -> Iterator[tuple[slice, Tensor]]:
+        """A layer's entries in order, some at a time: (which, [K, n] of them).
+
+        The next block overwrites the last: all are read into one buffer, which costs a fraction of
+        the time that reading the layer at once takes. Several threads may read, each its layer.
+        """
+        model, unchecked = self._pretrained[name], self._unchecked(name)
+        size = min(max(_BLOCK // (len(self._files) * model.itemsize), 1), model.numel())
+        buffer = torch.empty(len(self._files), size, dtype=model.dtype, device=self._device)
+        for start in range(0, model.numel(), max(size, 1)):
+            block = buffer[:, : model.numel() - start]
+            for row, file in zip(block, self._files.values(), strict=True):
+                file.read_into(name, row, start)
+            self._refuse_non_finite(name, block, unchecked)
+            yield slice(start, start + block.shape[1]), block
+        self._checked.update(unchecked)
+
+    def _unchecked(self, name: str) -> list[tuple[str, str]]:
+        """The (task, layer) whose values have not been read yet."""
+        return [(task, name) for task in self._files if (task, name) not in self._checked]
+
+    def _refuse_non_finite(
+        self, name: str, rows: Tensor, unchecked: Sequence[tuple[str, str]]
+    ) -> None:
+        by_task = dict(zip(self._files, rows, strict=True))
         faults = []
-        for task_name in unchecked:
-            faults += checkpoints.non_finite(task_name, {name: rows[task_name]})
+        for task_name, _ in unchecked:
+            faults += checkpoints.non_finite(task_name, {name: by_task[task_name]})
         if faults:
             raise InputError.listing("files that hold non-finite values", faults)
-        self._checked.update((task_name, name) for task_name in unchecked)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._pretrained)
-
-    def __len__(self) -> int:
-        return len(self._pretrained)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._pretrained
 
     def select(self, rows: Sequence[int]) -> "StoredLayers":
         """The layers of some tasks; the other tasks' files are read no more."""
@@ -232,20 +262,12 @@ class MappedLayers(LazyLayers):
     """Other layers with a change applied at each access: (name, [K, *shape]) -> [K, *shape]."""
 
     def __init__(self, layers: LazyLayers, change: Callable[[str, Tensor], Tensor]) -> None:
+        super().__init__(layers)
         self._layers = layers
         self._change = change
 
     def __getitem__(self, name: str) -> Tensor:
         return self._change(name, self._layers[name])
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._layers)
-
-    def __len__(self) -> int:
-        return len(self._layers)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._layers
 
     def select(self, rows: Sequence[int]) -> "MappedLayers":
         chosen = list(rows)

@@ -18,7 +18,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from adamerge_core import checkpoints, storage
-from adamerge_core.adamerging import Engine
+from adamerge_core.adamerging import Engine, MergingCoefficients
 from adamerge_core.analysis import gram_matrix
 from adamerge_core.errors import InputError
 from adamerge_core.merging import trim_and_elect
@@ -304,6 +304,65 @@ def test_an_adaptation_step_from_files_equals_one_in_memory(
     assert torch.equal(results[0][-1], results[1][-1])
 
 
+LARGE = {"kernel": (64, 9, 8, 8), "bias": (64,), "weight": (120, 300)}
+
+
+def large_vectors(folder: Path, dtype: torch.dtype) -> tuple[TaskVectors, dict[str, Tensor]]:
+    """Task vectors in files of `dtype`, two of their layers large, and what they hold."""
+    pretrained = {name: torch.randn(shape) for name, shape in LARGE.items()}
+    stacks = {name: torch.randn(3, *shape).to(dtype) for name, shape in LARGE.items()}
+    for row, path in enumerate(paths_in(folder).values()):
+        checkpoints.save(path, {name: stack[row] for name, stack in stacks.items()})
+    return TaskVectors.open(pretrained, paths_in(folder)), stacks
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_large_layers_are_merged_and_differentiated_from_files_in_blocks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, threads: int
+) -> None:
+    monkeypatch.setattr(storage, "_BLOCK", 3 * 4 * 7001)  # divides no layer
+    torch.manual_seed(0)
+    vectors, stacks = large_vectors(tmp_path, dtype)
+    merging = MergingCoefficients(vectors)
+    merged = {name: torch.empty(shape) for name, shape in LARGE.items()}
+    merged["kernel"] = merged["kernel"].to(memory_format=torch.channels_last)
+    coefficients = torch.rand(3, 3, dtype=torch.float64)
+    gradients: dict[str, Tensor | None] = {
+        name: torch.randn_like(tensor) for name, tensor in merged.items()
+    }
+    torch.set_num_threads(threads)
+    try:
+        merging.merge_into(merged, coefficients)
+        pulled = merging.pull_back(gradients, coefficients)
+    finally:
+        torch.set_num_threads(1)
+    for row, (name, stack) in enumerate(stacks.items()):
+        wide = stack.double()
+        expected = vectors.pretrained[name] + torch.einsum("k,k...->...", coefficients[row], wide)
+        torch.testing.assert_close(merged[name].double(), expected, rtol=0, atol=1e-5)
+        products = [(gradients[name] * each).sum() for each in wide]
+        torch.testing.assert_close(pulled[row], torch.stack(products), rtol=1e-4, atol=1e-3)
+
+
+def test_blocks_are_a_layer_in_order_and_its_values_are_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage, "_BLOCK", 3 * 4 * 7001)
+    vectors, stacks = large_vectors(tmp_path, torch.float32)
+    assert isinstance(vectors.layers, StoredLayers)
+    for name, stack in stacks.items():
+        blocks = [(entries, block.clone()) for entries, block in vectors.layers.blocks(name)]
+        assert [entries.start for entries, _ in blocks] == list(range(0, stack[0].numel(), 7001))
+        assert torch.equal(torch.cat([block for _, block in blocks], dim=1), stack.flatten(1))
+    stacks["weight"][1, 100, 7] = torch.nan
+    path = paths_in(tmp_path)["letters"]
+    checkpoints.save(path, {name: stack[1] for name, stack in stacks.items()})
+    again = TaskVectors.open(vectors.pretrained, paths_in(tmp_path))
+    with pytest.raises(InputError, match="letters: tensor weight has 1 non-finite values"):
+        MergingCoefficients(again).merge_into(dict(vectors.pretrained), torch.ones(3))
+
+
 # what is read
 
 
@@ -313,9 +372,9 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     seen = []
     read = TensorFile.read_into
 
-    def spy(file: TensorFile, name: str, target: Tensor) -> None:
+    def spy(file: TensorFile, name: str, target: Tensor, first: int = 0) -> None:
         seen.append((file.path.stem, name))
-        read(file, name, target)
+        read(file, name, target, first)
 
     monkeypatch.setattr(TensorFile, "read_into", spy)
     return seen
@@ -355,7 +414,7 @@ import sys
 from pathlib import Path
 import torch
 from torch import nn
-from adamerge_core.adamerging import Engine
+from adamerge_core.adamerging import Engine, MergingCoefficients
 from adamerge_core.task_vectors import TaskVectors
 
 def resident(field):

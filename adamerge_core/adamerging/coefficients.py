@@ -1,6 +1,7 @@
 """Merging coefficients: writing merged layers into an encoder, and the gradient in coefficients."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any, ClassVar
@@ -8,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from adamerge_core.storage import StoredLayers
 from adamerge_core.task_vectors import TaskVectors
 
 _SMALL = 2**15
@@ -31,7 +33,8 @@ class MergingCoefficients:
     """theta_pre^l + sum_k lambda_k^l tau_k^l (AdaMerging, section 3.2).
 
     Its parameters are coefficients [K] or [L, K] float64. Small layers are copied into batches of
-    one size; each larger stack is read once a merge and once a gradient.
+    one size; each larger stack is read once a merge and once a gradient. From files it is read in
+    blocks, by as many threads as PyTorch computes with.
     """
 
     granularities: ClassVar[tuple[str, ...]] = ("task_wise", "layer_wise")
@@ -81,14 +84,21 @@ class MergingCoefficients:
             targets = [tensors[name] for name in group.names]
             views = [m.view(t.shape) for m, t in zip(merged, targets, strict=True)]
             torch._foreach_copy_(targets, views)
-        for name in self._large:
-            pretrained, stack = self.task_vectors.pretrained[name], self.task_vectors.layers[name]
-            weight = weights[stack.dtype][self._numbers[name]].unsqueeze(0)
-            flat, target = pretrained.reshape(1, -1), tensors[name]
-            if target.is_contiguous():
-                torch.addmm(flat, weight, _rows(stack), out=target.view(1, -1))
-            else:  # channels last: the entries lie in another order
-                target.copy_(torch.addmm(flat, weight, _rows(stack)).view(pretrained.shape))
+        self._for_large(
+            lambda name: self._merge_layer(
+                name, weights[tensors[name].dtype][self._numbers[name]], tensors[name]
+            )
+        )
+
+    def _merge_layer(self, name: str, weight: Tensor, target: Tensor) -> None:
+        """weight: the layer's coefficients [K]."""
+        flat = self.task_vectors.pretrained[name].reshape(1, -1)
+        contiguous = target.is_contiguous()  # channels last the entries lie in another order
+        merged = target.view(1, -1) if contiguous else torch.empty_like(flat)
+        for entries, block in self._blocks(name):
+            torch.addmm(flat[:, entries], weight.unsqueeze(0), block, out=merged[:, entries])
+        if not contiguous:
+            target.copy_(merged.view(target.shape))
 
     @torch.no_grad()
     def pull_back(self, gradients: Mapping[str, Tensor | None], parameters: Tensor) -> Tensor:
@@ -104,13 +114,36 @@ class MergingCoefficients:
             flat = [_flat(gradients.get(n), group.pretrained[0, 0]) for n in group.names]
             products = torch.bmm(group.stacks, torch.stack(flat).unsqueeze(2))
             result[group.rows] = products.squeeze(2).to(dtype)
-        for name in self._large:
-            gradient = gradients.get(name)
-            if gradient is not None:
-                stack = self.task_vectors.layers[name]
-                result[self._numbers[name]] = torch.mv(_rows(stack), gradient.reshape(-1)).to(dtype)
+        self._for_large(
+            lambda name: self._add_products(name, gradients.get(name), result[self._numbers[name]])
+        )
         rows = result.cpu().double()
         return rows.sum(dim=0) if parameters.dim() == 1 else rows
+
+    def _add_products(self, name: str, gradient: Tensor | None, result: Tensor) -> None:
+        """Add the inner products of a layer's gradient with its task vectors to `result` [K]."""
+        if gradient is not None:
+            flat = gradient.reshape(-1)
+            for entries, block in self._blocks(name):
+                result += torch.mv(block, flat[entries])
+
+    def _blocks(self, name: str) -> Iterator[tuple[slice, Tensor]]:
+        """A layer's entries in order: (which, [K, n] of them)."""
+        layers = self.task_vectors.layers
+        if isinstance(layers, StoredLayers):
+            yield from layers.blocks(name)
+        else:
+            yield slice(None), _rows(layers[name])
+
+    def _for_large(self, work: Callable[[str], None]) -> None:
+        """Do `work` for every large layer, side by side where that means waiting for files."""
+        if not isinstance(self.task_vectors.layers, StoredLayers):
+            for name in self._large:
+                work(name)
+            return
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            # gradients are recorded or not by thread
+            list(pool.map(torch.no_grad()(work), self._large))
 
 
 def _rows(stack: Tensor) -> Tensor:
