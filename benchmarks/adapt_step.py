@@ -6,7 +6,8 @@
 
 published: merges again for every task's forward and differentiates through every merge in one
 backward. merge_once: merges once and goes backward through the merge once per task. ours: the
-Engine. floor: forward and backward of the same images through one fixed model, without any merging.
+Engine; ours_in_files: with the task vectors in files. floor: forward and backward of the same
+images through one fixed model, without any merging.
 
 Each arrangement runs in a process of its own: peak memory is that process's since its start (VmHWM,
 so Linux only; on a GPU what PyTorch had allocated there). A process is killed when less than
@@ -20,6 +21,7 @@ import argparse
 import signal
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -30,14 +32,13 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from torch import Tensor
-from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from adamerge_core.adamerging import AdaptationSettings, Engine, adapt, softmax_entropy
 from adamerge_core.task_vectors import TaskVectors
-from benchmarks.memory import GIB, memory_available, say
+from benchmarks.arrangements import ARRANGEMENTS, IN_FILES, OURS
+from benchmarks.machine import GIB, memory_available, peak_resident, say
 from benchmarks.models import CLASSES, IMAGE_SIZE, Problem, random_problem
 
 COEFFICIENT = 0.3
@@ -54,8 +55,6 @@ POLL_SECONDS = 0.05
 Result = TypeVar("Result", bound="Measurement | WholeRun")
 Variant = tuple[str, str]
 """(arrangement, precision)"""
-Step = Callable[[Tensor], Tensor | None]
-"""From coefficients [L, K] to the gradient in them; None from the floor, which has none."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +73,8 @@ class Case:
     tf32: bool
     leave_free: float
     """GiB; the process is killed when less of the machine's memory is available."""
+    folder: Path
+    """For task vectors in files."""
 
 
 @dataclass(frozen=True)
@@ -97,99 +98,6 @@ class WholeRun:
     """That merge and inner products cannot avoid to move."""
 
 
-# Arrangements
-
-
-def published(problem: Problem, vectors: TaskVectors, micro_batch: int, precision: str) -> Step:
-    """As published with arXiv 2310.02575: one graph holds every task's merge and activations."""
-
-    def step(coefficients: Tensor) -> Tensor:
-        learned = coefficients.clone().requires_grad_()
-        losses = [
-            _entropy(problem, name, merge(vectors, learned), precision)
-            for name in vectors.task_names
-        ]
-        return torch.autograd.grad(torch.stack(losses).sum(), learned)[0]
-
-    return step
-
-
-def merge_once(problem: Problem, vectors: TaskVectors, micro_batch: int, precision: str) -> Step:
-    """As FusionBench has it: the merge's graph is kept for the backward of every task."""
-
-    def step(coefficients: Tensor) -> Tensor:
-        learned = coefficients.clone().requires_grad_()
-        merged = merge(vectors, learned)
-        gradient = torch.zeros_like(coefficients)
-        for name in vectors.task_names:
-            # as there, a task's graph lives until the next one's loss takes its name
-            loss = _entropy(problem, name, merged, precision)
-            gradient += torch.autograd.grad(loss, learned, retain_graph=True)[0]
-        return gradient
-
-    return step
-
-
-def ours(problem: Problem, vectors: TaskVectors, micro_batch: int, precision: str) -> Step:
-    engine = Engine(problem.encoder, vectors, problem.heads, micro_batch, precision)
-    return lambda coefficients: engine.loss_and_gradient(coefficients, problem.images).gradient
-
-
-def floor(problem: Problem, vectors: None, micro_batch: int, precision: str) -> Step:
-    """The Engine's micro-batches, through the encoder as it is."""
-    names, encoder = tuple(problem.heads), problem.encoder
-    each = len(problem.images[names[0]])
-    total = each * len(names)
-
-    def step(coefficients: Tensor) -> None:
-        encoder.zero_grad(set_to_none=True)
-        everything = torch.cat([problem.images[name] for name in names])
-        for start in range(0, total, micro_batch):
-            end = min(start + micro_batch, total)
-            features = _features(problem, everything[start:end], {}, precision)
-            losses = []
-            for k in range(start // each, -(-end // each)):
-                part = features[max(k * each - start, 0) : (k + 1) * each - start]
-                losses.append(softmax_entropy(problem.heads[names[k]](part)).sum() / each)
-            torch.stack(losses).sum().backward()
-
-    return step
-
-
-ARRANGEMENTS: dict[str, Callable[..., Step]] = {
-    "published": published,
-    "merge_once": merge_once,
-    "ours": ours,
-    "floor": floor,
-}
-
-
-def merge(vectors: TaskVectors, coefficients: Tensor) -> dict[str, Tensor]:
-    """theta_pre + sum_k lambda_k tau_k, differentiable in the coefficients [L, K].
-
-    One product a layer: the published codes sum K products, which takes longer.
-    """
-    merged = dict(vectors.pretrained)
-    for row, (name, stack) in zip(coefficients, vectors.layers.items(), strict=True):
-        total = torch.mv(stack.flatten(1).T, row.to(stack))
-        merged[name] = merged[name] + total.view(stack.shape[1:])
-    return merged
-
-
-def _entropy(problem: Problem, name: str, tensors: dict[str, Tensor], precision: str) -> Tensor:
-    features = _features(problem, problem.images[name], tensors, precision)
-    return softmax_entropy(problem.heads[name](features)).mean()
-
-
-def _features(
-    problem: Problem, images: Tensor, tensors: dict[str, Tensor], precision: str
-) -> Tensor:
-    lowered = precision == "bfloat16"
-    with torch.autocast(images.device.type, torch.bfloat16, enabled=lowered):
-        features = functional_call(problem.encoder, tensors, (images,))
-    return features.float() if lowered else features
-
-
 # What a process does
 
 
@@ -198,12 +106,11 @@ def measure(case: Case) -> Measurement:
     problem = prepare(case, case.images_per_task)
     on_device = {name: part.to(case.device) for name, part in problem.images.items()}
     problem = replace(problem, images=on_device)
-    arrangements = {name for name, _ in case.variants}
-    vectors = problem.task_vectors("ours" in arrangements) if arrangements - {"floor"} else None
+    vectors = task_vectors(problem, {name for name, _ in case.variants}, case.folder)
     layers = len(dict(problem.encoder.named_parameters()))
     coefficients = torch.full((layers, case.tasks), COEFFICIENT, dtype=torch.float64)
     steps = [
-        ARRANGEMENTS[name](problem, vectors, case.micro_batch, precision)
+        ARRANGEMENTS[name](problem, vectors.get(name), case.micro_batch, precision)
         for name, precision in case.variants
     ]
     turns = [
@@ -212,6 +119,18 @@ def measure(case: Case) -> Measurement:
     ]
     seconds = [list(column) for column in zip(*turns[1:], strict=True)]
     return Measurement(seconds, peak_memory(case.device))
+
+
+def task_vectors(problem: Problem, arrangements: set[str], folder: Path) -> dict[str, TaskVectors]:
+    """What each arrangement takes; the floor takes none."""
+    found = {}
+    in_memory = arrangements - {"floor", IN_FILES}
+    if in_memory:
+        vectors = problem.task_vectors(clone=bool(arrangements & set(OURS)))
+        found = dict.fromkeys(in_memory, vectors)
+    if IN_FILES in arrangements:
+        found[IN_FILES] = problem.stored_task_vectors(folder)
+    return found
 
 
 def measure_whole_run(case: Case) -> WholeRun:
@@ -254,17 +173,7 @@ def peak_memory(device: str) -> float:
     """GiB: the most resident memory since the process began, or the most allocated on the GPU."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated() / GIB
-    return peak_resident("self")
-
-
-def peak_resident(process: int | str) -> float:
-    """GiB, since the start of the process with that number; 0 when it is gone."""
-    try:
-        lines = Path(f"/proc/{process}/status").read_text().splitlines()
-    except (FileNotFoundError, ProcessLookupError):
-        return 0.0
-    values = [line.split()[1] for line in lines if line.startswith("VmHWM:")]
-    return int(values[0]) * 1024 / GIB if values else 0.0
+    return peak_resident()
 
 
 def _exhaust(engine: Engine, problem: Problem, settings: AdaptationSettings) -> None:
@@ -339,7 +248,7 @@ def report_step(case: Case, arrangements: list[str], precisions: list[str]) -> N
         report_ratio(replace(case, variants=(over, under)), alone)
     killed = {name for name, precision in alone.keys() - set(lived)}
     if killed and case.tasks > 1:
-        again = [name for name in arrangements if name in {*killed, "ours"}]
+        again = [name for name in arrangements if name in {*killed, *OURS}]
         report_step(replace(case, tasks=case.tasks // 2), again, precisions)
 
 
@@ -361,11 +270,10 @@ def report_alone(case: Case, images: int) -> Measurement | None:
 def comparisons(variants: list[Variant]) -> list[tuple[Variant, Variant]]:
     """(numerator, denominator) of the ratios: each is a cost over what it is measured against."""
     pairs = []
-    for name, precision in variants:
-        mine = ("ours", precision)
-        if mine in variants and name != "ours":
-            other = (name, precision)
-            pairs.append((mine, other) if name == "floor" else (other, mine))
+    for mine in (variant for variant in variants if variant[0] in OURS):
+        for other in variants:
+            if other[1] == mine[1] and other[0] not in OURS:
+                pairs.append((mine, other) if other[0] == "floor" else (other, mine))
     both = ("ours", "float32"), ("ours", "bfloat16")
     return [*pairs, both] if set(both) <= set(variants) else pairs
 
@@ -446,6 +354,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--leave-free", type=float, default=1.5, help="GiB of the machine's memory; see above"
     )
+    parser.add_argument("--folder", type=Path, help="where a temporary folder is made")
     parser.add_argument("--whole-run", type=int, metavar="STEPS", help="time adapt instead")
     parser.add_argument("--peak-tflops", type=float, help="of the device; on a GPU an H100's")
     parser.add_argument("--peak-bandwidth", type=float, help="TB/s of the device; likewise")
@@ -473,6 +382,11 @@ def main() -> None:
     arguments = parse()
     # an exit ends the measuring process too, which nobody else would watch
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+        run(arguments, Path(folder))
+
+
+def run(arguments: argparse.Namespace, folder: Path) -> None:
     for model in arguments.model:
         for tasks in arguments.tasks:
             case = Case(
@@ -486,6 +400,7 @@ def main() -> None:
                 threads=arguments.threads,
                 tf32=arguments.tf32,
                 leave_free=arguments.leave_free,
+                folder=folder,
             )
             if not arguments.whole_run:
                 report_step(case, arguments.arrangements, arguments.precision)

@@ -17,7 +17,6 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -32,11 +31,12 @@ from adamerge_core import checkpoints
 from adamerge_core.adamerging import Engine
 from adamerge_core.merging import RULES
 from adamerge_core.task_vectors import TaskVectors
+from benchmarks.machine import GIB, memory_available, peak_resident, say
+from benchmarks.models import RandomLayers
 
 ADAPTATION = "adaptation_step"
 DATA_FREE = tuple(sorted(name for name, rule in RULES.items() if rule.needs is None))
 CLASSES = 10
-GIB = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -54,25 +54,12 @@ class Case:
     micro_batch: int
 
 
-class RandomLayers(Mapping[str, Tensor]):
-    """Task vectors drawn at each access: a thousandth of N(0, 1) in every entry."""
-
-    def __init__(self, pretrained: Mapping[str, Tensor], tasks: int) -> None:
-        self.pretrained, self.tasks = pretrained, tasks
+class AnnouncedLayers(RandomLayers):
+    """Says which layer is being written."""
 
     def __getitem__(self, name: str) -> Tensor:
         say(f"  {name}")
-        return torch.randn(self.tasks, *self.pretrained[name].shape) * 1e-3
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.pretrained)
-
-    def __len__(self) -> int:
-        return len(self.pretrained)
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+        return super().__getitem__(name)
 
 
 def image_tower(model: str) -> nn.Module:
@@ -97,7 +84,7 @@ def write_files(model: str, tasks: int, folder: Path) -> None:
         raise SystemExit(f"{folder} has {free / GIB:.1f} GiB free; give another --folder")
     checkpoints.save(folder / "pretrained.safetensors", pretrained)
     paths = task_files(folder, tasks)
-    vectors = TaskVectors(pretrained, tuple(paths), RandomLayers(pretrained, tasks))
+    vectors = TaskVectors(pretrained, tuple(paths), AnnouncedLayers(pretrained, tasks))
     vectors.save(paths, torch.bfloat16)
 
 
@@ -125,18 +112,6 @@ def adaptation_step(case: Case, vectors: TaskVectors) -> None:
     engine = Engine(tower, vectors, heads, micro_batch=case.micro_batch)
     shape = (len(vectors.layers), len(vectors.task_names))
     engine.loss_and_gradient(torch.full(shape, 0.3, dtype=torch.float64), images)
-
-
-def peak_resident() -> float:
-    status = Path("/proc/self/status").read_text()
-    line = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
-    return int(line.split()[1]) * 1024 / GIB
-
-
-def memory_available() -> float:
-    lines = Path("/proc/meminfo").read_text().splitlines()
-    line = next(line for line in lines if line.startswith("MemAvailable:"))
-    return int(line.split()[1]) * 1024 / GIB
 
 
 def in_fresh_process(case: Case) -> tuple[float, float] | None:

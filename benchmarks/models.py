@@ -1,7 +1,9 @@
 """Random problems of the sizes that benchmarks measure: tower, task vectors, heads, images."""
 
 import logging
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -59,6 +61,24 @@ class RandomHead(nn.Module):
         return F.linear(F.normalize(features, dim=-1), self.weight)
 
 
+class RandomLayers(Mapping[str, Tensor]):
+    """Task vectors [K, *shape] of some tensors, drawn at each access."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], tasks: int) -> None:
+        self._tensors, self._tasks = tensors, tasks
+
+    def __getitem__(self, name: str) -> Tensor:
+        like = self._tensors[name]
+        drawn = torch.randn(self._tasks, *like.shape, dtype=like.dtype)
+        return drawn.mul_(DISTANCE).to(like.device)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+
 @dataclass(frozen=True)
 class Problem:
     """What a step of adaptation works on, beside the task vectors."""
@@ -74,17 +94,23 @@ class Problem:
 
         clone: whether the pretrained tensors are copies; else they are the encoder's own.
         """
+        vectors = self._drawn(clone)
+        return TaskVectors(vectors.pretrained, vectors.task_names, dict(vectors.layers))
+
+    def stored_task_vectors(self, folder: Path) -> TaskVectors:
+        """The same, written to `folder` and left there."""
+        vectors = self._drawn(clone=True)
+        paths = {name: folder / f"{name}.safetensors" for name in vectors.task_names}
+        vectors.save(paths)
+        return TaskVectors.open(vectors.pretrained, paths)
+
+    def _drawn(self, clone: bool) -> TaskVectors:
         torch.manual_seed(1)
         pretrained = {name: tensor.detach() for name, tensor in self.encoder.state_dict().items()}
         if clone:
             pretrained = {name: tensor.clone() for name, tensor in pretrained.items()}
-        layers = {
-            name: torch.randn(len(self.heads), *parameter.shape, dtype=parameter.dtype)
-            .mul_(DISTANCE)
-            .to(parameter.device)
-            for name, parameter in self.encoder.named_parameters()
-        }
-        return TaskVectors(pretrained, tuple(self.heads), layers)
+        parameters = {name: tensor.detach() for name, tensor in self.encoder.named_parameters()}
+        return TaskVectors(pretrained, tuple(self.heads), RandomLayers(parameters, len(self.heads)))
 
 
 def random_problem(

@@ -15,7 +15,8 @@ from torch import Tensor
 from adamerge_core.adamerging import PRESETS
 from adamerge_core.errors import InputError
 from benchmarks import presets
-from benchmarks.adapt_step import ARRANGEMENTS, comparisons, operations
+from benchmarks.adapt_step import comparisons, operations, task_vectors
+from benchmarks.arrangements import ARRANGEMENTS
 from benchmarks.models import Problem, random_problem
 
 ROOT = Path(__file__).parents[1]
@@ -36,11 +37,13 @@ def coefficients(problem: Problem) -> Tensor:
 
 
 @pytest.mark.parametrize("micro_batch", [1, 4, 7, TASKS * IMAGES])
-def test_all_arrangements_give_the_same_gradient(problem: Problem, micro_batch: int) -> None:
-    vectors, where = problem.task_vectors(clone=True), coefficients(problem)
+def test_all_arrangements_give_the_same_gradient(
+    problem: Problem, micro_batch: int, tmp_path: Path
+) -> None:
+    names = ("ours", "ours_in_files", "published", "merge_once")
+    vectors, where = task_vectors(problem, {*names}, tmp_path), coefficients(problem)
     ours, *others = (
-        ARRANGEMENTS[name](problem, vectors, micro_batch, "float32")(where)
-        for name in ("ours", "published", "merge_once")
+        ARRANGEMENTS[name](problem, vectors[name], micro_batch, "float32")(where) for name in names
     )
     assert ours is not None
     assert ours.abs().min() > 0
@@ -78,9 +81,12 @@ def test_operations_are_those_of_the_products() -> None:
 def test_ratios_are_costs_over_what_they_are_measured_against() -> None:
     assert comparisons([("published", "float32"), ("floor", "float32")]) == []
     variants = [(name, "float32") for name in ("merge_once", "ours", "floor")]
-    assert comparisons([*variants, ("ours", "bfloat16")]) == [
+    in_files = ("ours_in_files", "float32")
+    assert comparisons([*variants, ("ours", "bfloat16"), in_files]) == [
         (("merge_once", "float32"), ("ours", "float32")),
         (("ours", "float32"), ("floor", "float32")),
+        (("merge_once", "float32"), in_files),
+        (in_files, ("floor", "float32")),
         (("ours", "float32"), ("ours", "bfloat16")),
     ]
 
