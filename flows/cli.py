@@ -80,7 +80,10 @@ def _disk_is_full(error: Exception) -> bool:
     """Whether the error says so, or follows from it: a full disk stops the servers in many ways."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
-    return shutil.disk_usage(Path.cwd()).free < _NEARLY_FULL
+    try:
+        return shutil.disk_usage(Path.cwd()).free < _NEARLY_FULL
+    except OSError:  # the folder itself is gone
+        return False
 
 
 def _parser() -> argparse.ArgumentParser:

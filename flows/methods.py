@@ -7,12 +7,15 @@ from typing import Any
 
 from adamerge_core.errors import InputError
 from tasks import rules
-from tasks.rules import CORE, Rule
+from tasks.rules import Rule
 
 _WIDTH = 100
 _NAMES = 27  # columns of the names, with two before
 
 _IMAGES = "unlabeled test images"
+
+SUITE_DEFAULTS = {"batches_per_step": 1}
+"""What an adaptation of a suite has in place of the published value."""
 
 
 @dataclass(frozen=True)
@@ -111,24 +114,23 @@ def _of_objective(rule: Rule) -> _Entry:
 
 def _adaptations() -> list[_Entry]:
     paper = "arXiv 2310.02575, section 3.2"
-    made = [
+    masks = "Layer-wise coefficients, and which singular components of each layer stay."
+    options = {"granularity": "singular_components", "rank_share": 1.0, "temperature": 10.0}
+    return [
         _adaptation("task_wise_adamerging", "One coefficient a task.", paper),
         _adaptation("task_wise_adamerging_pp", "The same over trim_and_elect.", paper, keep=0.2),
         _adaptation("layer_wise_adamerging", "One coefficient a layer and task.", paper),
         _adaptation("layer_wise_adamerging_pp", "The same over trim_and_elect.", paper, keep=0.2),
+        _adaptation("adarank", masks, "arXiv 2503.22178", **options),
     ]
-    if (CORE / "adamerging" / "adarank.py").is_file():
-        text = "Layer-wise coefficients, and which singular components of each layer stay."
-        options = {"granularity": "singular_components", "rank_share": 1.0, "temperature": 10.0}
-        made.append(_adaptation("adarank", text, "arXiv 2503.22178", **options))
-    return made
 
 
 def _adaptation(name: str, summary: str, source: str, **more: Any) -> _Entry:
     optional = {
         key: each for key, each in rules.adaptation_options().items() if key not in _required()
     }
-    rows = [(key, f"{_value(each.default)}. {each.doc}") for key, each in optional.items()]
+    defaults = {key: each.default for key, each in optional.items()} | SUITE_DEFAULTS
+    rows = [(key, f"{_value(defaults[key])}. {each.doc}") for key, each in optional.items()]
     doc = "\n".join(
         [
             summary,

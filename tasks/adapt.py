@@ -29,19 +29,17 @@ from adamerge_core.task_vectors import TaskVectors
 from adamerge_core.vision.images import LabeledImages
 from tasks.files import PROTOCOLS, Files
 from tasks.graph import merge_stage
+from tasks.merge_section import (
+    Adaptation,
+    AdaptationMethod,
+    AdaptationPlusPlus,
+    PreprocessedAdaptation,
+)
 from tasks.models import accuracy, open_encoder, open_heads, open_split
 from tasks.outputs import ResumableRows, write_csv
 from tasks.protocols import adapted_rows, measured_rows
 from tasks.stage import Reporter, run_stage
-from tasks.suite import (
-    Adaptation,
-    AdaptationMethod,
-    AdaptationPlusPlus,
-    Evaluate,
-    PreprocessedAdaptation,
-    Suite,
-    load_params,
-)
+from tasks.suite import Evaluate, Suite, load_params
 from tasks.tensors import open_task_vectors
 
 
@@ -170,12 +168,11 @@ def _merged(engine: Engine, parameters: Tensor) -> StateDict:
 def adaptation_settings(granularity: str, params: Adaptation) -> AdaptationSettings:
     """The core's settings for a section of the suite; what it leaves out is the default.
 
-    But for the batches per step: a suite that does not name them draws images_per_task once.
     singular_components takes no clamp.
     """
     names = {field.name for field in fields(AdaptationSettings)}
     given = params.model_dump(include=names, exclude_none=True)
-    chosen = {"batches_per_step": 1, **given, "granularity": granularity}
+    chosen = {**given, "granularity": granularity}
     if granularity == "singular_components":
         chosen["clamp"] = "none"
     return AdaptationSettings(**chosen)

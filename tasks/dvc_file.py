@@ -18,9 +18,9 @@ DVC_YAML = Path("dvc.yaml")
 DVC_LOCK = Path("dvc.lock")
 PARAMS_YAML = Path("params.yaml")
 
-# libyaml's is ten times as fast, and every stage process reads dvc.yaml
 _PLAIN = re.compile(r"[\w./@${}-]+")
 
+# libyaml's is ten times as fast, and every stage process reads dvc.yaml
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 

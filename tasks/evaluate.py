@@ -12,7 +12,7 @@ from tasks.models import load_weights, open_encoder, open_heads, open_split
 from tasks.outputs import write_json
 from tasks.protocols import measured_rows
 from tasks.stage import Reporter, run_stage
-from tasks.suite import Adaptation, Suite, load_params
+from tasks.suite import Suite, load_params
 
 
 def run(suite: Suite, method: str, seed: int, report: Reporter) -> None:
@@ -52,7 +52,7 @@ def weights(suite: Suite, method: str, protocol: str, task_name: str, seed: int)
         return files.pretrained
     if method in REFERENCES:
         return files.finetuned(task_name if method == "individual" else method, seed)
-    adapts = isinstance(suite.merge[method], Adaptation)
+    adapts = suite.merge[method].kind == "adapt"
     return files.merged(method, seed, protocol if adapts else None)
 
 

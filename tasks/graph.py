@@ -29,9 +29,6 @@ _STATISTIC = "${item.statistic}"
 _CORRUPTION = "${item.corruption}"
 _SEED: Any = "${item.seed}"  # stands where tasks.files wants a number
 
-_SHARED = ("adamerge_core.merging.averaging", "adamerge_core.merging.ties")
-"""The modules that adamerge_core.merging imports by name: code of every stage that merges."""
-
 _MODEL = ("model", "compute")  # the parameters of every stage that runs the image encoder
 
 _HEADING = """\
@@ -100,7 +97,12 @@ def evaluate_corrupted_stage(corruption: str, seed: int) -> str:
 def _merge_group(suite: Suite, method: str) -> str:
     """merge, sweep or adapt; with the name of what stands in a file of its own."""
     kind, used = suite.merge[method].kind, _used(suite, method)
-    return f"{kind}_{used.name}" if used and used.module not in _SHARED else kind
+    return f"{kind}_{used.name}" if used and not _is_everyones(used) else kind
+
+
+def _is_everyones(rule: Rule) -> bool:
+    """Whether every stage that merges depends on its file, which the package imports by name."""
+    return rule.module.replace(".", "/") + ".py" in sources("adamerge_core.merging")
 
 
 def _used(suite: Suite, method: str) -> Rule | None:

@@ -16,8 +16,10 @@ from conftest import ROOT
 from adamerge_core.adamerging import OBJECTIVES, AdaptationSettings
 from adamerge_core.merging import PREPROCESSINGS, RULES
 from flows import cli
+from flows.methods import SUITE_DEFAULTS
 from tasks import rules
 from tasks.adapt import adaptation_settings
+from tasks.merge_section import AdaptationMethod
 from tasks.suite import load_suite
 
 REGISTRIES = {
@@ -82,7 +84,8 @@ def test_one_method_is_shown_as_a_suite_takes_it(
     for method, parameters in shown.items():
         given = {k: v for k, v in parameters.items() if v is not None}
         kept = suite.merge[method].model_dump(mode="json", exclude_none=True)
-        assert kept == given
+        defaults = SUITE_DEFAULTS if suite.merge[method].kind == "adapt" else {}
+        assert kept == {**defaults, **given}
 
 
 def test_an_unknown_method_names_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
@@ -110,7 +113,7 @@ def test_the_page_names_every_rule() -> None:
     assert set(RULES) <= named
     assert named <= {*RULES, "task_wise_adamerging", "layer_wise_adamerging"}
     for block in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL):
-        from tasks.suite import Merge
+        from tasks.merge_section import Merge
 
         merge = {"task_arithmetic": {"scaling": 0.3}, **yaml.safe_load(block)["merge"]}
         assert list(Merge.model_validate(merge).root) == list(merge)
@@ -122,7 +125,7 @@ from adamerge_core.errors import InputError
 from adamerge_core.merging import RULES
 from adamerge_core.task_vectors import TaskVectors
 from tasks.rules import merge_rules
-from tasks.suite import Merge
+from tasks.merge_section import Merge
 
 rule, read = RULES["median_merging"], merge_rules()["median_merging"]
 assert read.module == "adamerge_core.merging.median"
@@ -167,6 +170,13 @@ def test_the_pages_example_is_a_rule(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == "scaling = nan: must be above 0\n"
+
+
+def test_the_defaults_shown_are_those_of_a_suite() -> None:
+    """A field that is None takes the core's default, which is what is shown of all others."""
+    fields = AdaptationMethod.model_fields
+    given = {name: fields[name].default for name in fields if not fields[name].is_required()}
+    assert {name: value for name, value in given.items() if value is not None} == SUITE_DEFAULTS
 
 
 def test_a_suite_draws_the_images_that_it_names_once_a_step() -> None:

@@ -15,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adamerge_core.errors import InputError
+from tasks.merge_section import AdaptationMethod
 from tasks.protocols import adapted_rows, measured_rows
-from tasks.suite import AdaptationMethod, Evaluate, ImageFolder, Miniature, load_params, load_suite
+from tasks.suite import Evaluate, ImageFolder, Miniature, load_params, load_suite
 
 ROOT = Path(__file__).parents[1]
 MINI = ROOT / "suites" / "mini.yaml"
