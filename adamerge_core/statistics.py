@@ -20,6 +20,7 @@ from adamerge_core.batches import take
 from adamerge_core.checkpoints import StateDict
 from adamerge_core.errors import InputError
 from adamerge_core.task_vectors import TaskVectors
+from adamerge_core.widening import widened
 
 _ATTENTION = inspect.signature(F.multi_head_attention_forward)
 
@@ -61,7 +62,7 @@ def fisher_diagonal(
     head.eval()
     parameters = {n: p.detach() for n, p in encoder.named_parameters() if p.is_floating_point()}
     device = next(encoder.parameters()).device
-    logits = _widened(head(encoder(take(images, slice(0, 1)).to(device))))
+    logits = widened(head(encoder(take(images, slice(0, 1)).to(device))))
     classes = logits.shape[-1]
     random = np.random.default_rng(seed)
 
@@ -72,14 +73,14 @@ def fisher_diagonal(
         return (probe * roots * log_probabilities).sum()
 
     gradients_of = vmap(grad(mixed_log_probability), in_dims=(None, 0, 0))
-    sums = {name: torch.zeros_like(_widened(tensor)) for name, tensor in parameters.items()}
+    sums = {name: torch.zeros_like(widened(tensor)) for name, tensor in parameters.items()}
     with sdpa_kernel(SDPBackend.MATH):  # vmap has no rule for the fused kernels
         for start in range(0, len(images), batch_size):
             batch = take(images, slice(start, start + batch_size)).to(device)
             frames = _frames(random, len(batch), classes, min(probes, classes)).to(logits)
             for probe in frames.unbind(dim=-1):
                 for name, gradients in gradients_of(parameters, batch, probe).items():
-                    sums[name] += _widened(gradients).square().sum(dim=0)
+                    sums[name] += widened(gradients).square().sum(dim=0)
     return {name: total / len(images) for name, total in sums.items()}
 
 
@@ -165,7 +166,7 @@ class _InputRecorder(TorchFunctionMode):
         return function(*arguments, **keywords)
 
     def _add(self, name: str, rows: Tensor) -> None:
-        rows = _widened(rows).flatten(end_dim=-2)
+        rows = widened(rows).flatten(end_dim=-2)
         if name not in self.sums:
             self.sums[name] = rows.new_zeros(rows.shape[-1], rows.shape[-1])
             self.rows[name] = 0
@@ -267,8 +268,3 @@ def _check_counts(images: np.ndarray | Tensor, counts: Mapping[str, int]) -> Non
         faults.append("0 images; give at least one")
     if faults:
         raise InputError.listing("statistics", faults)
-
-
-def _widened(tensor: Tensor) -> Tensor:
-    """In float32, or in its own dtype where that is wider."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

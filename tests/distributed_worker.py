@@ -27,7 +27,6 @@ from adamerge_core.adamerging import (
 )
 from adamerge_core.errors import InputError
 from adamerge_core.evaluation import correct
-from adamerge_core.task_vectors import TaskVectors
 
 STEPS = 12
 GRANULARITIES = ("layer_wise", "task_wise")
@@ -124,14 +123,7 @@ def rows_read() -> int:
 
 def precision_chosen(own: str) -> tuple[str, int]:
     """(what the engine takes, how often this rank measured), where measuring would give `own`."""
-    problem = tiny_problem()
-    pretrained = {
-        n: t.float() if t.is_floating_point() else t for n, t in problem.pretrained.items()
-    }
-    layers = {name: stack.float() for name, stack in problem.task_vectors.layers.items()}
-    vectors = TaskVectors(pretrained, tuple(CLASSES), layers)
-    heads = {name: head.float() for name, head in problem.heads.items()}
-    images = {name: pixels.float() for name, pixels in problem.images.items()}
+    problem = tiny_problem().to(torch.float32)
     measured = []
 
     def fake(run: Callable[[str], None], device: torch.device) -> str:
@@ -140,8 +132,9 @@ def precision_chosen(own: str) -> tuple[str, int]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("adamerge_core.adamerging.engine.faster_precision", fake)
-        engine = Engine(TinyEncoder().float(), vectors, heads, precision="auto")
-        list(adapt(engine, images, AdaptationSettings(**{**PLAIN, "steps": 2}), 0))
+        vectors = problem.task_vectors
+        engine = Engine(problem.encoder, vectors, problem.heads, precision="auto")
+        list(adapt(engine, problem.images, AdaptationSettings(**{**PLAIN, "steps": 2}), 0))
     return engine.precision, len(measured)
 
 

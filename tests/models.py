@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -53,6 +54,20 @@ class Problem:
     @property
     def task_vectors(self) -> TaskVectors:
         return TaskVectors.from_checkpoints(self.pretrained, self.finetuned)
+
+    def to(self, dtype: torch.dtype) -> Problem:
+        """The same, rounded to another dtype; heads and encoder are copies."""
+
+        def rounded(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+            return {n: t.to(dtype) if t.is_floating_point() else t for n, t in tensors.items()}
+
+        return Problem(
+            copy.deepcopy(self.encoder).to(dtype),
+            rounded(self.pretrained),
+            {name: rounded(state) for name, state in self.finetuned.items()},
+            {name: copy.deepcopy(head).to(dtype) for name, head in self.heads.items()},
+            rounded(self.images),
+        )
 
 
 def tiny_problem(seed: int = 0, images: int = 11, distance: float = 0.5) -> Problem:

@@ -21,7 +21,7 @@ from models import (
     naive_vectors,
     tiny_problem,
 )
-from torch import Tensor, nn
+from torch import Tensor
 
 from adamerge_core import checkpoints
 from adamerge_core.adamerging import PRESETS, AdaptationSettings, Engine, adapt, coefficients
@@ -285,14 +285,8 @@ def test_merging_into_channels_last_and_batches_of_small_layers_is_exact(
 ) -> None:
     """Whatever counts as small, and however the encoder's kernels lie in memory."""
     monkeypatch.setattr(coefficients, "_SMALL", small)
-    problem = tiny_problem()
-    vectors = TaskVectors(
-        {n: t.to(dtype) if t.is_floating_point() else t for n, t in problem.pretrained.items()},
-        tuple(CLASSES),
-        {n: t.to(dtype) for n, t in problem.task_vectors.layers.items()},
-    )
-    heads = {name: nn.Linear(6, classes, dtype=dtype) for name, classes in CLASSES.items()}
-    images = {name: pixels.to(dtype) for name, pixels in problem.images.items()}
+    problem = tiny_problem().to(dtype)
+    vectors, heads, images = problem.task_vectors, problem.heads, problem.images
     values = torch.rand(LAYERS, 3, dtype=torch.float64)
     plain = Engine(TinyEncoder().to(dtype), vectors, heads)
     encoder = TinyEncoder().to(dtype).to(memory_format=torch.channels_last)
@@ -309,7 +303,7 @@ def test_merging_into_channels_last_and_batches_of_small_layers_is_exact(
 
 
 def test_bfloat16_runs_the_encoder_under_autocast_and_keeps_the_rest() -> None:
-    problem, seen = tiny_problem(), set()
+    problem, seen = tiny_problem().to(torch.float32), set()
 
     class Watching(TinyEncoder):
         def forward(self, images: Tensor) -> Tensor:
@@ -317,18 +311,11 @@ def test_bfloat16_runs_the_encoder_under_autocast_and_keeps_the_rest() -> None:
             seen.add(features.dtype)
             return features
 
-    def floats(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {n: t.float() if t.is_floating_point() else t for n, t in tensors.items()}
-
-    vectors = TaskVectors(
-        floats(problem.pretrained), tuple(CLASSES), floats(dict(problem.task_vectors.layers))
-    )
-    heads = {name: head.float() for name, head in problem.heads.items()}
-    images = {name: pixels.float() for name, pixels in problem.images.items()}
+    vectors, images = problem.task_vectors, problem.images
     results = {}
     for precision in ("float32", "bfloat16"):
         seen.clear()
-        engine = Engine(Watching().float(), vectors, heads, precision=precision)
+        engine = Engine(Watching().float(), vectors, problem.heads, precision=precision)
         results[precision] = engine.loss_and_gradient(torch.full((LAYERS, 3), 0.3), images)
         assert seen == {getattr(torch, precision)}
         assert engine.logits("digits", images["digits"]).dtype == torch.float32
@@ -361,14 +348,8 @@ def test_auto_takes_bfloat16_only_where_it_pays(
 def test_auto_settles_once_and_a_resumed_run_keeps_what_it_chose(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    problem = tiny_problem()
-    pretrained = {
-        n: t.float() if t.is_floating_point() else t for n, t in problem.pretrained.items()
-    }
-    layers = {name: stack.float() for name, stack in problem.task_vectors.layers.items()}
-    vectors = TaskVectors(pretrained, tuple(CLASSES), layers)
-    heads = {name: head.float() for name, head in problem.heads.items()}
-    images = {name: pixels.float() for name, pixels in problem.images.items()}
+    problem = tiny_problem().to(torch.float32)
+    vectors, images = problem.task_vectors, problem.images
     state, choices = tmp_path / "state.safetensors", iter(["bfloat16", "float32"])
 
     def fake(run, device):  # type: ignore[no-untyped-def]
@@ -379,7 +360,7 @@ def test_auto_settles_once_and_a_resumed_run_keeps_what_it_chose(
     monkeypatch.setattr("adamerge_core.adamerging.engine.faster_precision", fake)
 
     def engine(precision: str = "auto") -> Engine:
-        return Engine(TinyEncoder().float(), vectors, heads, 4, precision)
+        return Engine(TinyEncoder().float(), vectors, problem.heads, 4, precision)
 
     first = engine()
     for step in adapt(first, images, chosen_with({}, 6), 0, state, 2):

@@ -31,6 +31,7 @@ IMPORTS = {
         "adamerge_core.statistics",
         "adamerge_core.storage",
         "adamerge_core.task_vectors",
+        "adamerge_core.widening",
     ),
     "stages": (
         "tasks.stage",

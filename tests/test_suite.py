@@ -46,6 +46,13 @@ def write(folder: Path, content: Any) -> Path:
     return path
 
 
+def assert_only(expected: dict[str, str], faults: list[str]) -> None:
+    """One fault for each parameter, with the rule that it breaks, and no others."""
+    for key, rule in expected.items():
+        assert any(key in fault and rule in fault for fault in faults), (key, faults)
+    assert len(faults) == len(expected), faults
+
+
 def faults_of(path: Path) -> list[str]:
     with pytest.raises(InputError) as caught:
         load_suite(path)
@@ -126,9 +133,7 @@ def test_every_fault_is_listed_with_key_value_and_rule(
         "evaluate.trajectory_points": "is missing",
         "model": "is missing",
     }
-    for key, rule in expected.items():
-        assert any(key in fault and rule in fault for fault in faults), (key, faults)
-    assert len(faults) == len(expected)
+    assert_only(expected, faults)
 
 
 def test_names_that_refer_to_nothing_are_listed(content: dict[str, Any], tmp_path: Path) -> None:
@@ -277,9 +282,7 @@ def test_faults_of_rules_and_adaptations_are_listed_together(
         "merge.task_wise_pp.preprocessing": "no parameter",
         "statistics: is missing, and merge.regmean needs gram_matrices": "fisher_probes: 4",
     }
-    for key, rule in expected.items():
-        assert any(key in fault and rule in fault for fault in faults), (key, faults)
-    assert len(faults) == len(expected), faults
+    assert_only(expected, faults)
 
 
 def test_statistics_are_needed_by_rules_alone(content: dict[str, Any], tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from adamerge_core.batches import rows_between
 from adamerge_core.distributed import World, world
 from adamerge_core.errors import InputError
 from adamerge_core.task_vectors import TaskVectors
+from adamerge_core.widening import widened
 
 
 class Parameterisation(Protocol):
@@ -217,8 +218,7 @@ class Engine:
         return features.to(_dtype(self.encoder)) if lowered else features
 
     def _logits(self, task_name: str, features: Tensor) -> Tensor:
-        logits = self.heads[task_name](features)
-        return logits.float() if logits.dtype.itemsize < 4 else logits
+        return widened(self.heads[task_name](features))
 
 
 def _dtype(encoder: nn.Module) -> torch.dtype:

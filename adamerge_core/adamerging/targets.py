@@ -12,6 +12,7 @@ from adamerge_core.batches import take
 from adamerge_core.distributed import world
 from adamerge_core.errors import InputError
 from adamerge_core.task_vectors import TaskVectors
+from adamerge_core.widening import widened
 
 Arrays = Mapping[str, np.ndarray | Tensor]
 
@@ -71,9 +72,8 @@ def _predictions(
     starts = range(0, len(images), batch_size)
     for start in starts[group.share(len(starts))]:
         batch = take(images, slice(start, start + batch_size)).to(device)
-        logits = head(encoder(batch))
-        wide = logits.float() if logits.dtype.itemsize < 4 else logits
-        parts.append(wide.softmax(dim=-1).cpu())
+        logits = widened(head(encoder(batch)))
+        parts.append(logits.softmax(dim=-1).cpu())
     return torch.cat(group.gather(torch.cat(parts)))
 
 

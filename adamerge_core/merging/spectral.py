@@ -16,6 +16,7 @@ from torch import Tensor
 from adamerge_core.checkpoints import StateDict
 from adamerge_core.errors import InputError
 from adamerge_core.task_vectors import TaskVectors
+from adamerge_core.widening import widened
 
 
 def is_matrix(stack: Tensor) -> bool:
@@ -25,8 +26,7 @@ def is_matrix(stack: Tensor) -> bool:
 
 def as_matrices(stack: Tensor) -> Tensor:
     """[K, out, in, ...] as [K, out, in * ...], in float32 where its dtype is of lower precision."""
-    precise = torch.promote_types(stack.dtype, torch.float32)
-    return stack.to(precise).reshape(*stack.shape[:2], -1)
+    return widened(stack).reshape(*stack.shape[:2], -1)
 
 
 def thin_svd(matrices: Tensor, scale: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
