@@ -109,7 +109,7 @@ def adaptation_step(case: Case, vectors: TaskVectors) -> None:
     size = tower.image_size
     images = {name: torch.randn(1, 3, *size) for name in vectors.task_names}
     heads = {name: nn.Linear(tower.output_dim, CLASSES) for name in vectors.task_names}
-    engine = Engine(tower, vectors, heads, micro_batch=case.micro_batch)
+    engine = Engine(tower, vectors, heads, case.micro_batch, precision="float32")
     shape = (len(vectors.layers), len(vectors.task_names))
     engine.loss_and_gradient(torch.full(shape, 0.3, dtype=torch.float64), images)
 

@@ -121,7 +121,9 @@ def _measure(suite: Suite, trial: Trial, protocol: str, seed: int) -> dict[str, 
     targets = expert_targets(encoder, task_vectors, heads, unlabeled) if needs else None
     if trial.preprocessing:
         task_vectors = PREPROCESSINGS[trial.preprocessing](task_vectors)
-    engine = Engine(encoder, task_vectors, heads, suite.compute.micro_batch)
+    engine = Engine(
+        encoder, task_vectors, heads, suite.compute.micro_batch, suite.compute.precision
+    )
     state = WORK / f"preset-{digest([suite.name, trial.name, protocol, seed])}.safetensors"
     began = time.monotonic()
     first = None

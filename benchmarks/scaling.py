@@ -53,7 +53,9 @@ def measure(case: Case, ranks: int, rank: int, port: int, answers: "SimpleQueue[
     ends = []
     with distributed.start(case.device) as device:
         problem = random_problem(case.model, case.tasks, per_task, str(device))
-        engine = Engine(problem.encoder, problem.task_vectors(clone=True), problem.heads)
+        engine = Engine(
+            problem.encoder, problem.task_vectors(clone=True), problem.heads, precision="float32"
+        )
         for _ in adapt(engine, problem.images, settings, seed=0):
             ends.append(time.perf_counter())  # the step's losses have been read: nothing is pending
     if rank == 0:

@@ -59,6 +59,7 @@ def run(suite: Suite, method: str, seed: int, report: Reporter) -> None:
         _preprocessed(plain, params),
         heads,
         suite.compute.micro_batch,
+        suite.compute.precision,
         parameterisation=_parameterisation(settings, params),
     )
     for protocol in PROTOCOLS:

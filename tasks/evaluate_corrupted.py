@@ -34,7 +34,9 @@ def run(suite: Suite, corruption: str, seed: int, report: Reporter) -> None:
 
     encoder.load_state_dict(task_arithmetic(task_vectors, suite.merge["task_arithmetic"].scaling))
     methods = {"task_arithmetic": accuracy(encoder, heads, data)}
-    engine = Engine(encoder, task_vectors, heads, suite.compute.micro_batch)
+    engine = Engine(
+        encoder, task_vectors, heads, suite.compute.micro_batch, suite.compute.precision
+    )
     settings = adaptation_settings("layer_wise", suite.evaluate_corrupted.adaptation)
     state = report.scratch / "adaptation.safetensors" if report.scratch else None
     for step in adapt(engine, images, settings, seed, state):

@@ -6,6 +6,7 @@ the work. Nothing here imports torch, dvc, mlflow or prefect.
 
 import ctypes
 import errno
+import logging
 import os
 import shutil
 import signal
@@ -109,7 +110,15 @@ def run_stage(name: str, body: Callable[[Reporter], None]) -> NoReturn:
     other exception keeps its traceback.
     """
     configure()
+    _print_logs()
     sys.exit(_run(name, body))
+
+
+def _print_logs() -> None:
+    """What the core logs belongs to the stage's output."""
+    core = logging.getLogger("adamerge_core")
+    core.addHandler(logging.StreamHandler(sys.stdout))
+    core.setLevel(logging.INFO)
 
 
 def _run(name: str, body: Callable[[Reporter], None]) -> int:

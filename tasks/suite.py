@@ -26,6 +26,8 @@ class Compute(Section):
     """Per stage process."""
     micro_batch: Count
     """Images per forward and backward pass of an adaptation."""
+    precision: Literal["float32", "bfloat16", "auto"] = "auto"
+    """Of these passes; see adamerge_core.adamerging.Engine."""
 
 
 class Miniature(Section):

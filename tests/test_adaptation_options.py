@@ -345,6 +345,31 @@ def test_auto_takes_bfloat16_only_where_it_pays(
     assert f"({gain:.2f} times" in caplog.text
 
 
+def test_auto_leaves_quick_passes_in_float32(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of passes of 4 ms it is chance which is faster: the choice would differ from run to run."""
+    now, runs = [0.0], []
+
+    def run(precision: str) -> None:
+        runs.append(precision)
+        now[0] += 0.004
+
+    monkeypatch.setattr("adamerge_core.adamerging.precision.time.perf_counter", lambda: now[0])
+    with caplog.at_level(logging.INFO, logger="adamerge_core"):
+        assert faster_precision(run, torch.device("cpu")) == "float32"
+    assert set(runs) == {"float32"}
+    assert "precision float32: a micro-batch takes 0.0040 s" in caplog.text
+
+
+def test_an_engine_measures_unless_it_is_told() -> None:
+    problem = tiny_problem().to(torch.float32)
+    engine = Engine(problem.encoder, problem.task_vectors, problem.heads)
+    assert engine.precision == "auto"
+    engine.loss_and_gradient(torch.full((LAYERS, 3), 0.3), problem.images)
+    assert engine.precision == "float32"
+
+
 def test_auto_settles_once_and_a_resumed_run_keeps_what_it_chose(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -113,6 +113,16 @@ def test_a_stage_tells_what_it_read_and_wrote(project: Project) -> None:
     assert not list(Path(".adamerge/scratch").iterdir())
 
 
+def test_what_the_core_logs_is_in_a_stages_output(project: Project) -> None:
+    said = "logging.getLogger('adamerge_core.adamerging.precision').info('precision bfloat16')"
+    line = '    grow = PARAMS["grow"]\n'
+    project.replace("work.py", line, f"    import logging\n    {said}\n{line}")
+    process = run_stage(project)
+    printed, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert printed.splitlines()[0] == "precision bfloat16"
+
+
 def test_bad_input_is_one_message_and_exit_code_1(project: Project) -> None:
     project.replace("params.yaml", "fail: []", f"fail: [{STAGE}]")
     process = run_stage(project)

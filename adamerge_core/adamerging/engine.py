@@ -62,7 +62,7 @@ class Engine:
         task_vectors: TaskVectors,
         heads: Mapping[str, nn.Module],
         micro_batch: int | None = None,
-        precision: str = "float32",
+        precision: str = "auto",
         parameterisation: Callable[[TaskVectors], Parameterisation] = MergingCoefficients,
     ) -> None:
         """
@@ -71,8 +71,9 @@ class Engine:
         micro_batch: images per forward and backward; None takes all at once. The gradient is the
         same. precision: float32 computes in the parameters' dtype; bfloat16 runs the encoder under
         autocast (merge, heads, loss and inner products stay as they are); auto measures both on the
-        first images given and takes bfloat16 where it is at least 1.15 times as fast. An encoder in
-        another dtype than float32 is never autocast. parameterisation: what is learned, merging
+        first images given, takes bfloat16 where it is at least 1.15 times as fast, and logs which;
+        name one where results must be the same on every machine. An encoder in another dtype than
+        float32 is never autocast. parameterisation: what is learned, merging
         coefficients or AdaRank's SingularMasks. Raises InputError listing what does not fit.
         """
         self._check(encoder, task_vectors, heads, micro_batch, precision)
