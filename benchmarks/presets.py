@@ -29,15 +29,13 @@ from adamerge_core.adamerging import PRESETS, AdaptationSettings, Engine, adapt,
 from adamerge_core.adamerging.objective import OBJECTIVES
 from adamerge_core.errors import InputError
 from adamerge_core.merging import PREPROCESSINGS
-from adamerge_core.vision.images import LabeledImages
+from benchmarks.suite_problem import SuiteProblem
 from tasks.environment import WORK
-from tasks.files import PROTOCOLS, Files
+from tasks.files import PROTOCOLS
 from tasks.hashes import digest
-from tasks.models import accuracy, open_encoder, open_heads, open_split
 from tasks.outputs import write_csv
-from tasks.protocols import adapted_rows, measured_rows
 from tasks.suite import Suite, load_params
-from tasks.tensors import open_task_vectors
+from tasks.tensors import set_up
 
 RESULTS = WORK / "presets.csv"
 FIELDS = fields(AdaptationSettings)
@@ -57,6 +55,7 @@ def main() -> None:
     parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="other settings")
     parser.add_argument("--preprocessing", choices=list(PREPROCESSINGS), help="of the task vectors")
     arguments = parser.parse_args()
+    set_up(suite.compute)
     trials = [changed(name, arguments.set, arguments.preprocessing) for name in arguments.presets]
     rows = _read()
     for seed in arguments.seeds:
@@ -110,13 +109,9 @@ def changed(preset: str, changes: list[str], preprocessing: str | None) -> Trial
 def _measure(suite: Suite, trial: Trial, protocol: str, seed: int) -> dict[str, str]:
     """Adapt and measure, under one protocol and for one seed."""
     settings = trial.settings
-    task_vectors = open_task_vectors(Files(suite.name), suite.task_names, seed)
-    encoder, heads = open_encoder(suite), open_heads(suite, suite.task_names)
-    test = open_split(Files(suite.name), suite.task_names, "test")
-    unlabeled = {
-        name: part.images[adapted_rows(len(part.labels), protocol, suite.evaluate)]
-        for name, part in test.items()
-    }
+    problem = SuiteProblem.open(suite, seed, protocol)
+    encoder, heads, unlabeled = problem.encoder, problem.heads, problem.unlabeled
+    task_vectors = problem.task_vectors
     needs = OBJECTIVES[settings.objective].needs
     targets = expert_targets(encoder, task_vectors, heads, unlabeled) if needs else None
     if trial.preprocessing:
@@ -132,31 +127,19 @@ def _measure(suite: Suite, trial: Trial, protocol: str, seed: int) -> dict[str, 
         left = (time.monotonic() - began) / (step.step - first + 1) * (settings.steps - step.step)
         done = f"{step.step}/{settings.steps}, {left:.0f} s left "
         print(f"\r{trial.name} {protocol} seed {seed}: {done}", end="", file=sys.stderr)
-    engine.merge(step.coefficients)
-    measured = accuracy(encoder, heads, _measured(test, protocol, suite))
+    reached = problem.accuracy(engine, step.coefficients)
     state.unlink(missing_ok=True)
     row = {
         "suite": suite.name,
         "preset": trial.name,
         "protocol": protocol,
         "seed": str(seed),
-        "average": f"{measured['average']:.2f}",
+        "average": f"{reached:.2f}",
         "passes": f"{passes(settings, unlabeled, needs is not None):.0f}",
     }
     print(file=sys.stderr)
     print(*row.values(), flush=True)
     return row
-
-
-def _measured(
-    test: Mapping[str, LabeledImages], protocol: str, suite: Suite
-) -> dict[str, LabeledImages]:
-    rows = {
-        name: measured_rows(len(p.labels), protocol, suite.evaluate) for name, p in test.items()
-    }
-    return {
-        name: LabeledImages(p.images[rows[name]], p.labels[rows[name]]) for name, p in test.items()
-    }
 
 
 def passes(

@@ -1,0 +1,90 @@
+"""How far bfloat16 ends from float32: coefficients, accuracy, and time, on a suite that has run.
+
+    make study                            # once: three seeds of the mini suite
+    python -m benchmarks.precision        # every seed, the suite's layer_wise_adamerging
+    python -m benchmarks.precision --seeds 0 --methods task_wise_adamerging
+
+Run it in the project's root. The same adaptation runs in both precisions, on the same images in the
+same order (transductive protocol). Printed are the largest, the 99th percentile's and the mean
+distance of its final coefficients, the accuracies in percent, and the ratio of their times.
+Progress goes to stderr, results to stdout.
+"""
+
+import argparse
+import sys
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from adamerge_core.adamerging import Engine, adapt
+from adamerge_core.errors import InputError
+from benchmarks.suite_problem import SuiteProblem
+from tasks.adapt import adaptation_settings
+from tasks.suite import Suite, load_params
+from tasks.tensors import set_up
+
+PRECISIONS = ("float32", "bfloat16")
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one adaptation ended with."""
+
+    coefficients: Tensor
+    accuracy: float
+    """Percent, on average over the tasks."""
+    seconds: float
+
+
+def run(suite: Suite, method: str, seed: int, precision: str) -> Run:
+    """Adapt and measure."""
+    params = suite.merge[method]
+    settings = adaptation_settings(suite.merge.granularity(method), params)
+    problem = SuiteProblem.open(suite, seed, "transductive")
+    engine = Engine(
+        problem.encoder, problem.task_vectors, problem.heads, suite.compute.micro_batch, precision
+    )
+    began = time.monotonic()
+    for step in adapt(engine, problem.unlabeled, settings, seed):
+        done = f"{step.step}/{settings.steps}"
+        print(f"\r{method} seed {seed} {precision}: {done} ", end="", file=sys.stderr)
+    seconds = time.monotonic() - began
+    print(file=sys.stderr)
+    return Run(step.coefficients, problem.accuracy(engine, step.coefficients), seconds)
+
+
+def report(suite: Suite, method: str, seed: int) -> None:
+    """Print one comparison."""
+    plain, lowered = (run(suite, method, seed, precision) for precision in PRECISIONS)
+    distance = (plain.coefficients - lowered.coefficients).abs().flatten()
+    share = (distance <= 0.01).double().mean()
+    print(
+        f"{method} seed {seed}: coefficients at most {distance.max():.4f} apart, 99 % within "
+        f"{torch.quantile(distance, 0.99):.4f}, {distance.mean():.4f} on average, {share:.1%} "
+        f"within 0.01; accuracy {plain.accuracy:.2f} and {lowered.accuracy:.2f}; float32 takes "
+        f"{plain.seconds / lowered.seconds:.2f} times as long",
+        flush=True,
+    )
+
+
+def main() -> None:
+    suite = load_params()
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.precision", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    known = suite.merge.of_kind("adapt")
+    parser.add_argument("--methods", nargs="+", choices=known, default=["layer_wise_adamerging"])
+    parser.add_argument("--seeds", nargs="+", type=int, default=list(suite.seeds))
+    arguments = parser.parse_args()
+    set_up(suite.compute)
+    for method in arguments.methods:
+        for seed in arguments.seeds:
+            report(suite, method, seed)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except InputError as error:
+        sys.exit(str(error))

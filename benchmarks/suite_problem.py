@@ -1,0 +1,56 @@
+"""What benchmarks of whole adaptations read of a suite that has run, below data/<suite>/."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from adamerge_core.adamerging import Engine
+from adamerge_core.task_vectors import TaskVectors
+from adamerge_core.vision.images import LabeledImages
+from tasks.files import Files
+from tasks.models import accuracy, open_encoder, open_heads, open_split
+from tasks.protocols import adapted_rows, measured_rows
+from tasks.suite import Suite
+from tasks.tensors import open_task_vectors
+
+
+@dataclass(frozen=True)
+class SuiteProblem:
+    """One seed under one protocol."""
+
+    encoder: nn.Module
+    heads: Mapping[str, nn.Module]
+    task_vectors: TaskVectors
+    unlabeled: dict[str, np.ndarray]
+    """Per task the images to adapt on."""
+    measured: dict[str, LabeledImages]
+    """Per task the images to measure on."""
+
+    @classmethod
+    def open(cls, suite: Suite, seed: int, protocol: str) -> "SuiteProblem":
+        """Raises InputError where the suite has not run."""
+        files, names = Files(suite.name), suite.task_names
+        test = open_split(files, names, "test")
+        return cls(
+            open_encoder(suite),
+            open_heads(suite, names),
+            open_task_vectors(files, names, seed),
+            {
+                name: part.images[adapted_rows(len(part.labels), protocol, suite.evaluate)]
+                for name, part in test.items()
+            },
+            {name: _measured(part, protocol, suite) for name, part in test.items()},
+        )
+
+    def accuracy(self, engine: Engine, coefficients: torch.Tensor) -> float:
+        """Percent on average over the tasks, of the model of these coefficients."""
+        engine.merge(coefficients)
+        return accuracy(self.encoder, self.heads, self.measured)["average"]
+
+
+def _measured(part: LabeledImages, protocol: str, suite: Suite) -> LabeledImages:
+    rows = measured_rows(len(part.labels), protocol, suite.evaluate)
+    return LabeledImages(part.images[rows], part.labels[rows])
