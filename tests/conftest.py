@@ -17,6 +17,10 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
+# tests run side by side: with a thread a core each, they and the processes that they start would
+# wait for each other; before PyTorch is imported
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # a shell starts its background jobs with Ctrl-C ignored, and the processes under test, to which it
 # is sent, would inherit that
 signal.signal(signal.SIGINT, signal.default_int_handler)
