@@ -34,7 +34,7 @@ def fisher_diagonal(
     probes: int = 4,
     seed: int = 0,
 ) -> StateDict:
-    """The diagonal Fisher information of each parameter of a model (arXiv 2111.09832, section 3).
+    """The diagonal Fisher information of each parameter of a model (arXiv 2111.09832).
 
     F = mean over images x of E_{y ~ p(y|x)} [(d log p(y|x) / d theta)^2], the expectation over the
     model's own predictions; no labels. encoder: images [N, ...] -> features [N, D]; head: features
@@ -94,7 +94,7 @@ def _frames(random: np.random.Generator, count: int, classes: int, rank: int) ->
 def gram_matrices(
     encoder: nn.Module, images: np.ndarray | Tensor, batch_size: int = 64
 ) -> StateDict:
-    """Per linear layer the Gram matrix X^T X / rows of its inputs X (arXiv 2212.09849, section 3).
+    """Per linear layer the Gram matrix X^T X / rows of its inputs X (arXiv 2212.09849).
 
     encoder: images [N, ...] -> features. Returns {name of the weight: [in, in]} in float32 or
     wider, on the encoder's device. A row of X is what one row of the output is computed from: a

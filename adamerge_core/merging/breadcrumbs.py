@@ -12,7 +12,7 @@ from adamerge_core.merging.registry import merge_rule, preprocessing
 from adamerge_core.task_vectors import TaskVectors
 
 
-@merge_rule(source="arXiv 2312.06795, section 3; github.com/rezazzr/breadcrumbs")
+@merge_rule(source="arXiv 2312.06795; github.com/rezazzr/breadcrumbs")
 def breadcrumbs(
     task_vectors: TaskVectors, scaling: float = 0.3, beta: float = 0.85, gamma: float = 0.994
 ) -> StateDict:
@@ -24,7 +24,7 @@ def breadcrumbs(
     return task_arithmetic(mask_tails(task_vectors, beta, gamma), scaling)
 
 
-@preprocessing(source="arXiv 2312.06795, section 3; github.com/rezazzr/breadcrumbs")
+@preprocessing(source="arXiv 2312.06795; github.com/rezazzr/breadcrumbs")
 def mask_tails(task_vectors: TaskVectors, beta: float = 0.85, gamma: float = 0.994) -> TaskVectors:
     """Each layer of each task vector, its smallest and largest magnitudes set to zero.
 

@@ -13,7 +13,7 @@ from adamerge_core.merging.registry import merge_rule, preprocessing
 from adamerge_core.task_vectors import TaskVectors
 
 
-@merge_rule(source="arXiv 2311.03099, section 3; github.com/yule-BUAA/MergeLM")
+@merge_rule(source="arXiv 2311.03099; github.com/yule-BUAA/MergeLM")
 def dare(
     task_vectors: TaskVectors, scaling: float = 0.3, drop: float = 0.9, seed: int = 0
 ) -> StateDict:
@@ -24,7 +24,7 @@ def dare(
     return task_arithmetic(drop_and_rescale(task_vectors, drop, seed), scaling)
 
 
-@preprocessing(source="arXiv 2311.03099, section 3; github.com/yule-BUAA/MergeLM")
+@preprocessing(source="arXiv 2311.03099; github.com/yule-BUAA/MergeLM")
 def drop_and_rescale(task_vectors: TaskVectors, drop: float = 0.9, seed: int = 0) -> TaskVectors:
     """m tau_k / (1 - drop), every entry of m being 0 with probability `drop`, else 1.
 

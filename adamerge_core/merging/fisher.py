@@ -12,7 +12,7 @@ from adamerge_core.statistics import check_statistics
 from adamerge_core.task_vectors import TaskVectors
 
 
-@merge_rule(source="arXiv 2111.09832, section 3", needs="fisher_diagonal")
+@merge_rule(source="arXiv 2111.09832", needs="fisher_diagonal")
 def fisher_merging(
     task_vectors: TaskVectors, fisher: Mapping[str, StateDict], floor: float = 1e-6
 ) -> StateDict:

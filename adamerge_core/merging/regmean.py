@@ -12,7 +12,7 @@ from adamerge_core.statistics import check_statistics
 from adamerge_core.task_vectors import TaskVectors
 
 
-@merge_rule(source="arXiv 2212.09849, section 3", needs="gram_matrices")
+@merge_rule(source="arXiv 2212.09849", needs="gram_matrices")
 def regmean(
     task_vectors: TaskVectors, gram: Mapping[str, StateDict], alpha: float = 0.9
 ) -> StateDict:
