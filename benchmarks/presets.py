@@ -19,7 +19,7 @@ import statistics
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +83,11 @@ class Trial:
     settings: AdaptationSettings
     preprocessing: str | None
 
+    @property
+    def key(self) -> str:
+        """Of all that it is, so that a preset that has changed is measured again."""
+        return digest([asdict(self.settings), self.preprocessing])[:8]
+
 
 def changed(preset: str, changes: list[str], preprocessing: str | None) -> Trial:
     """Raises InputError listing what is wrong with the changes."""
@@ -119,7 +124,7 @@ def _measure(suite: Suite, trial: Trial, protocol: str, seed: int) -> dict[str, 
     engine = Engine(
         encoder, task_vectors, heads, suite.compute.micro_batch, suite.compute.precision
     )
-    state = WORK / f"preset-{digest([suite.name, trial.name, protocol, seed])}.safetensors"
+    state = WORK / f"preset-{digest([suite.name, trial.key, protocol, seed])}.safetensors"
     began = time.monotonic()
     first = None
     for step in adapt(engine, unlabeled, settings, seed, state, targets=targets):
@@ -132,6 +137,7 @@ def _measure(suite: Suite, trial: Trial, protocol: str, seed: int) -> dict[str, 
     row = {
         "suite": suite.name,
         "preset": trial.name,
+        "key": trial.key,
         "protocol": protocol,
         "seed": str(seed),
         "average": f"{reached:.2f}",
@@ -161,8 +167,8 @@ def _print_summary(trial: Trial, protocol: str, rows: list[dict[str, str]]) -> N
 
 
 def _is(row: Mapping[str, str], suite: Suite, trial: Trial, protocol: str, seed: int) -> bool:
-    wanted = (suite.name, trial.name, protocol, str(seed))
-    return (row["suite"], row["preset"], row["protocol"], row["seed"]) == wanted
+    wanted = (suite.name, trial.key, protocol, str(seed))
+    return (row["suite"], row.get("key"), row["protocol"], row["seed"]) == wanted
 
 
 def _read(path: Path = RESULTS) -> list[dict[str, str]]:

@@ -135,6 +135,9 @@ def test_changed_settings_are_checked_all_at_once() -> None:
     chosen = presets.changed("fast", ["steps=7", "learning_rate=0.5"], None)
     assert (chosen.settings.steps, chosen.settings.learning_rate) == (7, 0.5)
     assert chosen.settings.objective == PRESETS["fast"].objective
+    plain = presets.changed("fast", [], None)
+    over_ties = presets.changed("fast", [], "trim_and_elect")
+    assert len({trial.key for trial in (chosen, plain, over_ties)}) == 3
     with pytest.raises(InputError) as caught:
         presets.changed("fast", ["stepz=3", "steps=many"], None)
     assert "stepz: is no setting" in str(caught.value)
@@ -146,4 +149,4 @@ def test_changed_settings_are_checked_all_at_once() -> None:
 def test_passes_count_the_experts_forwards() -> None:
     images = {"a": np.zeros((30, 2)), "b": np.zeros((60, 2))}
     assert presets.passes(PRESETS["paper"], images, experts=False) == 500 * 32 * 2
-    assert presets.passes(PRESETS["fast"], images, experts=True) == 100 * 16 * 2 + 30
+    assert presets.passes(PRESETS["fast"], images, experts=True) == 360 * 8 * 2 + 30
