@@ -11,6 +11,7 @@ from torch import Tensor
 
 from adamerge_core.errors import InputError
 from adamerge_core.files import atomic_write
+from adamerge_core.widening import wide
 
 StateDict = dict[str, Tensor]
 
@@ -163,5 +164,13 @@ def non_finite(model_name: str, state: Mapping[str, Tensor]) -> list[str]:
     return [
         f"{model_name}: tensor {name} has {int((~torch.isfinite(tensor)).sum())} non-finite values"
         for name, tensor in state.items()
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all()
+        if tensor.is_floating_point() and not all_finite(tensor)
     ]
+
+
+def all_finite(tensor: Tensor) -> bool:
+    """Whether a floating-point tensor holds no infinity and no NaN."""
+    # these make a sum non-finite too, which takes one pass; a sum of finite values may overflow
+    return bool(torch.isfinite(tensor.sum(dtype=wide(tensor.dtype)))) or bool(
+        torch.isfinite(tensor).all()
+    )

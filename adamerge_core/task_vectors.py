@@ -1,6 +1,6 @@
 """Task vectors: what fine-tuning added to each tensor of one pretrained model."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -169,11 +169,24 @@ class TaskVectors:
 
     def merge_layer(self, name: str, coefficients: Tensor) -> Tensor:
         """theta_pre^l + sum_k lambda_k^l tau_k^l for one layer; `coefficients` is [K]."""
-        stack, pretrained = self.layers[name], self.pretrained[name]
-        weights = coefficients.to(stack.device, stack.dtype)
-        return pretrained + torch.mv(stack.reshape(len(stack), -1).T, weights).view(
-            pretrained.shape
-        )
+        pretrained = self.pretrained[name]
+        weights = coefficients.to(pretrained.device, pretrained.dtype)
+        flat, parts = pretrained.reshape(-1), [pretrained.new_empty(0)]
+        # a block is overwritten by the next, so it may not wait in a graph for the backward
+        whole = [(slice(None), _flat(self.layers[name]))] if weights.requires_grad else None
+        for entries, block in whole or self.blocks(name):
+            parts.append(flat[entries] + torch.mv(block.T, weights))
+        return torch.cat(parts).view(pretrained.shape)
+
+    def blocks(self, name: str) -> Iterator[tuple[slice, Tensor]]:
+        """A layer's entries in order: (which, [K, n] of them).
+
+        From files some at a time, each block overwritten by the next; else all at once.
+        """
+        if isinstance(self.layers, StoredLayers):
+            yield from self.layers.blocks(name)
+        else:
+            yield slice(None), _flat(self.layers[name])
 
     def merge(self, coefficients: Tensor) -> StateDict:
         """The merged state dict (AdaMerging, section 3.2).
@@ -215,6 +228,11 @@ class TaskVectors:
         return [self.task_names.index(name) for name in task_names]
 
 
+def _flat(stack: Tensor) -> Tensor:
+    """[K, *shape] as [K, n]."""
+    return stack.reshape(len(stack), -1)
+
+
 _FILE_DTYPES = (None, torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -235,8 +253,8 @@ def _file_layout(layers: Mapping[str, Tensor], dtype: torch.dtype | None) -> dic
 
 def _narrowed(vector: Tensor, dtype: torch.dtype, task_name: str, name: str) -> Tensor:
     narrowed = vector.to(dtype)
-    finite = torch.isfinite(narrowed)
-    if not finite.all():
+    if not checkpoints.all_finite(narrowed):
+        finite = torch.isfinite(narrowed)
         raise InputError(
             f"{task_name}: layer {name} has an entry {vector[~finite][0].item():g}, which {dtype} "
             f"does not hold (largest {torch.finfo(dtype).max:g}); save in a wider dtype"

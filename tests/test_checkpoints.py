@@ -244,3 +244,13 @@ def test_coefficients_are_the_same_bytes_each_time(tmp_path: Path) -> None:
         learned.save(tmp_path / "coefficients.safetensors")
         contents.add((tmp_path / "coefficients.safetensors").read_bytes())
     assert len(contents) == 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_values_whose_sum_overflows_are_finite(dtype: torch.dtype) -> None:
+    largest = torch.full((9, 5), torch.finfo(dtype).max, dtype=dtype)
+    assert checkpoints.all_finite(largest)
+    assert checkpoints.all_finite(torch.zeros(0, dtype=dtype))
+    for value in (torch.nan, torch.inf, -torch.inf):
+        largest[3, 2] = value
+        assert not checkpoints.all_finite(largest)

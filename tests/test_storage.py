@@ -345,6 +345,23 @@ def test_large_layers_are_merged_and_differentiated_from_files_in_blocks(
         torch.testing.assert_close(pulled[row], torch.stack(products), rtol=1e-4, atol=1e-3)
 
 
+def test_a_merge_from_files_in_blocks_is_that_from_memory_and_differentiable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage, "_BLOCK", 3 * 4 * 7001)
+    vectors, stacks = large_vectors(tmp_path, torch.float32)
+    coefficients = torch.rand(3, 3).requires_grad_()
+    plain, recorded = vectors.merge(coefficients.detach()), vectors.merge(coefficients)
+    for row, (name, stack) in enumerate(stacks.items()):
+        wide = torch.einsum("k,k...->...", coefficients[row].double(), stack.double())
+        expected = (vectors.pretrained[name] + wide).float().detach()
+        torch.testing.assert_close(plain[name], expected, rtol=0, atol=1e-5)
+        torch.testing.assert_close(recorded[name].detach(), expected, rtol=0, atol=1e-5)
+    sum(tensor.sum() for tensor in recorded.values()).backward()
+    sums = torch.stack([stack.flatten(1).sum(1) for stack in stacks.values()])
+    torch.testing.assert_close(coefficients.grad, sums, rtol=1e-3, atol=0.05)
+
+
 def test_blocks_are_a_layer_in_order_and_its_values_are_checked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,6 +1,6 @@
 """Merging coefficients: writing merged layers into an encoder, and the gradient in coefficients."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import reduce
@@ -95,7 +95,7 @@ class MergingCoefficients:
         flat = self.task_vectors.pretrained[name].reshape(1, -1)
         contiguous = target.is_contiguous()  # channels last the entries lie in another order
         merged = target.view(1, -1) if contiguous else torch.empty_like(flat)
-        for entries, block in self._blocks(name):
+        for entries, block in self.task_vectors.blocks(name):
             torch.addmm(flat[:, entries], weight.unsqueeze(0), block, out=merged[:, entries])
         if not contiguous:
             target.copy_(merged.view(target.shape))
@@ -124,16 +124,8 @@ class MergingCoefficients:
         """Add the inner products of a layer's gradient with its task vectors to `result` [K]."""
         if gradient is not None:
             flat = gradient.reshape(-1)
-            for entries, block in self._blocks(name):
+            for entries, block in self.task_vectors.blocks(name):
                 result += torch.mv(block, flat[entries])
-
-    def _blocks(self, name: str) -> Iterator[tuple[slice, Tensor]]:
-        """A layer's entries in order: (which, [K, n] of them)."""
-        layers = self.task_vectors.layers
-        if isinstance(layers, StoredLayers):
-            yield from layers.blocks(name)
-        else:
-            yield slice(None), _rows(layers[name])
 
     def _for_large(self, work: Callable[[str], None]) -> None:
         """Do `work` for every large layer, side by side where that means waiting for files."""
