@@ -17,10 +17,9 @@ import signal
 import sys
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -115,12 +114,28 @@ def adaptation_step(case: Case, vectors: TaskVectors) -> None:
 
 
 def in_fresh_process(case: Case) -> tuple[float, float] | None:
-    """What `measure` gives; None when the process was killed, as for want of memory."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        try:
-            return pool.submit(measure, case).result()
-        except BrokenProcessPool:
-            return None
+    """What `measure` gives; None when the process was killed, as for want of memory.
+
+    Raises SystemExit when it failed; its traceback is on stderr.
+    """
+    processes = get_context("spawn")
+    receiver, sender = processes.Pipe(duplex=False)
+    # a daemon, so that it ends with this process
+    process = processes.Process(target=_child, args=(case, sender), daemon=True)
+    process.start()
+    sender.close()
+    try:
+        result: tuple[float, float] | None = receiver.recv()
+    except EOFError:
+        result = None
+    process.join()
+    if process.exitcode and process.exitcode > 0:
+        raise SystemExit(f"{case.what}: failed with exit code {process.exitcode}")
+    return result
+
+
+def _child(case: Case, sender: Connection) -> None:
+    sender.send(measure(case))
 
 
 def report(case: Case) -> float:
