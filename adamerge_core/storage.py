@@ -226,7 +226,7 @@ class StoredLayers(LazyLayers):
         model, unchecked = self._pretrained[name], self._unchecked(name)
         size = min(max(_BLOCK // (len(self._files) * model.itemsize), 1), model.numel())
         buffer = torch.empty(len(self._files), size, dtype=model.dtype, device=self._device)
-        for start in range(0, model.numel(), max(size, 1)):
+        for start in range(0, max(model.numel(), 1), max(size, 1)):
             block = buffer[:, : model.numel() - start]
             for row, file in zip(block, self._files.values(), strict=True):
                 file.read_into(name, row, start)

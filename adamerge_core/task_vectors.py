@@ -170,12 +170,12 @@ class TaskVectors:
     def merge_layer(self, name: str, coefficients: Tensor) -> Tensor:
         """theta_pre^l + sum_k lambda_k^l tau_k^l for one layer; `coefficients` is [K]."""
         pretrained = self.pretrained[name]
-        weights = coefficients.to(pretrained.device, pretrained.dtype)
-        flat, parts = pretrained.reshape(-1), [pretrained.new_empty(0)]
-        # a block is overwritten by the next, so it may not wait in a graph for the backward
-        whole = [(slice(None), _flat(self.layers[name]))] if weights.requires_grad else None
-        for entries, block in whole or self.blocks(name):
-            parts.append(flat[entries] + torch.mv(block.T, weights))
+        flat = pretrained.reshape(-1)
+        if coefficients.requires_grad:  # a block would be overwritten before the backward
+            blocks = iter([(slice(None), as_rows(self.layers[name]))])
+        else:
+            blocks = self.blocks(name)
+        parts = [flat[rows] + torch.mv(block.T, coefficients.to(block)) for rows, block in blocks]
         return torch.cat(parts).view(pretrained.shape)
 
     def blocks(self, name: str) -> Iterator[tuple[slice, Tensor]]:
@@ -186,7 +186,7 @@ class TaskVectors:
         if isinstance(self.layers, StoredLayers):
             yield from self.layers.blocks(name)
         else:
-            yield slice(None), _flat(self.layers[name])
+            yield slice(None), as_rows(self.layers[name])
 
     def merge(self, coefficients: Tensor) -> StateDict:
         """The merged state dict (AdaMerging, section 3.2).
@@ -228,8 +228,8 @@ class TaskVectors:
         return [self.task_names.index(name) for name in task_names]
 
 
-def _flat(stack: Tensor) -> Tensor:
-    """[K, *shape] as [K, n]."""
+def as_rows(stack: Tensor) -> Tensor:
+    """A layer's task vectors [K, *shape] as [K, n]."""
     return stack.reshape(len(stack), -1)
 
 

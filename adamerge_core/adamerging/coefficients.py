@@ -10,7 +10,10 @@ import torch
 from torch import Tensor
 
 from adamerge_core.storage import StoredLayers
-from adamerge_core.task_vectors import TaskVectors
+from adamerge_core.task_vectors import TaskVectors, as_rows
+
+_READERS = 4
+"""Threads that read files: more hold more blocks in memory."""
 
 _SMALL = 2**15
 """Entries of a layer up to which starting a kernel costs more than running it."""
@@ -34,7 +37,7 @@ class MergingCoefficients:
 
     Its parameters are coefficients [K] or [L, K] float64. Small layers are copied into batches of
     one size; each larger stack is read once a merge and once a gradient. From files it is read in
-    blocks, by as many threads as PyTorch computes with.
+    blocks, by as many threads as PyTorch computes with, four at most.
     """
 
     granularities: ClassVar[tuple[str, ...]] = ("task_wise", "layer_wise")
@@ -59,7 +62,7 @@ class MergingCoefficients:
             names,
             torch.tensor(numbers, device=self._device),
             torch.stack([vectors.pretrained[name].reshape(1, -1) for name in names]),
-            torch.stack([_rows(vectors.layers[name]) for name in names]),
+            torch.stack([as_rows(vectors.layers[name]) for name in names]),
         )
 
     @property
@@ -133,14 +136,9 @@ class MergingCoefficients:
             for name in self._large:
                 work(name)
             return
-        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        with ThreadPoolExecutor(min(torch.get_num_threads(), _READERS)) as pool:
             # gradients are recorded or not by thread
             list(pool.map(torch.no_grad()(work), self._large))
-
-
-def _rows(stack: Tensor) -> Tensor:
-    """[K, *shape] as [K, n]."""
-    return stack.reshape(len(stack), -1)
 
 
 def _flat(gradient: Tensor | None, like: Tensor) -> Tensor:

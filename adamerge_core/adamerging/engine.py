@@ -73,8 +73,8 @@ class Engine:
         autocast (merge, heads, loss and inner products stay as they are); auto measures both on the
         first images given, takes bfloat16 where it is at least 1.15 times as fast, and logs which;
         name one where results must be the same on every machine. An encoder in another dtype than
-        float32 is never autocast. parameterisation: what is learned, merging
-        coefficients or AdaRank's SingularMasks. Raises InputError listing what does not fit.
+        float32 is never autocast. parameterisation: what is learned, merging coefficients or
+        AdaRank's SingularMasks. Raises InputError listing what does not fit.
         """
         self._check(encoder, task_vectors, heads, micro_batch, precision)
         self.encoder = encoder.eval()
