@@ -64,6 +64,7 @@ def main() -> None:
                 if not any(_is(row, suite, trial, protocol, seed) for row in rows):
                     rows.append(_measure(suite, trial, protocol, seed))
                     write_csv(RESULTS, rows)
+                    _state(suite, trial, protocol, seed).unlink(missing_ok=True)
     for protocol in arguments.protocols:
         for trial in trials:
             chosen = [
@@ -124,7 +125,7 @@ def _measure(suite: Suite, trial: Trial, protocol: str, seed: int) -> dict[str, 
     engine = Engine(
         encoder, task_vectors, heads, suite.compute.micro_batch, suite.compute.precision
     )
-    state = WORK / f"preset-{digest([suite.name, trial.key, protocol, seed])}.safetensors"
+    state = _state(suite, trial, protocol, seed)
     began = time.monotonic()
     first = None
     for step in adapt(engine, unlabeled, settings, seed, state, targets=targets):
@@ -133,7 +134,6 @@ def _measure(suite: Suite, trial: Trial, protocol: str, seed: int) -> dict[str, 
         done = f"{step.step}/{settings.steps}, {left:.0f} s left "
         print(f"\r{trial.name} {protocol} seed {seed}: {done}", end="", file=sys.stderr)
     reached = problem.accuracy(engine, step.coefficients)
-    state.unlink(missing_ok=True)
     row = {
         "suite": suite.name,
         "preset": trial.name,
@@ -146,6 +146,11 @@ def _measure(suite: Suite, trial: Trial, protocol: str, seed: int) -> dict[str, 
     print(file=sys.stderr)
     print(*row.values(), flush=True)
     return row
+
+
+def _state(suite: Suite, trial: Trial, protocol: str, seed: int) -> Path:
+    """What an interrupted adaptation goes on from; kept until its row is written."""
+    return WORK / f"preset-{digest([suite.name, trial.key, protocol, seed])}.safetensors"
 
 
 def passes(
@@ -168,14 +173,15 @@ def _print_summary(trial: Trial, protocol: str, rows: list[dict[str, str]]) -> N
 
 def _is(row: Mapping[str, str], suite: Suite, trial: Trial, protocol: str, seed: int) -> bool:
     wanted = (suite.name, trial.key, protocol, str(seed))
-    return (row["suite"], row.get("key"), row["protocol"], row["seed"]) == wanted
+    return (row["suite"], row["key"], row["protocol"], row["seed"]) == wanted
 
 
 def _read(path: Path = RESULTS) -> list[dict[str, str]]:
     if not path.is_file():
         return []
     with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+        # a file of before rows had keys keeps its rows, which no trial matches
+        return [{"key": "", **row} for row in csv.DictReader(file)]
 
 
 if __name__ == "__main__":

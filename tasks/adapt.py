@@ -172,8 +172,7 @@ def adaptation_settings(granularity: str, params: Adaptation) -> AdaptationSetti
     singular_components takes no clamp.
     """
     names = {field.name for field in fields(AdaptationSettings)}
-    given = params.model_dump(include=names, exclude_none=True)
-    chosen = {**given, "granularity": granularity}
+    chosen = params.model_dump(include=names, exclude_none=True) | {"granularity": granularity}
     if granularity == "singular_components":
         chosen["clamp"] = "none"
     return AdaptationSettings(**chosen)

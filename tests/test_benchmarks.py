@@ -18,6 +18,7 @@ from benchmarks import presets
 from benchmarks.adapt_step import comparisons, operations, task_vectors
 from benchmarks.arrangements import ARRANGEMENTS
 from benchmarks.models import Problem, random_problem
+from tasks.outputs import write_csv
 
 ROOT = Path(__file__).parents[1]
 NUMBER = r"[\d.e+-]+"
@@ -150,3 +151,12 @@ def test_passes_count_the_experts_forwards() -> None:
     images = {"a": np.zeros((30, 2)), "b": np.zeros((60, 2))}
     assert presets.passes(PRESETS["paper"], images, experts=False) == 500 * 32 * 2
     assert presets.passes(PRESETS["fast"], images, experts=True) == 360 * 8 * 2 + 30
+
+
+def test_results_of_before_rows_had_keys_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "presets.csv"
+    old = {"suite": "mini", "preset": "fast", "protocol": "held_out", "seed": "0"}
+    new = {"suite": "mini", "preset": "fast", "key": "0a", "protocol": "held_out", "seed": "0"}
+    write_csv(path, [old])
+    write_csv(path, [*presets._read(path), new])
+    assert presets._read(path) == [{**old, "key": ""}, new]
