@@ -1,7 +1,9 @@
 """Statistics of a fine-tuned model on images of its task, for the merge rules that weigh by data.
 
 Each is computed once per task from unlabeled images and is a plain state dict, so that
-adamerge_core.checkpoints saves and loads it. The model is put into evaluation mode.
+adamerge_core.checkpoints saves and loads it. The model is put into evaluation mode. In a
+torch.distributed group every rank calls with the same arguments and gets all of the result, equal
+to one process's within rounding; each reads and computes its share of the batches.
 """
 
 import inspect
@@ -18,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 
 from adamerge_core.batches import take
 from adamerge_core.checkpoints import StateDict
+from adamerge_core.distributed import World, world
 from adamerge_core.errors import InputError
 from adamerge_core.task_vectors import TaskVectors
 from adamerge_core.widening import widened
@@ -64,7 +67,8 @@ def fisher_diagonal(
     device = next(encoder.parameters()).device
     logits = widened(head(encoder(take(images, slice(0, 1)).to(device))))
     classes = logits.shape[-1]
-    random = np.random.default_rng(seed)
+    frames = _Frames(np.random.default_rng(seed), classes, min(probes, classes))
+    group, starts = world(), range(0, len(images), batch_size)
 
     def mixed_log_probability(tensors: StateDict, image: Tensor, probe: Tensor) -> Tensor:
         features = functional_call(encoder, tensors, (image.unsqueeze(0),))
@@ -75,19 +79,29 @@ def fisher_diagonal(
     gradients_of = vmap(grad(mixed_log_probability), in_dims=(None, 0, 0))
     sums = {name: torch.zeros_like(widened(tensor)) for name, tensor in parameters.items()}
     with sdpa_kernel(SDPBackend.MATH):  # vmap has no rule for the fused kernels
-        for start in range(0, len(images), batch_size):
+        for start in starts[group.share(len(starts))]:
             batch = take(images, slice(start, start + batch_size)).to(device)
-            frames = _frames(random, len(batch), classes, min(probes, classes)).to(logits)
-            for probe in frames.unbind(dim=-1):
+            for probe in frames.of(start, len(batch)).to(logits).unbind(dim=-1):
                 for name, gradients in gradients_of(parameters, batch, probe).items():
                     sums[name] += widened(gradients).square().sum(dim=0)
-    return {name: total / len(images) for name, total in sums.items()}
+    return {name: group.sum(total) / len(images) for name, total in sums.items()}
 
 
-def _frames(random: np.random.Generator, count: int, classes: int, rank: int) -> Tensor:
-    """Random orthonormal frames q with E[q q^T] = identity: [count, classes, rank] float64."""
-    gaussian = torch.from_numpy(random.standard_normal((count, classes, rank)))
-    return torch.linalg.qr(gaussian).Q * (classes / rank) ** 0.5
+class _Frames:
+    """A random orthonormal frame q [classes, rank] per image, with E[q q^T] = identity."""
+
+    def __init__(self, random: np.random.Generator, classes: int, rank: int) -> None:
+        self._random, self._shape = random, (classes, rank)
+        self._drawn = 0
+
+    def of(self, first: int, count: int) -> Tensor:
+        """[count, classes, rank] float64 of the images from `first` on; asked for in order."""
+        # those of other ranks' images are drawn too, so that an image has its own whoever asks
+        self._random.standard_normal((first - self._drawn, *self._shape))
+        gaussian = torch.from_numpy(self._random.standard_normal((count, *self._shape)))
+        self._drawn = first + count
+        classes, rank = self._shape
+        return torch.linalg.qr(gaussian).Q * (classes / rank) ** 0.5
 
 
 @torch.no_grad()
@@ -113,15 +127,16 @@ def gram_matrices(
     _check_counts(images, {"batch_size": batch_size})
     encoder.eval()
     device = next(encoder.parameters()).device
-    recorder = _InputRecorder(encoder)
+    recorder, group = _InputRecorder(encoder), world()
+    starts = range(0, len(images), batch_size)
     try:
-        for start in range(0, len(images), batch_size):
+        for start in starts[group.share(len(starts))]:
             batch = take(images, slice(start, start + batch_size)).to(device)
             with recorder:
                 encoder(batch)
     finally:
         recorder.detach()
-    return {name: total / recorder.rows[name] for name, total in recorder.sums.items()}
+    return recorder.means(group)
 
 
 class _InputRecorder(TorchFunctionMode):
@@ -136,6 +151,7 @@ class _InputRecorder(TorchFunctionMode):
         super().__init__()
         self.sums: StateDict = {}
         self.rows: dict[str, int] = {}
+        self._device = next(encoder.parameters()).device
         self._names = {id(tensor): name for name, tensor in encoder.named_parameters()}
         self._running: str | None = None
         self._handles = [
@@ -148,6 +164,18 @@ class _InputRecorder(TorchFunctionMode):
         """Take the hooks off the encoder."""
         for handle in self._handles:
             handle.remove()
+
+    def means(self, group: World) -> StateDict:
+        """X^T X / rows over the inputs that all ranks have seen; the same call on every rank."""
+        own = {name: (self.rows[name], len(s), s.dtype) for name, s in self.sums.items()}
+        seen = group.gather(own)
+        everywhere = {name: (side, d) for part in seen for name, (_, side, d) in part.items()}
+        means = {}
+        for name, (side, dtype) in everywhere.items():
+            nothing = torch.zeros(side, side, dtype=dtype, device=self._device)
+            rows = sum(part[name][0] for part in seen if name in part)
+            means[name] = group.sum(self.sums.get(name, nothing)) / rows
+        return means
 
     def __torch_function__(
         self,

@@ -27,6 +27,7 @@ from adamerge_core.adamerging import (
 )
 from adamerge_core.errors import InputError
 from adamerge_core.evaluation import correct
+from adamerge_core.statistics import fisher_diagonal, gram_matrices
 
 STEPS = 12
 GRANULARITIES = ("layer_wise", "task_wise")
@@ -44,6 +45,9 @@ RUNS: dict[str, dict[str, Any]] = {
 
 COUNTS = (0, 1, 4, 11, 130)
 """Images that are evaluated, in batches of 4."""
+
+STATISTICS_COUNTS = (1, 9)
+"""Images that statistics are computed from; of one, the second rank sees none."""
 
 Steps = list[AdaptationStep]
 
@@ -112,6 +116,20 @@ def hits() -> list[np.ndarray]:
         correct(problem.encoder, problem.heads[name], images[:count], labels[:count], 4)
         for count in COUNTS
     ]
+
+
+def statistics() -> dict[str, dict[str, Tensor]]:
+    """Of the pretrained model, by kind and number of images, in batches of 2."""
+    problem = tiny_problem(images=max(STATISTICS_COUNTS))
+    name = next(iter(CLASSES))
+    encoder, head = problem.encoder, problem.heads[name]
+    encoder.load_state_dict(problem.pretrained)
+    found = {}
+    for count in STATISTICS_COUNTS:
+        images = problem.images[name][:count]
+        found[f"fisher_diagonal-{count}"] = fisher_diagonal(encoder, head, images, 2, probes=2)
+        found[f"gram_matrices-{count}"] = gram_matrices(encoder, images, 2)
+    return found
 
 
 def rows_read() -> int:
@@ -184,6 +202,7 @@ def main(rank: int, ports: list[int], folder: Path) -> None:
         got["runs"] = {run: adapted(run) for run in RUNS}
         got["again"] = adapted("layer_wise-entropy")
         got["hits"], got["experts"] = hits(), experts(tiny_problem())
+        got["statistics"] = statistics()
         got["rows_read"] = rows_read()
         got["precision"] = precision_chosen(("bfloat16", "float32")[rank])
         got["refusals"] = [refusal(learning_rate=0.1 + rank), refusal(steps=5 + rank)]

@@ -106,6 +106,16 @@ def test_evaluation_and_expert_targets_are_those_of_one_process(
             assert torch.equal(got["experts"][name], expected)
 
 
+def test_statistics_are_those_of_one_process(ranks: list[dict[str, Any]]) -> None:
+    for kind, expected in worker.statistics().items():
+        assert expected
+        for got in (rank["statistics"][kind] for rank in ranks):
+            assert list(got) == list(expected)
+            for name, tensor in expected.items():
+                assert tensor.abs().max() > 0
+                torch.testing.assert_close(got[name], tensor, rtol=1e-12, atol=1e-15)
+
+
 def test_a_rank_reads_its_own_images_only(ranks: list[dict[str, Any]]) -> None:
     read = [got["rows_read"] for got in ranks]
     assert sum(read) == worker.rows_read()
