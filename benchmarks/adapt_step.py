@@ -26,8 +26,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from multiprocessing import get_context
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TypeVar
 
@@ -40,6 +38,7 @@ from adamerge_core.task_vectors import TaskVectors
 from benchmarks.arrangements import ARRANGEMENTS, IN_FILES, OURS
 from benchmarks.machine import GIB, memory_available, peak_resident, say
 from benchmarks.models import CLASSES, IMAGE_SIZE, Problem, random_problem
+from benchmarks.processes import in_fresh_process
 
 COEFFICIENT = 0.3
 POOL = 256
@@ -49,8 +48,6 @@ H100_PEAKS = {"float32": 66.9e12, "tf32": 494.7e12, "bfloat16": 989.4e12}
 """Floating-point operations a second of an H100 SXM, without sparsity (NVIDIA's data sheet)."""
 H100_BANDWIDTH = 3.35e12
 """Bytes a second."""
-
-POLL_SECONDS = 0.05
 
 Result = TypeVar("Result", bound="Measurement | WholeRun")
 Variant = tuple[str, str]
@@ -193,41 +190,11 @@ def _seconds(run: Callable[[], object], device: str) -> float:
 # The process that starts the others
 
 
-def in_fresh_process(work: Callable[[Case], Result], case: Case) -> Result | str:
-    """What `work` gives for `case`, or what killed its process.
-
-    Raises SystemExit when it ends in another way; its traceback is on stderr.
-    """
+def in_own_process(work: Callable[[Case], Result], case: Case) -> Result | str:
+    """What `work` gives for `case`, or what killed its process."""
     what = " and ".join(f"{name} {precision}" for name, precision in case.variants)
     say(f"{case.model}, {case.tasks} tasks: {what} ...")
-    processes = get_context("forkserver")
-    processes.set_forkserver_preload(["benchmarks.models"])  # so PyTorch is imported once
-    receiver, sender = processes.Pipe(duplex=False)
-    process = processes.Process(target=_child, args=(work, case, sender), daemon=True)
-    process.start()
-    sender.close()
-    resident, starved = 0.0, False
-    while process.is_alive():
-        resident = max(resident, peak_resident(process.pid or 0))
-        if memory_available() < case.leave_free and not starved:
-            process.kill()
-            starved = True
-        process.join(POLL_SECONDS)
-    if process.exitcode == 0:
-        return receiver.recv()
-    if not process.exitcode or process.exitcode > 0:
-        raise SystemExit(f"{what}: failed with exit code {process.exitcode}")
-    name = signal.Signals(-process.exitcode).name
-    cause = "killed for memory" if name == "SIGKILL" else "died"
-    why = f", less than {case.leave_free:g} GiB was left" if starved else ""
-    return f"{cause}: {name} at {resident:.2f} GiB resident{why}"
-
-
-def _child(work: Callable[[Case], object], case: Case, sender: Connection) -> None:
-    try:
-        sender.send(work(case))
-    except torch.OutOfMemoryError as error:
-        sender.send(f"does not fit the GPU: {str(error).splitlines()[0]}")
+    return in_fresh_process(work, case, what, case.leave_free)
 
 
 def report_step(case: Case, arrangements: list[str], precisions: list[str]) -> None:
@@ -253,7 +220,7 @@ def report_step(case: Case, arrangements: list[str], precisions: list[str]) -> N
 
 
 def report_alone(case: Case, images: int) -> Measurement | None:
-    result = in_fresh_process(measure, case)
+    result = in_own_process(measure, case)
     label = " ".join(case.variants[0])
     if isinstance(result, str):
         print(f"{label:22} {result}", flush=True)
@@ -280,7 +247,7 @@ def comparisons(variants: list[Variant]) -> list[tuple[Variant, Variant]]:
 
 def report_ratio(case: Case, alone: dict[Variant, Measurement | None]) -> None:
     """Of the time from neighbouring steps in one process, of the memory from processes alone."""
-    result = in_fresh_process(measure, case)
+    result = in_own_process(measure, case)
     over, under = case.variants
     label = f"{' '.join(over)} / {' '.join(under)}"
     if isinstance(result, str):
@@ -298,7 +265,7 @@ def spread(values: list[float], unit: str = "") -> str:
 
 def report_whole_run(case: Case, peak_operations: float | None, bandwidth: float | None) -> None:
     """Time, operations and bytes of a whole run; shares of the peaks where they are known."""
-    result = in_fresh_process(measure_whole_run, case)
+    result = in_own_process(measure_whole_run, case)
     print(
         f"\n{case.model}, {case.tasks} tasks, adapt in {case.variants[0][1]}, micro-batch "
         f"{case.micro_batch}, {case.device}"

@@ -6,7 +6,8 @@
 Writes random task vectors once, in a temporary folder, and measures each case in a process of its
 own: the most resident memory since its start (VmHWM, so Linux only), and the seconds from opening
 the task vectors' files on. A case with the task vectors in files is followed by the same with them
-in memory, where they fit. A rule that iterates takes two steps: more cost time and no memory.
+in memory, where they fit. A rule that iterates takes two steps: more cost time and no memory. A
+case is killed, and the others go on, when less than 1.5 GiB of the machine's memory is available.
 Progress goes to stderr, results to stdout.
 """
 
@@ -18,8 +19,6 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
-from multiprocessing import get_context
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +31,13 @@ from adamerge_core.merging import RULES
 from adamerge_core.task_vectors import TaskVectors
 from benchmarks.machine import GIB, memory_available, peak_resident, say
 from benchmarks.models import RandomLayers
+from benchmarks.processes import in_fresh_process
 
 ADAPTATION = "adaptation_step"
 DATA_FREE = tuple(sorted(name for name, rule in RULES.items() if rule.needs is None))
 CLASSES = 10
+LEAVE_FREE = 1.5
+"""GiB of the machine's memory; a case that would leave less is killed."""
 
 
 @dataclass(frozen=True)
@@ -113,37 +115,13 @@ def adaptation_step(case: Case, vectors: TaskVectors) -> None:
     engine.loss_and_gradient(torch.full(shape, 0.3, dtype=torch.float64), images)
 
 
-def in_fresh_process(case: Case) -> tuple[float, float] | None:
-    """What `measure` gives; None when the process was killed, as for want of memory.
-
-    Raises SystemExit when it failed; its traceback is on stderr.
-    """
-    processes = get_context("spawn")
-    receiver, sender = processes.Pipe(duplex=False)
-    # a daemon, so that it ends with this process
-    process = processes.Process(target=_child, args=(case, sender), daemon=True)
-    process.start()
-    sender.close()
-    try:
-        result: tuple[float, float] | None = receiver.recv()
-    except EOFError:
-        result = None
-    process.join()
-    if process.exitcode and process.exitcode > 0:
-        raise SystemExit(f"{case.what}: failed with exit code {process.exitcode}")
-    return result
-
-
-def _child(case: Case, sender: Connection) -> None:
-    sender.send(measure(case))
-
-
 def report(case: Case) -> float:
-    """Measure one case, print its line, give its peak in GiB."""
-    say(f"{case.what}, {case.tasks} tasks, {'in memory' if case.in_memory else 'in files'} ...")
-    result = in_fresh_process(case)
-    if result is None:
-        line(case, "killed")
+    """Measure one case, print its line, give its peak in GiB; infinity if it was killed."""
+    what = f"{case.what}, {case.tasks} tasks, {'in memory' if case.in_memory else 'in files'}"
+    say(f"{what} ...")
+    result = in_fresh_process(measure, case, what, LEAVE_FREE)
+    if isinstance(result, str):
+        line(case, result)
         return float("inf")
     peak, seconds = result
     line(case, f"{peak:8.2f} GiB {seconds:10.1f} s")
