@@ -6,8 +6,9 @@
 
 published: merges again for every task's forward and differentiates through every merge in one
 backward. merge_once: merges once and goes backward through the merge once per task. ours: the
-Engine; ours_in_files: with the task vectors in files. floor: forward and backward of the same
-images through one fixed model, without any merging.
+Engine; ours_in_files: with the task vectors in files; ours_compiled: with its encoder compiled by
+torch.compile (on a GPU with CUDA graphs), run only where it is named. floor: forward and backward
+of the same images through one fixed model, without any merging.
 
 Each arrangement runs in a process of its own: peak memory is that process's since its start (VmHWM,
 so Linux only; on a GPU what PyTorch had allocated there). A process is killed when less than
@@ -26,6 +27,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import TypeVar
 
@@ -35,7 +37,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from adamerge_core.adamerging import AdaptationSettings, Engine, adapt, softmax_entropy
 from adamerge_core.task_vectors import TaskVectors
-from benchmarks.arrangements import ARRANGEMENTS, IN_FILES, OURS
+from benchmarks.arrangements import ARRANGEMENTS, COMPILED, IN_FILES, OURS, engine
 from benchmarks.machine import GIB, memory_available, peak_resident, say
 from benchmarks.models import CLASSES, IMAGE_SIZE, Problem, random_problem
 from benchmarks.processes import in_fresh_process
@@ -133,11 +135,11 @@ def task_vectors(problem: Problem, arrangements: set[str], folder: Path) -> dict
 def measure_whole_run(case: Case) -> WholeRun:
     """`adapt` from its first step to its last, start of the device's libraries included."""
     problem = prepare(case, POOL)
-    vectors = problem.task_vectors(clone=True)
-    precision = case.variants[0][1]
-    engine = Engine(problem.encoder, vectors, problem.heads, case.micro_batch, precision)
+    name, precision = case.variants[0]
+    vectors = task_vectors(problem, {name}, case.folder)[name]
+    chosen = engine(problem, vectors, case.micro_batch, precision, name == COMPILED)
     settings = AdaptationSettings(steps=case.steps, images_per_task=case.images_per_task)
-    seconds = _seconds(lambda: _exhaust(engine, problem, settings), case.device)
+    seconds = _seconds(lambda: _exhaust(chosen, problem, settings), case.device)
     stacks = sum(stack.nbytes for stack in vectors.layers.values())
     tensors = stacks // case.tasks
     # merge: read stacks and pretrained, write merged; inner products: read stacks and gradients
@@ -241,8 +243,9 @@ def comparisons(variants: list[Variant]) -> list[tuple[Variant, Variant]]:
         for other in variants:
             if other[1] == mine[1] and other[0] not in OURS:
                 pairs.append((mine, other) if other[0] == "floor" else (other, mine))
-    both = ("ours", "float32"), ("ours", "bfloat16")
-    return [*pairs, both] if set(both) <= set(variants) else pairs
+    first = ("ours", "float32")
+    among_ours = [(first, ("ours", "bfloat16")), (first, (COMPILED, "float32"))]
+    return [*pairs, *(pair for pair in among_ours if set(pair) <= set(variants))]
 
 
 def report_ratio(case: Case, alone: dict[Variant, Measurement | None]) -> None:
@@ -267,7 +270,7 @@ def report_whole_run(case: Case, peak_operations: float | None, bandwidth: float
     """Time, operations and bytes of a whole run; shares of the peaks where they are known."""
     result = in_own_process(measure_whole_run, case)
     print(
-        f"\n{case.model}, {case.tasks} tasks, adapt in {case.variants[0][1]}, micro-batch "
+        f"\n{case.model}, {case.tasks} tasks, {' '.join(case.variants[0])}, micro-batch "
         f"{case.micro_batch}, {case.device}"
     )
     if isinstance(result, str):
@@ -314,7 +317,10 @@ def parse() -> argparse.Namespace:
         "--precision", nargs="+", default=["float32"], choices=["float32", "bfloat16"]
     )
     parser.add_argument(
-        "--arrangements", nargs="+", default=list(ARRANGEMENTS), choices=ARRANGEMENTS
+        "--arrangements",
+        nargs="+",
+        choices=ARRANGEMENTS,
+        help="all but ours_compiled; a whole run is of ours",
     )
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--tf32", action="store_true", help="float32 products in TF32 on a GPU")
@@ -329,6 +335,11 @@ def parse() -> argparse.Namespace:
     counts = (*arguments.tasks, arguments.images_per_task, arguments.micro_batch, arguments.steps)
     if min(*counts, arguments.threads) < 1 or max(arguments.tasks) > len(CLASSES):
         parser.error(f"counts must be at least 1, and --tasks at most {len(CLASSES)}")
+    if arguments.whole_run and set(arguments.arrangements or []) - set(OURS):
+        parser.error(f"a whole run is of one of {', '.join(OURS)}")
+    if not arguments.arrangements:
+        most = [name for name in ARRANGEMENTS if name != COMPILED]
+        arguments.arrangements = ["ours"] if arguments.whole_run else most
     return arguments
 
 
@@ -372,8 +383,8 @@ def run(arguments: argparse.Namespace, folder: Path) -> None:
             if not arguments.whole_run:
                 report_step(case, arguments.arrangements, arguments.precision)
                 continue
-            for precision in arguments.precision:
-                chosen = replace(case, variants=(("ours", precision),))
+            for name, precision in product(arguments.arrangements, arguments.precision):
+                chosen = replace(case, variants=((name, precision),))
                 report_whole_run(chosen, *peaks(arguments, precision))
 
 

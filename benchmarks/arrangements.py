@@ -4,7 +4,9 @@ Each is given a problem, task vectors, the images of a micro-batch and a precisi
 step: from coefficients [L, K] to the gradient of the summed entropy in them.
 """
 
+import copy
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -48,9 +50,22 @@ def merge_once(problem: Problem, vectors: TaskVectors, micro_batch: int, precisi
     return step
 
 
-def ours(problem: Problem, vectors: TaskVectors, micro_batch: int, precision: str) -> Step:
-    engine = Engine(problem.encoder, vectors, problem.heads, micro_batch, precision)
-    return lambda coefficients: engine.loss_and_gradient(coefficients, problem.images).gradient
+def engine(
+    problem: Problem, vectors: TaskVectors, micro_batch: int, precision: str, compiled: bool = False
+) -> Engine:
+    """compiled: its encoder by torch.compile, on a GPU with CUDA graphs; the problem's is not."""
+    encoder = copy.copy(problem.encoder)  # shares its tensors, not what is compiled
+    if compiled:
+        on_gpu = next(encoder.parameters()).is_cuda
+        encoder.compile(mode="reduce-overhead" if on_gpu else "default")
+    return Engine(encoder, vectors, problem.heads, micro_batch, precision)
+
+
+def ours(
+    problem: Problem, vectors: TaskVectors, micro_batch: int, precision: str, compiled: bool = False
+) -> Step:
+    chosen = engine(problem, vectors, micro_batch, precision, compiled)
+    return lambda coefficients: chosen.loss_and_gradient(coefficients, problem.images).gradient
 
 
 def floor(problem: Problem, vectors: None, micro_batch: int, precision: str) -> Step:
@@ -75,14 +90,16 @@ def floor(problem: Problem, vectors: None, micro_batch: int, precision: str) -> 
 
 
 IN_FILES = "ours_in_files"
-OURS = ("ours", IN_FILES)
-"""The Engine, with the task vectors in memory and in files."""
+COMPILED = "ours_compiled"
+OURS = ("ours", IN_FILES, COMPILED)
+"""The Engine, with the task vectors in memory and in files, and on a compiled encoder."""
 
 ARRANGEMENTS: dict[str, Callable[..., Step]] = {
     "published": published,
     "merge_once": merge_once,
     "ours": ours,
     IN_FILES: ours,
+    COMPILED: partial(ours, compiled=True),
     "floor": floor,
 }
 

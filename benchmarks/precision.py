@@ -3,6 +3,7 @@
     make study                            # once: three seeds of the mini suite
     python -m benchmarks.precision        # every seed, the suite's layer_wise_adamerging
     python -m benchmarks.precision --seeds 0 --methods task_wise_adamerging
+    python -m benchmarks.precision --seeds 0 --methods --presets paper
 
 Run it in the project's root. The same adaptation runs in both precisions, on the same images in the
 same order (transductive protocol). Printed are the largest, the 99th percentile's and the mean
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from adamerge_core.adamerging import Engine, adapt
+from adamerge_core.adamerging import PRESETS, AdaptationSettings, Engine, adapt
 from adamerge_core.errors import InputError
 from benchmarks.suite_problem import SuiteProblem
 from tasks.adapt import adaptation_settings
@@ -26,6 +27,11 @@ from tasks.suite import Suite, load_params
 from tasks.tensors import set_up
 
 PRECISIONS = ("float32", "bfloat16")
+WITHOUT_TARGETS = [
+    name
+    for name, preset in PRESETS.items()
+    if preset.objective == "entropy" and preset.granularity == "layer_wise"
+]
 
 
 @dataclass(frozen=True)
@@ -38,10 +44,8 @@ class Run:
     seconds: float
 
 
-def run(suite: Suite, method: str, seed: int, precision: str) -> Run:
+def run(suite: Suite, name: str, settings: AdaptationSettings, seed: int, precision: str) -> Run:
     """Adapt and measure."""
-    params = suite.merge[method]
-    settings = adaptation_settings(suite.merge.granularity(method), params)
     problem = SuiteProblem.open(suite, seed, "transductive")
     engine = Engine(
         problem.encoder, problem.task_vectors, problem.heads, suite.compute.micro_batch, precision
@@ -49,19 +53,19 @@ def run(suite: Suite, method: str, seed: int, precision: str) -> Run:
     began = time.monotonic()
     for step in adapt(engine, problem.unlabeled, settings, seed):
         done = f"{step.step}/{settings.steps}"
-        print(f"\r{method} seed {seed} {precision}: {done} ", end="", file=sys.stderr)
+        print(f"\r{name} seed {seed} {precision}: {done} ", end="", file=sys.stderr)
     seconds = time.monotonic() - began
     print(file=sys.stderr)
     return Run(step.coefficients, problem.accuracy(engine, step.coefficients), seconds)
 
 
-def report(suite: Suite, method: str, seed: int) -> None:
+def report(suite: Suite, name: str, settings: AdaptationSettings, seed: int) -> None:
     """Print one comparison."""
-    plain, lowered = (run(suite, method, seed, precision) for precision in PRECISIONS)
+    plain, lowered = (run(suite, name, settings, seed, precision) for precision in PRECISIONS)
     distance = (plain.coefficients - lowered.coefficients).abs().flatten()
     share = (distance <= 0.01).double().mean()
     print(
-        f"{method} seed {seed}: coefficients at most {distance.max():.4f} apart, 99 % within "
+        f"{name} seed {seed}: coefficients at most {distance.max():.4f} apart, 99 % within "
         f"{torch.quantile(distance, 0.99):.4f}, {distance.mean():.4f} on average, {share:.1%} "
         f"within 0.01; accuracy {plain.accuracy:.2f} and {lowered.accuracy:.2f}; float32 takes "
         f"{plain.seconds / lowered.seconds:.2f} times as long",
@@ -74,13 +78,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.precision", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     known = suite.merge.of_kind("adapt")
-    parser.add_argument("--methods", nargs="+", choices=known, default=["layer_wise_adamerging"])
+    parser.add_argument("--methods", nargs="*", choices=known, default=["layer_wise_adamerging"])
+    parser.add_argument("--presets", nargs="+", choices=WITHOUT_TARGETS, default=[])
     parser.add_argument("--seeds", nargs="+", type=int, default=list(suite.seeds))
     arguments = parser.parse_args()
     set_up(suite.compute)
-    for method in arguments.methods:
+    chosen = {
+        name: adaptation_settings(suite.merge.granularity(name), suite.merge[name])
+        for name in arguments.methods
+    }
+    chosen |= {name: PRESETS[name] for name in arguments.presets}
+    for name, settings in chosen.items():
         for seed in arguments.seeds:
-            report(suite, method, seed)
+            report(suite, name, settings, seed)
 
 
 if __name__ == "__main__":

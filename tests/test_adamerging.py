@@ -101,6 +101,16 @@ def test_micro_batches_of_any_size_give_the_same(micro_batch: int, seed: int, va
     torch.testing.assert_close(gradient_of_parts, gradient, rtol=1e-10, atol=1e-13)
 
 
+def test_a_compiled_encoder_gives_the_same() -> None:
+    problem = tiny_problem()
+    engine, coefficients = make_engine(problem, False, 5), random_coefficients("layer_wise", 0)
+    _, _, expected = engine.loss_and_gradient(coefficients, problem.images)
+    engine.encoder.compile(backend="aot_eager")
+    for factor in (1.0, 0.5, 1.0):  # what was compiled for one merged model serves the next
+        _, _, gradient = engine.loss_and_gradient(factor * coefficients, problem.images)
+    torch.testing.assert_close(gradient, expected, rtol=1e-10, atol=1e-13)
+
+
 @pytest.mark.parametrize(("granularity", "plus_plus"), VARIANTS)
 @pytest.mark.parametrize("learning_rate", [1e-3, 0.15])
 def test_fifty_steps_equal_adam_on_the_naive_formula(

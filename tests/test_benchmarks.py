@@ -83,6 +83,8 @@ def test_ratios_are_costs_over_what_they_are_measured_against() -> None:
     assert comparisons([("published", "float32"), ("floor", "float32")]) == []
     variants = [(name, "float32") for name in ("merge_once", "ours", "floor")]
     in_files = ("ours_in_files", "float32")
+    compiled = ("ours_compiled", "float32")
+    assert comparisons([("ours", "float32"), compiled]) == [(("ours", "float32"), compiled)]
     assert comparisons([*variants, ("ours", "bfloat16"), in_files]) == [
         (("merge_once", "float32"), ("ours", "float32")),
         (("ours", "float32"), ("floor", "float32")),
@@ -108,6 +110,13 @@ def test_a_step_prints_every_arrangement_and_its_ratios() -> None:
         line = rf"^{name} float32 +{SPREAD}  {NUMBER} images/s  {NUMBER} GiB$"
         assert re.search(line, printed, re.MULTILINE), printed
     ratio = rf"^ours float32 / floor float32 +time {SPREAD}  memory {NUMBER}$"
+    assert re.search(ratio, printed, re.MULTILINE), printed
+
+
+@pytest.mark.slow
+def test_a_compiled_encoder_is_compared_with_the_plain_one() -> None:
+    printed = run("--steps", "2", "--arrangements", "ours", "ours_compiled")
+    ratio = rf"^ours float32 / ours_compiled float32 +time {SPREAD}  memory {NUMBER}$"
     assert re.search(ratio, printed, re.MULTILINE), printed
 
 
