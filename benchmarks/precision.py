@@ -21,7 +21,7 @@ from torch import Tensor
 
 from adamerge_core.adamerging import PRESETS, AdaptationSettings, Engine, adapt
 from adamerge_core.errors import InputError
-from benchmarks.suite_problem import SuiteProblem
+from benchmarks.suite_problem import SuiteProblem, with_progress
 from tasks.adapt import adaptation_settings
 from tasks.suite import Suite, load_params
 from tasks.tensors import set_up
@@ -51,12 +51,11 @@ def run(suite: Suite, name: str, settings: AdaptationSettings, seed: int, precis
         problem.encoder, problem.task_vectors, problem.heads, suite.compute.micro_batch, precision
     )
     began = time.monotonic()
-    for step in adapt(engine, problem.unlabeled, settings, seed):
-        done = f"{step.step}/{settings.steps}"
-        print(f"\r{name} seed {seed} {precision}: {done} ", end="", file=sys.stderr)
+    steps = adapt(engine, problem.unlabeled, settings, seed)
+    for step in with_progress(steps, f"{name} seed {seed} {precision}", settings.steps):
+        last = step.coefficients
     seconds = time.monotonic() - began
-    print(file=sys.stderr)
-    return Run(step.coefficients, problem.accuracy(engine, step.coefficients), seconds)
+    return Run(last, problem.accuracy(engine, last), seconds)
 
 
 def report(suite: Suite, name: str, settings: AdaptationSettings, seed: int) -> None:

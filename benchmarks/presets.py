@@ -17,7 +17,6 @@ import argparse
 import csv
 import statistics
 import sys
-import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -29,7 +28,7 @@ from adamerge_core.adamerging import PRESETS, AdaptationSettings, Engine, adapt,
 from adamerge_core.adamerging.objective import OBJECTIVES
 from adamerge_core.errors import InputError
 from adamerge_core.merging import PREPROCESSINGS
-from benchmarks.suite_problem import SuiteProblem
+from benchmarks.suite_problem import SuiteProblem, with_progress
 from tasks.environment import WORK
 from tasks.files import PROTOCOLS
 from tasks.hashes import digest
@@ -126,14 +125,10 @@ def _measure(suite: Suite, trial: Trial, protocol: str, seed: int) -> dict[str, 
         encoder, task_vectors, heads, suite.compute.micro_batch, suite.compute.precision
     )
     state = _state(suite, trial, protocol, seed)
-    began = time.monotonic()
-    first = None
-    for step in adapt(engine, unlabeled, settings, seed, state, targets=targets):
-        first = first or step.step
-        left = (time.monotonic() - began) / (step.step - first + 1) * (settings.steps - step.step)
-        done = f"{step.step}/{settings.steps}, {left:.0f} s left "
-        print(f"\r{trial.name} {protocol} seed {seed}: {done}", end="", file=sys.stderr)
-    reached = problem.accuracy(engine, step.coefficients)
+    steps = adapt(engine, unlabeled, settings, seed, state, targets=targets)
+    for step in with_progress(steps, f"{trial.name} {protocol} seed {seed}", settings.steps):
+        last = step.coefficients
+    reached = problem.accuracy(engine, last)
     row = {
         "suite": suite.name,
         "preset": trial.name,
@@ -143,7 +138,6 @@ def _measure(suite: Suite, trial: Trial, protocol: str, seed: int) -> dict[str, 
         "average": f"{reached:.2f}",
         "passes": f"{passes(settings, unlabeled, needs is not None):.0f}",
     }
-    print(file=sys.stderr)
     print(*row.values(), flush=True)
     return row
 

@@ -1,13 +1,15 @@
-"""What benchmarks of whole adaptations read of a suite that has run, below data/<suite>/."""
+"""What benchmarks of whole adaptations read of a suite that has run, and how they show progress."""
 
-from collections.abc import Mapping
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import nn
 
-from adamerge_core.adamerging import Engine
+from adamerge_core.adamerging import AdaptationStep, Engine
 from adamerge_core.task_vectors import TaskVectors
 from adamerge_core.vision.images import LabeledImages
 from tasks.files import Files
@@ -54,3 +56,19 @@ class SuiteProblem:
 def _measured(part: LabeledImages, protocol: str, suite: Suite) -> LabeledImages:
     rows = measured_rows(len(part.labels), protocol, suite.evaluate)
     return LabeledImages(part.images[rows], part.labels[rows])
+
+
+def with_progress(
+    steps: Iterable[AdaptationStep], label: str, count: int
+) -> Iterator[AdaptationStep]:
+    """The same steps; on stderr how many of `count` are done, and the seconds left.
+
+    Steps that a resumed adaptation does not take again do not count towards its speed.
+    """
+    began, first = time.monotonic(), None
+    for step in steps:
+        first = first or step.step
+        left = (time.monotonic() - began) / (step.step - first + 1) * (count - step.step)
+        print(f"\r{label}: {step.step}/{count}, {left:.0f} s left ", end="", file=sys.stderr)
+        yield step
+    print(file=sys.stderr)

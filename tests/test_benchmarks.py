@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from adamerge_core.adamerging import PRESETS
+from adamerge_core.adamerging import PRESETS, AdaptationStep
 from adamerge_core.errors import InputError
-from benchmarks import presets
+from benchmarks import presets, suite_problem
 from benchmarks.adapt_step import comparisons, operations, task_vectors
 from benchmarks.arrangements import ARRANGEMENTS
 from benchmarks.models import Problem, random_problem
@@ -160,6 +160,17 @@ def test_passes_count_the_experts_forwards() -> None:
     images = {"a": np.zeros((30, 2)), "b": np.zeros((60, 2))}
     assert presets.passes(PRESETS["paper"], images, experts=False) == 500 * 32 * 2
     assert presets.passes(PRESETS["fast"], images, experts=True) == 360 * 8 * 2 + 30
+
+
+def test_progress_of_a_resumed_adaptation_counts_its_own_steps(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter([0.0, 2.0, 4.0, 6.0])
+    monkeypatch.setattr(suite_problem.time, "monotonic", lambda: next(clock))
+    steps = [AdaptationStep(number, {}, torch.zeros(0), {}, None) for number in (8, 9, 10)]
+    assert list(suite_problem.with_progress(iter(steps), "fast", 10)) == steps
+    shown = capsys.readouterr().err.split("\r")[1:]
+    assert shown == ["fast: 8/10, 4 s left ", "fast: 9/10, 2 s left ", "fast: 10/10, 0 s left \n"]
 
 
 def test_results_of_before_rows_had_keys_are_kept(tmp_path: Path) -> None:
