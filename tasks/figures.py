@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from textwrap import fill
 from typing import Any, Literal
 
 import matplotlib
@@ -70,6 +71,8 @@ _STYLE: dict[Any, Any] = {
 _DPI = 150
 _COLUMNS = 4
 """Panels beside each other, at most."""
+_TITLE_WIDTH = 24
+"""Characters of a title that fit above one of so many panels."""
 _DETAIL = "layer_wise_adamerging"
 
 
@@ -78,7 +81,7 @@ class LayerCoefficients:
     """Learned merging coefficients of a method."""
 
     values: np.ndarray
-    """[L, K] float64 in [0, 1]."""
+    """[L, K] float64; outside [0, 1] only where adaptation does not clamp."""
     layer_names: Sequence[str]
     task_names: Sequence[str]
 
@@ -140,17 +143,20 @@ def coefficients(learned: Mapping[str, LayerCoefficients], starts: Sequence[floa
         return _note("this suite runs no layer-wise AdaMerging")
     with drawing(10, 7.2 * _rows(len(learned) + 1)) as (figure, buffer):
         panels, block_means = _panels(figure, len(learned) + 1), []
+        # outside [0, 1] only where adaptation does not clamp
+        everything = np.concatenate([found.values.ravel() for found in learned.values()])
+        lowest, highest = min(0, everything.min()), max(1, everything.max())
         for axes, (method, found) in zip(panels, learned.items(), strict=False):
             order, blocks = network_order(found.layer_names)
             picture = axes.imshow(
                 found.values[order],
-                vmin=0,
-                vmax=1,
+                vmin=lowest,
+                vmax=highest,
                 cmap="cividis",
                 aspect="auto",
                 interpolation="none",
             )
-            axes.set_title(label(method), loc="left")
+            axes.set_title(fill(label(method), _TITLE_WIDTH), loc="left")
             axes.set_xticks(
                 range(len(found.task_names)),
                 found.task_names,
@@ -165,14 +171,18 @@ def coefficients(learned: Mapping[str, LayerCoefficients], starts: Sequence[floa
             means = [found.values[order][rows.start : rows.stop].mean() for rows in blocks.values()]
             block_means += means
             panels[-1].plot(
-                means, middles, marker="o", color=method_colour(method), label=label(method)
+                means,
+                middles,
+                marker="o",
+                color=method_colour(method),
+                label=label(method),
+                clip_on=False,
             )
         panels[0].set_yticks(middles, list(blocks))
         for axes in panels[::_COLUMNS]:
             axes.set_ylabel("layers, from shallow (top) to deep (bottom)")
         for start in starts:
             panels[-1].axvline(start, color="#555555", linestyle=":", label=f"start, {start:g}")
-        # outside [0, 1] only where adaptation does not clamp
         panels[-1].set_xlim(min([0, *block_means]), max([1, *block_means]))
         panels[-1].set_xlabel("mean coefficient")
         panels[-1].set_title("Mean of each block", loc="left")

@@ -20,7 +20,7 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from adamerge_core.errors import InputError
-from tasks import report, results
+from tasks import figures, report, results
 from tasks.files import PROTOCOLS, SPLITS, Files
 from tasks.graph import FIGURES
 from tasks.layer_order import network_order
@@ -442,6 +442,20 @@ def test_every_method_has_a_name_for_people() -> None:
     assert label("tsv_m_best") == "TSV-M, best scaling"
     assert label("task_arithmetic_best") == "Task arithmetic, best scaling"
     assert label("layer_wise_mask_tails") == "layer wise mask tails"
+
+
+def test_coefficients_above_one_are_not_drawn_as_one() -> None:
+    """As where an adaptation does not clamp."""
+    names, high = ["blocks.0.weight", "blocks.1.weight"], np.array([[0.5, 1.0], [0.2, 2.0]])
+
+    def drawn(values: np.ndarray) -> bytes:
+        found = figures.LayerCoefficients(values, names, ["a", "b"])
+        return figures.coefficients({"layer_wise_adamerging": found}, [0.3])
+
+    assert drawn(high) == drawn(high.copy())
+    first, second = (np.asarray(Image.open(io.BytesIO(drawn(v)))) for v in (high, high.clip(0, 1)))
+    assert first.shape == second.shape
+    assert not np.array_equal(first[:, : first.shape[1] // 3], second[:, : second.shape[1] // 3])
 
 
 def test_the_report_imports_neither_torch_nor_pandas() -> None:
