@@ -156,7 +156,7 @@ def coefficients(learned: Mapping[str, LayerCoefficients], starts: Sequence[floa
                 aspect="auto",
                 interpolation="none",
             )
-            axes.set_title(fill(label(method), _TITLE_WIDTH), loc="left")
+            axes.set_title(fill(label(method), _TITLE_WIDTH, break_on_hyphens=False), loc="left")
             axes.set_xticks(
                 range(len(found.task_names)),
                 found.task_names,
