@@ -19,6 +19,7 @@ from flows import cli
 from flows.methods import SUITE_DEFAULTS
 from tasks import rules
 from tasks.adapt import adaptation_settings
+from tasks.files import REFERENCES
 from tasks.merge_section import AdaptationMethod
 from tasks.suite import load_suite
 
@@ -109,9 +110,13 @@ def test_listing_methods_is_quick() -> None:
 
 def test_the_page_names_every_rule() -> None:
     page = (ROOT / "docs/methods.md").read_text(encoding="utf-8")
-    named = set(re.findall(r"^\| `(\w+)`", page, re.MULTILINE))
+    described, given = page.split("## What they give on mini")
+    named = set(re.findall(r"^\| `(\w+)`", described, re.MULTILINE))
     assert set(RULES) <= named
     assert named <= {*RULES, "task_wise_adamerging", "layer_wise_adamerging"}
+    suite = load_suite(ROOT / "suites/mini_methods.yaml")
+    rows = re.findall(r"^\| `(\w+)` \| [\d.]+ \| [\d.]+ \|$", given, re.MULTILINE)
+    assert rows == [*REFERENCES, *(name for name in suite.merge.root if name not in REFERENCES)]
     for block in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL):
         from tasks.merge_section import Merge
 
