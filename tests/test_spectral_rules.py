@@ -377,6 +377,32 @@ def test_thin_svd_drops_the_null_space(dtype: torch.dtype, shape: tuple[int, int
     torch.testing.assert_close(u * s @ vt, matrix, rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("shape", [(30, 12), (12, 30), (16, 16)])
+def test_a_matrix_that_lapack_gives_up_on_is_decomposed_by_eigenvectors(
+    shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it does on some large ones of low rank."""
+    generator = torch.Generator().manual_seed(0)
+    draw = lambda *size: torch.randn(*size, generator=generator, dtype=torch.float64)  # noqa: E731
+    matrices = draw(3, shape[0], 5) @ draw(3, 5, shape[1])
+    matrices[0] = 0
+    _, expected, _ = torch.linalg.svd(matrices, full_matrices=False)
+
+    def gives_up(*_: object, **__: object) -> None:
+        raise torch.linalg.LinAlgError("linalg.svd: the algorithm failed to converge")
+
+    monkeypatch.setattr(torch.linalg, "svd", gives_up)
+    u, s, vt = (part.double() for part in thin_svd(matrices.float()))
+    assert (s > 0).sum(dim=-1).tolist() == [0, 5, 5]
+    torch.testing.assert_close(s, expected * (s > 0), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(u * s.unsqueeze(-2) @ vt, matrices, rtol=1e-5, atol=1e-5)
+    identity = torch.diag_embed((s > 0).double())
+    torch.testing.assert_close(u.mT @ u, identity, rtol=0, atol=1e-5)
+    torch.testing.assert_close(vt @ vt.mT, identity, rtol=0, atol=1e-5)
+    with pytest.raises(torch.linalg.LinAlgError):
+        thin_svd(matrices)  # in double precision half the digits would be lost
+
+
 def test_polar_factor_of_a_matrix_without_rank_is_a_partial_isometry() -> None:
     columns = torch.randn(9, 2, generator=torch.Generator().manual_seed(0)).double()
     isometry = polar_factor(torch.cat([columns, columns, torch.zeros(9, 1)], dim=1))

@@ -35,13 +35,40 @@ def thin_svd(matrices: Tensor, scale: Tensor | None = None) -> tuple[Tensor, Ten
     Singular values that are zero up to rounding have arbitrary singular vectors; these are set to
     zero with the value, so that what is made of them depends on the matrices alone.
     scale: [...], what the rounding is relative to; None means the largest singular value.
+    Raises torch.linalg.LinAlgError where LAPACK fails on a matrix in double precision.
     """
-    u, s, vt = torch.linalg.svd(matrices, full_matrices=False)
+    u, s, vt = _svd(matrices)
     scale = s[..., 0] if scale is None else scale
     # null singular values come out as up to 0.5 sqrt(side) eps; those above 2 sqrt(side) eps count
     tolerance = 2 * math.sqrt(max(matrices.shape[-2:])) * torch.finfo(s.dtype).eps
     kept = s > tolerance * scale.unsqueeze(-1)
     return u * kept.unsqueeze(-2), s * kept, vt * kept.unsqueeze(-1)
+
+
+def _svd(matrices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    try:
+        return torch.linalg.svd(matrices, full_matrices=False)
+    except torch.linalg.LinAlgError:
+        # LAPACK's divide and conquer can fail on a large float32 matrix of low rank
+        if matrices.dtype != torch.float32:
+            raise
+        return _svd_by_eigenvectors(matrices)
+
+
+def _svd_by_eigenvectors(matrices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """From the eigenvectors of A^T A (or A A^T, whichever is smaller) in double precision.
+
+    Squaring halves the digits, so down to thin_svd's tolerance this is as exact as a decomposition
+    in float32; singular vectors of smaller singular values are of any length.
+    """
+    wide = matrices.shape[-2] < matrices.shape[-1]
+    tall = (matrices.mT if wide else matrices).double()
+    values, v = torch.linalg.eigh(tall.mT @ tall)
+    s, v = values.flip(-1).clamp_min(0).sqrt(), v.flip(-1)
+    least = torch.finfo(s.dtype).eps * s[..., :1]
+    u = tall @ v / torch.where(s > least, s, 1.0).unsqueeze(-2)
+    u, v = (v, u) if wide else (u, v)
+    return u.float(), s.float(), v.mT.float()
 
 
 def polar_factor(matrix: Tensor) -> Tensor:
