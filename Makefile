@@ -24,7 +24,7 @@ schedule: .venv/installed               ## run the pipeline every night (prefect
 	@$(BIN)/adamerge schedule
 
 test: .venv/installed-test              ## the fast tier of tests
-	@$(BIN)/python -m pytest -n 2 --dist loadfile
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: .venv/installed-test         ## the slow tier: the whole pipeline, kills, a browser
 	@$(BIN)/python -m pytest -m slow
