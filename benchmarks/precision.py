@@ -20,7 +20,9 @@ import torch
 from torch import Tensor
 
 from adamerge_core.adamerging import PRESETS, AdaptationSettings, Engine, adapt
+from adamerge_core.adamerging.objective import OBJECTIVES
 from adamerge_core.errors import InputError
+from benchmarks.presets import COEFFICIENTS
 from benchmarks.suite_problem import SuiteProblem, with_progress
 from tasks.adapt import adaptation_settings
 from tasks.suite import Suite, load_params
@@ -30,7 +32,7 @@ PRECISIONS = ("float32", "bfloat16")
 WITHOUT_TARGETS = [
     name
     for name, preset in PRESETS.items()
-    if preset.objective == "entropy" and preset.granularity == "layer_wise"
+    if not OBJECTIVES[preset.objective].needs and preset.granularity in COEFFICIENTS
 ]
 
 
