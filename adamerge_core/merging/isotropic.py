@@ -61,10 +61,10 @@ def _iso_cts(matrices: Tensor, common_share: float) -> Tensor:
     tasks, side = len(matrices), min(matrices.shape[1:])
     own = min(round((side - int(common_share * side)) / tasks), side // tasks)
     common = side - own * tasks
-    u, s, vt = (part[..., :common] for part in _columns(thin_svd(matrices.sum(dim=0))))
+    u, s, vt = _columns(thin_svd(matrices.sum(dim=0), common))
     remainders = matrices - u @ (u.mT @ matrices)
     norms = torch.linalg.matrix_norm(matrices)  # a remainder of no more than rounding is none
-    own_u, own_s, own_v = (part[..., :own] for part in _columns(thin_svd(remainders, scale=norms)))
+    own_u, own_s, own_v = _columns(thin_svd(remainders, own, norms))
     left = polar_factor(torch.cat([u, *own_u], dim=1))
     right = polar_factor(torch.cat([vt, *own_v], dim=1))
     return _mean_of_nonzero(torch.cat([s, own_s.flatten()])) * (left @ right.mT)

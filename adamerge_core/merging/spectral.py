@@ -29,48 +29,48 @@ def as_matrices(stack: Tensor) -> Tensor:
     return widened(stack).reshape(*stack.shape[:2], -1)
 
 
-def thin_svd(matrices: Tensor, scale: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-    """U [..., m, r], S [..., r] descending, V^T [..., r, n], r = min(m, n), without the null space.
+def thin_svd(
+    matrices: Tensor, rank: int | None = None, scale: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """U [..., m, r], S [..., r] descending, V^T [..., r, n], without the null space.
 
     Singular values that are zero up to rounding have arbitrary singular vectors; these are set to
     zero with the value, so that what is made of them depends on the matrices alone.
+    rank: r, the leading triplets wanted, at most min(m, n), which None means.
     scale: [...], what the rounding is relative to; None means the largest singular value.
-    Raises torch.linalg.LinAlgError where LAPACK fails on a matrix in double precision.
+    Matrices are float32 or float64; in float32 U and V are orthonormal up to 1e-5.
     """
-    u, s, vt = _svd(matrices)
-    scale = s[..., 0] if scale is None else scale
+    by_eigenvectors = matrices.dtype == torch.float32
+    u, s, vt = (_by_eigenvectors if by_eigenvectors else _by_lapack)(matrices, rank)
+    scale = s[..., :1] if scale is None else scale.unsqueeze(-1)
     # null singular values come out as up to 0.5 sqrt(side) eps; those above 2 sqrt(side) eps count
     tolerance = 2 * math.sqrt(max(matrices.shape[-2:])) * torch.finfo(s.dtype).eps
-    kept = s > tolerance * scale.unsqueeze(-1)
+    kept = s > tolerance * scale
     return u * kept.unsqueeze(-2), s * kept, vt * kept.unsqueeze(-1)
 
 
-def _svd(matrices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    try:
-        return torch.linalg.svd(matrices, full_matrices=False)
-    except torch.linalg.LinAlgError:
-        # LAPACK's divide and conquer can fail on a large float32 matrix of low rank
-        if matrices.dtype != torch.float32:
-            raise
-        if matrices.dim() == 2:
-            return _svd_by_eigenvectors(matrices)
-        # those of a batch one by one: the fallback holds several copies in double precision
-        u, s, vt = zip(*map(_svd, matrices), strict=True)
-        return torch.stack(u), torch.stack(s), torch.stack(vt)
+def _by_lapack(matrices: Tensor, rank: int | None) -> tuple[Tensor, Tensor, Tensor]:
+    u, s, vt = torch.linalg.svd(matrices, full_matrices=False)
+    return u[..., :rank], s[..., :rank], vt[..., :rank, :]
 
 
-def _svd_by_eigenvectors(matrices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """From the eigenvectors of A^T A (or A A^T, whichever is smaller) in double precision.
+def _by_eigenvectors(matrices: Tensor, rank: int | None) -> tuple[Tensor, Tensor, Tensor]:
+    """float32 -> float32, from the eigenvectors of A^T A (or A A^T, if smaller) in float64.
 
     Squaring halves the digits, so down to thin_svd's tolerance this is as exact as a decomposition
-    in float32; singular vectors of smaller singular values are of any length.
+    in float32. It is faster, most of all for a low rank, and always converges: LAPACK's divide and
+    conquer gives up on some large float32 matrices of low rank. Of a batch one by one, because a
+    matrix takes several times its memory.
     """
-    wide = matrices.shape[-2] < matrices.shape[-1]
+    if matrices.dim() > 2:
+        u, s, vt = zip(*(_by_eigenvectors(one, rank) for one in matrices), strict=True)
+        return torch.stack(u), torch.stack(s), torch.stack(vt)
+    wide = matrices.shape[0] < matrices.shape[1]
     tall = (matrices.mT if wide else matrices).double()
-    values, v = torch.linalg.eigh(tall.mT @ tall)
-    s, v = values.flip(-1).clamp_min(0).sqrt(), v.flip(-1)
-    least = torch.finfo(s.dtype).eps * s[..., :1]
-    u = tall @ v / torch.where(s > least, s, 1.0).unsqueeze(-2)
+    values, vectors = torch.linalg.eigh(tall.mT @ tall)
+    s, v = (part.flip(-1)[..., :rank] for part in (values.clamp_min(0).sqrt(), vectors))
+    least = torch.finfo(s.dtype).eps * s[:1]
+    u = tall @ v / torch.where(s > least, s, 1.0)
     u, v = (v, u) if wide else (u, v)
     return u.float(), s.float(), v.mT.float()
 

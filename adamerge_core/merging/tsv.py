@@ -61,6 +61,4 @@ def _decorrelate(stack: Tensor, rank_share: float | None) -> Tensor:
 def _top_triplets(matrices: Tensor, rank_share: float | None) -> tuple[Tensor, Tensor, Tensor]:
     side = min(matrices.shape[1:])
     rank = side // len(matrices) if rank_share is None else int(rank_share * side)
-    rank = max(rank, 1)
-    u, s, vt = thin_svd(matrices)
-    return u[:, :, :rank], s[:, :rank], vt[:, :rank]
+    return thin_svd(matrices, max(rank, 1))
