@@ -6,7 +6,7 @@ from typing import Any
 
 from adamerge_core.errors import InputError
 from adamerge_core.files import atomic_write
-from tasks import graph
+from tasks import graph, rule_parameters
 from tasks.dvc_file import DVC_YAML, PARAMS_YAML, load_yaml, read_params
 from tasks.suite import SUITES, ImageFolder, Suite, load_params, load_suite, parse_suite
 
@@ -47,6 +47,7 @@ def use(name: str | None, seeds: list[int] | None, *, force: bool) -> int:
     if seeds is not None:
         text = _with_seeds(text, seeds)
     suite = parse_suite(text, path, name)
+    rule_parameters.check(suite)
     _write(text, suite)
     count = len(graph.stages(suite))
     print(f"{suite.name} is active: {count} stages, seeds {', '.join(map(str, suite.seeds))}")
@@ -55,10 +56,11 @@ def use(name: str | None, seeds: list[int] | None, *, force: bool) -> int:
 
 
 def check() -> Suite:
-    """The active suite. Raises InputError if it has faults, dvc.yaml does not fit it, or a folder
-    of images is missing.
+    """The active suite. Raises InputError if it has faults, dvc.yaml does not fit it, a rule does
+    not take its parameters, or a folder of images is missing.
     """
     suite = load_params()
+    rule_parameters.check(suite)
     faults = graph.misfits(suite)
     if faults:
         shown = [*faults[:5], *([f"and {len(faults) - 5} more"] if len(faults) > 5 else [])]

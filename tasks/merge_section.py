@@ -189,8 +189,8 @@ def _fields(rule: Rule) -> dict[str, Any]:
     return {key: (_type(key, each), each.default) for key, each in rule.parameters.items()}
 
 
-_RANGES: dict[str, Any] = {"scaling": Positive, "keep": Share}
-"""What these names mean in every rule; the ranges of others are known to the rule alone."""
+RANGES: dict[str, Any] = {"scaling": Positive, "keep": Share}
+"""What these names mean in every rule; the ranges of others are the rule's (rule_parameters)."""
 
 _TYPES: dict[str, Any] = {
     "float": Finite,
@@ -203,8 +203,8 @@ _TYPES: dict[str, Any] = {
 
 def _type(name: str, parameter: Parameter) -> Any:
     """What a suite may give for a parameter, by its annotation; anything where that says more."""
-    if parameter.annotation == "float" and name in _RANGES:
-        return _RANGES[name]
+    if parameter.annotation == "float" and name in RANGES:
+        return RANGES[name]
     names = (parameter.annotation or type(parameter.default).__name__).split(" | ")
     if not set(names) <= set(_TYPES):
         return Any

@@ -145,6 +145,42 @@ def test_faults_of_a_suite_are_listed_and_nothing_is_written(
     assert Path("params.yaml").read_text() == broken
 
 
+def test_what_a_rule_refuses_is_said_before_anything_runs(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cli.main(["suite", "use", "mini"])
+    content = yaml.safe_load(Path("params.yaml").read_text())
+    steps = {"steps": 5, "images_per_task": 2, "learning_rate": 0.01, "start": 0.3}
+    content["merge"] |= {
+        "iso_cts": {"common_share": 2},
+        "consensus_best": {"scalings": [0.3], "min_tasks": 9},
+        "lines": {"alpha": -1, "beta": -2},
+        "regmean": {"alpha": 0.5},  # fits, and is called with statistics
+        "layer_wise_over_dare": {
+            **steps,
+            "preprocessing": "drop_and_rescale",
+            "preprocessing_parameters": {"drop": 1},
+        },
+    }
+    content["statistics"] = {"images": 10, "split": "val", "fisher_probes": 2}
+    params = yaml.safe_dump(content, sort_keys=False)
+    Path("params.yaml").write_text(params)
+    before = Path("dvc.yaml").read_text()
+    for arguments in (["suite", "use"], ["run"]):
+        said(capsys)
+        assert cli.main(arguments) == 2
+        text = said(capsys)
+        assert "suite mini: 4 faults" in text
+        assert "merge.iso_cts: common_share = 2.0: " in text
+        assert "merge.consensus_best: " in text
+        assert "min_tasks = 9: must be from 1 to the 8 tasks" in text
+        assert "alpha = -1.0: " in text
+        assert "beta = -2.0: " in text
+        assert "merge.layer_wise_over_dare.preprocessing_parameters: drop = 1.0: " in text
+    assert Path("dvc.yaml").read_text() == before
+    assert Path("params.yaml").read_text() == params
+
+
 def test_run_refuses_a_dvc_yaml_that_does_not_fit(
     root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
