@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from functorch.compile import make_boxed_func
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from models import (
@@ -21,6 +24,7 @@ from models import (
     tiny_problem,
 )
 from torch import Tensor, nn
+from torch._dynamo.backends.common import aot_autograd
 from torch.func import functional_call
 
 from adamerge_core.adamerging import (
@@ -153,6 +157,37 @@ def test_a_compiled_encoder_gives_the_same() -> None:
     for factor in (1.0, 0.5, 1.0):  # what was compiled for one merged model serves the next
         _, _, gradient = engine.loss_and_gradient(factor * coefficients, problem.images)
     torch.testing.assert_close(gradient, expected, rtol=1e-10, atol=1e-13)
+
+
+def test_a_compiled_backward_pass_may_use_the_memory_of_its_gradients_again() -> None:
+    """As CUDA graphs do, micro-batch after micro-batch."""
+    problem = tiny_problem()
+    engine, coefficients = make_engine(problem, False, 5), random_coefficients("layer_wise", 0)
+    _, _, expected = engine.loss_and_gradient(coefficients, problem.images)
+    engine.encoder.compile(backend=aot_autograd(fw_compiler=interpreted, bw_compiler=in_one_place))
+    for _ in range(2):
+        _, _, gradient = engine.loss_and_gradient(coefficients, problem.images)
+    torch.testing.assert_close(gradient, expected, rtol=1e-10, atol=1e-13)
+
+
+def interpreted(graph: torch.fx.GraphModule, inputs: object) -> Callable[..., Any]:
+    return make_boxed_func(graph.forward)
+
+
+def in_one_place(graph: torch.fx.GraphModule, inputs: object) -> Callable[..., Any]:
+    """Every call writes over the tensors that the one before gave."""
+    kept: list[Tensor | None] = []
+
+    def call(*arguments: Any) -> list[Tensor | None]:
+        results = graph(*arguments)
+        if not kept:
+            kept.extend(None if result is None else result.clone() for result in results)
+        for place, result in zip(kept, results, strict=True):
+            if place is not None:
+                place.copy_(result)
+        return [None if place is None else place.detach() for place in kept]
+
+    return make_boxed_func(call)
 
 
 @pytest.mark.parametrize(("granularity", "plus_plus"), VARIANTS)

@@ -183,7 +183,7 @@ class Engine:
         labels = targets[name][: len(few)] if targets else None
 
         def run(precision: str) -> None:
-            self.encoder.zero_grad(set_to_none=True)
+            self._clear_gradients()
             logits = self._logits(name, self._features(few, precision))
             backward(OBJECTIVES[objective](logits, labels).mean(), precision)
 
@@ -207,7 +207,7 @@ class Engine:
         float64.
         """
         names, function = self.task_vectors.task_names, OBJECTIVES[objective]
-        self.encoder.zero_grad(set_to_none=True)
+        self._clear_gradients()
         everything = torch.cat([images[name] for name in names]).to(self.device)
         # summed where they are computed: reading each one would wait for the device every time
         means = torch.zeros(2, len(names), dtype=torch.float64, device=self.device)
@@ -226,6 +226,17 @@ class Engine:
                 means[:, names.index(name)] += torch.stack([terms[-1].detach(), entropy])
             backward(torch.stack(terms).sum(), self.precision)
         return means
+
+    def _clear_gradients(self) -> None:
+        if not _is_compiled(self.encoder):
+            self.encoder.zero_grad(set_to_none=True)
+            return
+        # a first gradient would become .grad as it is, and CUDA graphs write the next micro-batch's
+        # over it (github.com/pytorch/pytorch/issues/169545): so add to tensors of our own
+        for parameter in filter(lambda each: each.requires_grad, self._parameters.values()):
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            parameter.grad.zero_()
 
     def _features(self, images: Tensor, precision: str) -> Tensor:
         """Features [N, D] in the encoder's dtype."""
