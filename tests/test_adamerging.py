@@ -229,7 +229,7 @@ def test_a_coefficient_outside_its_range_gets_no_gradient(monkeypatch: pytest.Mo
     pull = torch.tensor([-1.0, 1.0, 0.0], dtype=torch.float64)
     ones = dict.fromkeys(CLASSES, 1.0)
     result = LossAndGradient(ones, ones, pull)
-    monkeypatch.setattr(engine, "loss_and_gradient", lambda *_: result)
+    monkeypatch.setattr(engine, "loss_and_gradient", lambda *_, **__: result)
     steps = [step.coefficients for step in adapt(engine, problem.images, chosen, seed=0)]
 
     leaf = torch.full((3,), 0.9, dtype=torch.float64, requires_grad=True)

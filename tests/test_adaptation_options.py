@@ -100,9 +100,10 @@ def test_a_projected_coefficient_comes_back_where_a_published_one_stays(
         engine, calls = make_engine(problem), iter(range(100))
         real = engine.loss_and_gradient
 
-        def pushed(*arguments, real=real, calls=calls):  # type: ignore[no-untyped-def]
+        def pushed(*arguments, real=real, calls=calls, **options):  # type: ignore[no-untyped-def]
             sign = -1.0 if next(calls) < 10 else 1.0
-            return real(*arguments)._replace(gradient=torch.full((3,), sign, dtype=torch.float64))
+            gradient = torch.full((3,), sign, dtype=torch.float64)
+            return real(*arguments, **options)._replace(gradient=gradient)
 
         monkeypatch.setattr(engine, "loss_and_gradient", pushed)
         chosen = AdaptationSettings("task_wise", 40, 3, 0.2, clamp=clamp, batches_per_step=1)
@@ -466,6 +467,31 @@ def test_bfloat16_backward_lowers_the_products_of_the_backward_pass_alone() -> N
     assert lowered.loss == exact.loss
     difference = (lowered.gradient - exact.gradient).norm() / exact.gradient.norm()
     assert 0 < difference < 0.01
+
+
+def test_the_first_step_under_bfloat16_backward_is_that_of_float32() -> None:
+    problem = tiny_problem().to(torch.float32)
+    chosen = AdaptationSettings("layer_wise", 2, 4, learning_rate=0.01)
+    exact, lowered = (
+        list(adapt(engine, problem.images, chosen, seed=0))
+        for precision in ("float32", "bfloat16_backward")
+        for engine in [Engine(TinyEncoder().float(), *parts_of(problem), precision=precision)]
+    )
+    assert torch.equal(lowered[0].coefficients, exact[0].coefficients)
+    assert lowered[1].loss == exact[1].loss
+    assert not torch.equal(lowered[1].coefficients, exact[1].coefficients)
+    values, images = torch.full((LAYERS, 3), 0.3), problem.images
+    engine = Engine(TinyEncoder().float(), *parts_of(problem), precision="bfloat16_backward")
+    gradients = [
+        engine.loss_and_gradient(values, images, exact_backward=exact_backward).gradient
+        for exact_backward in (True, False, True)
+    ]
+    assert torch.equal(gradients[0], gradients[2])
+    assert not torch.equal(gradients[0], gradients[1])
+
+
+def parts_of(problem: Problem) -> tuple[TaskVectors, Mapping[str, torch.nn.Module]]:
+    return problem.task_vectors, problem.heads
 
 
 @pytest.mark.gpu

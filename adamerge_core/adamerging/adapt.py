@@ -56,7 +56,8 @@ def adapt(
     another run is refused: other settings, parameterisation, seed, tasks, layers, numbers of
     images, task vectors (by a hash of the names of all layers and of the values of the smallest,
     2^20 entries a task) or targets (by a hash of the labels, or of the likeliest classes). That the
-    images' contents and the heads are the same is the caller's to know.
+    images' contents and the heads are the same is the caller's to know. The first step has no
+    lowered backward pass (Engine, bfloat16_backward).
 
     In a torch.distributed group every rank calls it with the same arguments and takes every step;
     each reads and computes its share of the step's images, all get the same steps, and the first
@@ -90,8 +91,9 @@ def adapt(
     sizes = dict.fromkeys(names, settings.images_per_task * settings.batches_per_step)
     for step, batch in enumerate(on_device(batches, engine.device), start=done + 1):
         labels = {name: batch[f"targets/{name}"] for name in names} if targets else None
+        # Adam's first step is the gradient's sign: next to zero, rounding would turn it around
         result = engine.loss_and_gradient(
-            optimizer.parameters, batch, labels, settings.objective, sizes
+            optimizer.parameters, batch, labels, settings.objective, sizes, exact_backward=step == 1
         )
         # a step's batches are of one size: their mean losses sum to so many times the overall mean
         optimizer.step(result.gradient * settings.batches_per_step, step)

@@ -135,6 +135,7 @@ class Engine:
         targets: Mapping[str, Tensor] | None = None,
         objective: str = "entropy",
         counts: Mapping[str, int] | None = None,
+        exact_backward: bool = False,
     ) -> LossAndGradient:
         """Each task's mean loss and entropy, and the gradient of the summed losses.
 
@@ -144,6 +145,7 @@ class Engine:
         given where the images are a rank's share, any number of them: how many each task has on all
         ranks of the torch.distributed group together, none 0. Then every rank calls it, and gets
         the same bits: the means over all ranks' images and the gradient of their sum.
+        exact_backward: bfloat16_backward does not lower this backward pass.
         """
         group = World() if counts is None else world()
         sizes = counts or {name: len(images[name]) for name in self.task_vectors.task_names}
@@ -153,7 +155,9 @@ class Engine:
             first = group.rank == 0
             choice = self._faster_precision(parameters, images, targets, objective) if first else ""
             self.precision = group.gather(choice)[0]
-        means = self._backward(images, targets, objective, sizes)
+        exact = exact_backward and self.precision == "bfloat16_backward"
+        precision = "float32" if exact else self.precision
+        means = self._backward(images, targets, objective, sizes, precision)
         gradient = self._pull_back(parameters)
         # in one message: it costs more to send several than to send more
         message = group.sum(torch.cat([means.flatten().cpu(), gradient.flatten()]))
@@ -200,6 +204,7 @@ class Engine:
         targets: Mapping[str, Tensor] | None,
         objective: str,
         sizes: Mapping[str, int],
+        precision: str,
     ) -> Tensor:
         """Leave the gradient of the summed losses in the encoder's parameters.
 
@@ -214,7 +219,7 @@ class Engine:
         for start, parts in _chunks({n: len(images[n]) for n in names}, self.micro_batch):
             lengths = [rows.stop - rows.start for _, rows in parts]
             chunk = everything[start : start + sum(lengths)]
-            features = self._features(chunk, self.precision).split(lengths)
+            features = self._features(chunk, precision).split(lengths)
             terms = []
             for (name, rows), part in zip(parts, features, strict=True):
                 logits = self._logits(name, part)
@@ -224,7 +229,7 @@ class Engine:
                 if objective != "entropy":
                     entropy = softmax_entropy(logits.detach()).sum() / sizes[name]
                 means[:, names.index(name)] += torch.stack([terms[-1].detach(), entropy])
-            backward(torch.stack(terms).sum(), self.precision)
+            backward(torch.stack(terms).sum(), precision)
         return means
 
     def _clear_gradients(self) -> None:
