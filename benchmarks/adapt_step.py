@@ -8,7 +8,8 @@ published: merges again for every task's forward and differentiates through ever
 backward. merge_once: merges once and goes backward through the merge once per task. ours: the
 Engine; ours_in_files: with the task vectors in files; ours_compiled: with its encoder compiled by
 torch.compile (on a GPU with CUDA graphs), run only where it is named. floor: forward and backward
-of the same images through one fixed model, without any merging.
+of the same images through one fixed model, without any merging. merging: what ours adds to that,
+the merge and the inner products alone.
 
 Each arrangement runs in a process of its own: peak memory is that process's since its start (VmHWM,
 so Linux only; on a GPU what PyTorch had allocated there). A process is killed when less than
@@ -38,7 +39,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from adamerge_core.adamerging import AdaptationSettings, Engine, adapt, softmax_entropy
 from adamerge_core.adamerging.precision import LOWERED
 from adamerge_core.task_vectors import TaskVectors
-from benchmarks.arrangements import ARRANGEMENTS, COMPILED, IN_FILES, OURS, engine
+from benchmarks.arrangements import ARRANGEMENTS, COMPILED, IN_FILES, MERGING, OURS, engine
 from benchmarks.machine import GIB, memory_available, peak_resident, say
 from benchmarks.models import CLASSES, IMAGE_SIZE, Problem, random_problem
 from benchmarks.processes import in_fresh_process
@@ -126,7 +127,7 @@ def task_vectors(problem: Problem, arrangements: set[str], folder: Path) -> dict
     found = {}
     in_memory = arrangements - {"floor", IN_FILES}
     if in_memory:
-        vectors = problem.task_vectors(clone=bool(arrangements & set(OURS)))
+        vectors = problem.task_vectors(clone=bool(arrangements & {*OURS, MERGING}))
         found = dict.fromkeys(in_memory, vectors)
     if IN_FILES in arrangements:
         found[IN_FILES] = problem.stored_task_vectors(folder)
@@ -213,6 +214,7 @@ def report_step(case: Case, arrangements: list[str], precisions: list[str]) -> N
         (name, precision)
         for precision in precisions
         for name in arrangements
+        if precision == "float32" or name != MERGING
         if precision != "bfloat16_backward" or name in ("ours", IN_FILES)
     ]
     alone = {
@@ -234,11 +236,9 @@ def report_alone(case: Case, images: int) -> Measurement | None:
         print(f"{label:22} {result}", flush=True)
         return None
     seconds = result.seconds[0]
-    rate = images / statistics.median(seconds)
-    print(
-        f"{label:22} {spread(seconds, ' s/step')}  {rate:.4g} images/s  {result.peak:.2f} GiB",
-        flush=True,
-    )
+    rate = f"  {images / statistics.median(seconds):.4g} images/s"
+    shown = "" if case.variants[0][0] == MERGING else rate
+    print(f"{label:22} {spread(seconds, ' s/step')}{shown}  {result.peak:.2f} GiB", flush=True)
     return result
 
 
@@ -247,8 +247,11 @@ def comparisons(variants: list[Variant]) -> list[tuple[Variant, Variant]]:
     pairs = []
     for mine in (variant for variant in variants if variant[0] in OURS):
         for other in variants:
-            if other[1] == mine[1] and other[0] not in OURS:
+            if other[1] == mine[1] and other[0] not in {*OURS, MERGING}:
                 pairs.append((mine, other) if other[0] == "floor" else (other, mine))
+    added = ((MERGING, "float32"), ("floor", "float32"))
+    if set(added) <= set(variants):
+        pairs.append(added)
     first = ("ours", "float32")
     others = [*(("ours", precision) for precision in LOWERED), (COMPILED, "float32")]
     among_ours = [(first, other) for other in others]
@@ -354,7 +357,8 @@ def peaks(arguments: argparse.Namespace, precision: str) -> tuple[float | None, 
     """(operations, bytes) a second that the device reaches at best; None where nobody says."""
     known = arguments.device == "cuda"
     kind = "tf32" if arguments.tf32 and precision == "float32" else precision
-    operations = H100_PEAKS[kind] if known else None
+    # of bfloat16_backward there is none: its forward pass has another than its backward pass
+    operations = H100_PEAKS.get(kind) if known else None
     bandwidth = H100_BANDWIDTH if known else None
     if arguments.peak_tflops:
         operations = arguments.peak_tflops * 1e12

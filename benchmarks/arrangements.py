@@ -68,6 +68,18 @@ def ours(
     return lambda coefficients: chosen.loss_and_gradient(coefficients, problem.images).gradient
 
 
+def merging(problem: Problem, vectors: TaskVectors, micro_batch: int, precision: str) -> Step:
+    """What ours adds to the floor, alone: the merge, and inner products with random gradients."""
+    chosen = engine(problem, vectors, micro_batch, precision)
+    gradients = {n: torch.randn_like(p) for n, p in problem.encoder.named_parameters()}
+
+    def step(coefficients: Tensor) -> Tensor:
+        chosen.merge(coefficients)
+        return chosen.parameterisation.pull_back(gradients, coefficients)
+
+    return step
+
+
 def floor(problem: Problem, vectors: None, micro_batch: int, precision: str) -> Step:
     """The Engine's micro-batches, through the encoder as it is."""
     names, encoder = tuple(problem.heads), problem.encoder
@@ -91,6 +103,7 @@ def floor(problem: Problem, vectors: None, micro_batch: int, precision: str) -> 
 
 IN_FILES = "ours_in_files"
 COMPILED = "ours_compiled"
+MERGING = "merging"
 OURS = ("ours", IN_FILES, COMPILED)
 """The Engine, with the task vectors in memory and in files, and on a compiled encoder."""
 
@@ -100,6 +113,7 @@ ARRANGEMENTS: dict[str, Callable[..., Step]] = {
     "ours": ours,
     IN_FILES: ours,
     COMPILED: partial(ours, compiled=True),
+    MERGING: merging,
     "floor": floor,
 }
 

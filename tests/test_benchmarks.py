@@ -64,6 +64,19 @@ def test_the_floor_does_the_passes_of_ours(problem: Problem, micro_batch: int) -
     torch.testing.assert_close(found["floor"], found["ours"], rtol=1e-9, atol=1e-15)
 
 
+def test_merging_is_ours_without_the_passes(
+    problem: Problem, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    vectors, where = task_vectors(problem, {"merging"}, tmp_path)["merging"], coefficients(problem)
+    monkeypatch.setattr(problem.encoder, "forward", None)
+    gradient = ARRANGEMENTS["merging"](problem, vectors, 1, "float32")(where)
+    assert gradient is not None
+    assert gradient.shape == where.shape
+    assert gradient.abs().min() > 0
+    merged = vectors.merge(where)
+    torch.testing.assert_close(dict(problem.encoder.state_dict()), merged, rtol=1e-9, atol=0)
+
+
 def test_problems_are_the_same_in_every_process() -> None:
     first, second = (random_problem("tiny", TASKS, IMAGES) for _ in range(2))
     torch.testing.assert_close(first.images, second.images, rtol=0, atol=0)
@@ -83,6 +96,9 @@ def test_operations_are_those_of_the_products() -> None:
 def test_ratios_are_costs_over_what_they_are_measured_against() -> None:
     assert comparisons([("published", "float32"), ("floor", "float32")]) == []
     variants = [(name, "float32") for name in ("merge_once", "ours", "floor")]
+    merging = ("merging", "float32")
+    assert comparisons([merging, ("floor", "float32")]) == [(merging, ("floor", "float32"))]
+    assert comparisons([merging, ("ours", "float32")]) == []
     in_files = ("ours_in_files", "float32")
     compiled = ("ours_compiled", "float32")
     assert comparisons([("ours", "float32"), compiled]) == [(("ours", "float32"), compiled)]
