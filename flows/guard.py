@@ -81,7 +81,10 @@ def main() -> None:
     _end_group_with(psutil.Process(os.getppid()))
     module, *arguments = sys.argv[1:]
     sys.argv = [module, *arguments]
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    except KeyboardInterrupt:  # Ctrl-C while the module was still being imported, for one
+        sys.exit(130)
 
 
 if __name__ == "__main__":

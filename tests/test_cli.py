@@ -13,7 +13,7 @@ import pytest
 import yaml
 from conftest import ROOT, Project, make_project
 
-from flows import cli
+from flows import cli, guard
 
 COMMANDS = ["run", "status", "ui", "lineage", "suite", "methods", "schedule"]
 
@@ -244,6 +244,17 @@ def _completed(port: int) -> int:
             return int(answer.read())
     except OSError:
         return 0
+
+
+def test_what_is_stopped_while_it_starts_says_nothing(tmp_path: Path) -> None:
+    (tmp_path / "starting.py").write_text("import time\nprint('up')\ntime.sleep(60)\n")
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = guard.start(["starting"], more={"PYTHONPATH": str(tmp_path)}, cwd=ROOT, **pipes)
+    assert process.stdout
+    assert process.stdout.readline() == "up\n"
+    guard.stop(process)
+    assert process.communicate() == ("", "")
+    assert process.returncode == 130
 
 
 @pytest.mark.slow
