@@ -15,8 +15,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from tasks import journal
 
 _GRACE = ((signal.SIGINT, 5.0), (signal.SIGTERM, 3.0), (signal.SIGKILL, 5.0))
@@ -65,12 +63,12 @@ def _signal(process: subprocess.Popen[str], sign: signal.Signals) -> bool:
     return True
 
 
-def _end_group_with(owner: psutil.Process) -> None:
+def _end_group_with(owner: int) -> None:
     """Has this process and all of its group killed within half a second of the end of `owner`."""
-    pid, started = owner.pid, owner.create_time()
+    start = journal.started(owner)
 
     def watch() -> None:
-        while journal.runs(pid, started):
+        while journal.runs(owner, start):
             time.sleep(0.5)
         os.killpg(os.getpgid(0), signal.SIGKILL)
 
@@ -78,7 +76,7 @@ def _end_group_with(owner: psutil.Process) -> None:
 
 
 def main() -> None:
-    _end_group_with(psutil.Process(os.getppid()))
+    _end_group_with(os.getppid())
     module, *arguments = sys.argv[1:]
     sys.argv = [module, *arguments]
     try:

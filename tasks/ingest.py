@@ -173,10 +173,10 @@ def start_pipeline(key: str, name: str, cmd: str) -> Journal:
     return log
 
 
-def follow(key: str, process: tuple[int, float] | None) -> int:
+def follow(key: str, process: tuple[int, str] | None) -> int:
     """Ingests until the pipeline run `key` has ended and is in MLflow; 1 if that cannot be.
 
-    With a `process` (pid and time of its start), the pipeline is that process: its journal is begun
+    With a `process` (pid and journal.started), the pipeline is that process: its journal is begun
     here, and ended when the process is gone.
     """
     own = start_pipeline(key, "dvc repro", "dvc repro") if process else None
@@ -211,7 +211,7 @@ def main() -> int:
 
     if len(sys.argv) == 4:
         key, pid, started = sys.argv[1:]
-        return follow(key, (int(pid), float(started)))
+        return follow(key, (int(pid), started))
     flow_key = sys.stdin.readline().strip()
     return follow(flow_key, None) if flow_key else 0
 

@@ -20,8 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from tasks.environment import WORK
 
 FOLDER = WORK / "journal"
@@ -104,9 +102,9 @@ def _event(line: bytes) -> dict[str, Any] | None:
         return None
 
 
-def follow(pipeline: str, process: psutil.Process) -> None:
-    """Starts, once a pipeline run, the process that brings its journals into MLflow until
-    `process` ends.
+def follow(pipeline: str, pid: int) -> None:
+    """Starts, once a pipeline run, the process that brings its journals into MLflow until the
+    process `pid` ends.
 
     For pipelines without a flow around them, that is plain `dvc repro`. It is in a session of its
     own: Ctrl-C ends the pipeline, and the follower then records the end.
@@ -117,7 +115,7 @@ def follow(pipeline: str, process: psutil.Process) -> None:
         mark.touch(exist_ok=False)
     except FileExistsError:
         return
-    known = [str(process.pid), repr(process.create_time())]
+    known = [str(pid), str(started(pid))]
     command = [sys.executable, "-m", "tasks.ingest", pipeline, *known]
     environment = {k: v for k, v in os.environ.items() if k != "DVC_STAGE"}
     subprocess.Popen(
@@ -131,11 +129,11 @@ def follow(pipeline: str, process: psutil.Process) -> None:
 
 def process_facts(pid: int | None = None) -> dict[str, Any]:
     """What a process is known by, this one without a `pid`."""
-    process = psutil.Process(pid)
+    pid = pid or os.getpid()
     return {
         "time": time.time(),
-        "pid": process.pid,
-        "pid_started": process.create_time(),
+        "pid": pid,
+        "pid_started": started(pid),
         "host": socket.gethostname(),
     }
 
@@ -145,14 +143,25 @@ def is_alive(start: Mapping[str, Any]) -> bool:
     return start["host"] == socket.gethostname() and runs(start["pid"], start["pid_started"])
 
 
-def runs(pid: int, started: float) -> bool:
-    """Whether the process `pid` that was created at `started` still runs; pids are used again."""
+def runs(pid: int, start: str | None) -> bool:
+    """Whether the process `pid` that started() knows as `start` still runs; pids are used again."""
+    return start is not None and started(pid) == start
+
+
+def started(pid: int) -> str | None:
+    """What tells a process from a later one of the same pid: the boot, and the clock ticks from it
+    to the start (proc(5)). None if it has ended.
+
+    The time of day of the start would change whenever the clock is set.
+    """
     try:
-        process = psutil.Process(pid)
-        same = abs(process.create_time() - started) < 1.0
-        return same and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
+        # the name before it, in parentheses, may hold anything
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].decode().split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    state, ticks = fields[0], fields[19]
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")[:8]
+    return None if state in "ZX" else f"{boot}-{ticks}"
 
 
 @dataclass(frozen=True)

@@ -221,8 +221,8 @@ def _open(
     facts["suite"] = dvc_file.suite_name()
     if pipeline is None:
         root = owner or psutil.Process()
-        pipeline = f"{'dvc' if owner else 'stage'}-{root.pid}-{int(root.create_time())}"
-        journal.follow(pipeline, root)
+        pipeline = f"{'dvc' if owner else 'stage'}-{root.pid}-{journal.started(root.pid)}"
+        journal.follow(pipeline, root.pid)
     log.start("stage", **facts, pipeline=pipeline, commit=commit.revision, dirty=commit.dirty)
 
 
@@ -260,10 +260,10 @@ def _end_with(owner: psutil.Process) -> None:
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    pid, started = owner.pid, owner.create_time()
+    start = journal.started(owner.pid)
 
     def watch() -> None:
-        while journal.runs(pid, started):
+        while journal.runs(owner.pid, start):
             time.sleep(0.5)
         os.kill(os.getpid(), signal.SIGKILL)
 

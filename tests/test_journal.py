@@ -62,6 +62,24 @@ def test_atomic_write_leaves_the_old_file_on_failure(tmp_path: Path) -> None:
 # journals
 
 
+def test_a_process_is_known_whatever_the_clock_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits for the end of another must not take a clock that is set for that end."""
+    process = subprocess.Popen(["sleep", "60"])
+    facts = journal.process_facts(process.pid)
+    monkeypatch.setattr("psutil._pslinux.boot_time", lambda: 1e9)
+    monkeypatch.setattr(time, "time", lambda: 2e9)
+    assert journal.is_alive(facts)
+    assert not journal.is_alive({**facts, "host": "another"})
+    assert not journal.is_alive({**facts, "pid_started": journal.started(os.getpid())})
+    assert not journal.is_alive({**facts, "pid_started": None})
+    process.kill()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # a zombie has ended
+    assert not journal.is_alive(facts)
+    process.wait()
+    assert not journal.is_alive(facts)
+    assert not journal.runs(process.pid, None)
+
+
 def test_a_line_cut_by_a_kill_waits_for_its_end(tmp_path: Path) -> None:
     log = Journal(tmp_path)
     log.start("stage", stage="x")
