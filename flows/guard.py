@@ -8,7 +8,6 @@ import runpy
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -65,14 +64,7 @@ def _signal(process: subprocess.Popen[str], sign: signal.Signals) -> bool:
 
 def _end_group_with(owner: int) -> None:
     """Has this process and all of its group killed within half a second of the end of `owner`."""
-    start = journal.started(owner)
-
-    def watch() -> None:
-        while journal.runs(owner, start):
-            time.sleep(0.5)
-        os.killpg(os.getpgid(0), signal.SIGKILL)
-
-    threading.Thread(target=watch, name="end with owner", daemon=True).start()
+    journal.at_end_of(owner, lambda: os.killpg(os.getpgid(0), signal.SIGKILL))
 
 
 def main() -> None:

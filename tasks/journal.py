@@ -12,9 +12,10 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,6 +147,18 @@ def is_alive(start: Mapping[str, Any]) -> bool:
 def runs(pid: int, start: str | None) -> bool:
     """Whether the process `pid` that started() knows as `start` still runs; pids are used again."""
     return start is not None and started(pid) == start
+
+
+def at_end_of(owner: int, then: Callable[[], None]) -> None:
+    """Calls `then`, in a thread, within half a second of the end of the process `owner`."""
+    start = started(owner)
+
+    def watch() -> None:
+        while runs(owner, start):
+            time.sleep(0.5)
+        then()
+
+    threading.Thread(target=watch, name="end with owner", daemon=True).start()
 
 
 def started(pid: int) -> str | None:

@@ -11,7 +11,6 @@ import os
 import shutil
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -260,11 +259,4 @@ def _end_with(owner: psutil.Process) -> None:
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    start = journal.started(owner.pid)
-
-    def watch() -> None:
-        while journal.runs(owner.pid, start):
-            time.sleep(0.5)
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    threading.Thread(target=watch, name="end with owner", daemon=True).start()
+    journal.at_end_of(owner.pid, lambda: os.kill(os.getpid(), signal.SIGKILL))
