@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from adamerge_core import checkpoints, distributed
     from adamerge_core.adamerging.adapt import AdaptationStep, adapt
     from adamerge_core.adamerging.adarank import SingularMasks
-    from adamerge_core.adamerging.coefficients import MergingCoefficients
     from adamerge_core.adamerging.engine import Engine, LossAndGradient
+    from adamerge_core.adamerging.merging_coefficients import MergingCoefficients
     from adamerge_core.adamerging.objective import OBJECTIVES, objective, softmax_entropy
     from adamerge_core.adamerging.settings import PRESETS, AdaptationSettings
     from adamerge_core.adamerging.targets import expert_targets
     from adamerge_core.analysis import cosine_matrix, gram_matrix, l2_norms
-    from adamerge_core.coefficients import Coefficients
+    from adamerge_core.coefficient_files import Coefficients
     from adamerge_core.errors import InputError
     from adamerge_core.evaluation import correct, percent, with_average
     from adamerge_core.merging import PREPROCESSINGS, RULES, merge_rule, preprocessing

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from adamerge_core import checkpoints
+from adamerge_core.atomic import atomic_write
 from adamerge_core.errors import InputError
-from adamerge_core.files import atomic_write
 
 _DTYPES = {
     "F64": torch.float64,

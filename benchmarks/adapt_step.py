@@ -41,8 +41,8 @@ from adamerge_core.adamerging.precision import LOWERED
 from adamerge_core.task_vectors import TaskVectors
 from benchmarks.arrangements import ARRANGEMENTS, COMPILED, IN_FILES, MERGING, OURS, engine
 from benchmarks.machine import GIB, memory_available, peak_resident, say
-from benchmarks.models import CLASSES, IMAGE_SIZE, Problem, random_problem
 from benchmarks.processes import in_fresh_process
+from benchmarks.random_models import CLASSES, IMAGE_SIZE, Problem, random_problem
 
 COEFFICIENT = 0.3
 POOL = 256

@@ -14,7 +14,7 @@ from torch.func import functional_call
 
 from adamerge_core.adamerging import Engine, softmax_entropy
 from adamerge_core.task_vectors import TaskVectors
-from benchmarks.models import Problem
+from benchmarks.random_models import Problem
 
 Step = Callable[[Tensor], Tensor | None]
 """From coefficients [L, K] to the gradient in them; None from the floor, which has none."""

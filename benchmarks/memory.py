@@ -32,8 +32,8 @@ from adamerge_core.adamerging import Engine
 from adamerge_core.merging import RULES
 from adamerge_core.task_vectors import TaskVectors
 from benchmarks.machine import GIB, memory_available, peak_resident, say
-from benchmarks.models import RandomLayers
 from benchmarks.processes import WorkFailed, in_fresh_process
+from benchmarks.random_models import RandomLayers
 
 ADAPTATION = "adaptation_step"
 DATA_FREE = tuple(sorted(name for name, rule in RULES.items() if rule.needs is None))

@@ -27,8 +27,8 @@ from adamerge_core.errors import InputError
 from benchmarks.presets import COEFFICIENTS
 from benchmarks.suite_problem import SuiteProblem, with_progress
 from tasks.adapt import adaptation_settings
-from tasks.suite import Suite, load_params
-from tasks.tensors import set_up
+from tasks.shared.task_vectors import set_up
+from tasks.suite.schema import Suite, load_params
 
 WITHOUT_TARGETS = [
     name

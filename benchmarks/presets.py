@@ -30,12 +30,12 @@ from adamerge_core.errors import InputError
 from adamerge_core.merging import PREPROCESSINGS
 from benchmarks.suite_problem import SuiteProblem, with_progress
 from tasks.adapt import adaptation_targets
-from tasks.environment import WORK
-from tasks.files import PROTOCOLS
-from tasks.hashes import digest
-from tasks.outputs import write_csv
-from tasks.suite import Suite, load_params
-from tasks.tensors import set_up
+from tasks.graph.paths import PROTOCOLS
+from tasks.running.environment import WORK
+from tasks.running.hashes import digest
+from tasks.shared.tables import write_csv
+from tasks.shared.task_vectors import set_up
+from tasks.suite.schema import Suite, load_params
 
 RESULTS = WORK / "presets.csv"
 FIELDS = fields(AdaptationSettings)

@@ -30,7 +30,7 @@ def in_fresh_process(
     Raises WorkFailed when it ends in another way; its traceback is on stderr.
     """
     processes = get_context("forkserver")
-    processes.set_forkserver_preload(["benchmarks.models"])  # so PyTorch is imported once
+    processes.set_forkserver_preload(["benchmarks.random_models"])  # so PyTorch is imported once
     receiver, sender = processes.Pipe(duplex=False)
     process = processes.Process(target=_child, args=(work, case, sender), daemon=True)
     process.start()

@@ -21,7 +21,7 @@ import torch
 
 from adamerge_core import distributed
 from adamerge_core.adamerging import AdaptationSettings, Engine, adapt
-from benchmarks.models import CLASSES, IMAGE_SIZE, random_problem
+from benchmarks.random_models import CLASSES, IMAGE_SIZE, random_problem
 
 WARM_UP = 3
 """Steps before those that are timed."""

@@ -12,11 +12,11 @@ from torch import nn
 from adamerge_core.adamerging import AdaptationStep, Engine
 from adamerge_core.task_vectors import TaskVectors
 from adamerge_core.vision.images import LabeledImages
-from tasks.files import Files
-from tasks.models import accuracy, open_encoder, open_heads, open_split
-from tasks.protocols import adapted_rows, measured_rows
-from tasks.suite import Evaluate, Suite
-from tasks.tensors import open_task_vectors
+from tasks.graph.paths import Files
+from tasks.shared.encoders import accuracy, open_encoder, open_heads, open_split
+from tasks.shared.protocols import adapted_rows, measured_rows
+from tasks.shared.task_vectors import open_task_vectors
+from tasks.suite.schema import Evaluate, Suite
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from adamerge_core.errors import InputError
-from tasks.environment import WORK, configure
-from tasks.failures import OperationError
+from tasks.running.environment import WORK, configure
+from tasks.running.failures import OperationError
 
 _FAILED, _BAD_INPUT, _INTERRUPTED = 1, 2, 130
 
@@ -259,7 +259,7 @@ what data it needs, its parameters with their defaults. Reads the source files; 
 
 def _schedule(commands: _Commands) -> None:
     def call(options: argparse.Namespace) -> int:
-        from flows.schedule import schedule
+        from flows.nightly import schedule
 
         return schedule(options.prefect_port, now=options.now)
 

@@ -10,11 +10,13 @@ from datetime import datetime
 
 from flows import servers
 from flows.suites import check
-from tasks import dvc_file, ingest, results
-from tasks.database import DATABASE
-from tasks.files import Files
-from tasks.ingest import IngestionError
-from tasks.suite import Suite
+from tasks.graph import dvc_yaml
+from tasks.graph.paths import Files
+from tasks.report import results
+from tasks.suite.schema import Suite
+from tasks.tracking import ingest
+from tasks.tracking.database import DATABASE
+from tasks.tracking.ingest import IngestionError
 
 # Prefect's own lines say nothing that the flow does not; errors reach the user as messages
 _QUIET = {
@@ -100,10 +102,10 @@ def _show_results(suite: Suite) -> None:
 
 def status() -> int:
     """The stages by group, and the last pipeline run."""
-    from flows import dvc_stages
+    from flows.dvc import plan as dvc_stages
 
     suite = check()
-    plan, ran = dvc_stages.plan(), dvc_file.read_lock()
+    plan, ran = dvc_stages.plan(), dvc_yaml.read_lock()
     kinds = {name: _kind(name, plan.changed, ran) for name in plan.upstream}
     groups = dict.fromkeys(name.split("@")[0] for name in plan.upstream)
     print(f"suite {suite.name}, seeds {', '.join(map(str, suite.seeds))}")
@@ -124,7 +126,7 @@ def _kind(name: str, changed: Container[str], ran: Container[str]) -> str:
 
 
 def _last_run() -> str:
-    from tasks.tracking import Store
+    from tasks.tracking.store import Store
 
     _bring_in()
     run = Store().last_pipeline() if DATABASE.is_file() else None
@@ -137,7 +139,7 @@ def _last_run() -> str:
 
 def lineage(path: str, *, as_json: bool) -> int:
     """Where a file comes from."""
-    from tasks import lineage as lines
+    from tasks.tracking import lineage as lines
 
     _bring_in()
     traced = lines.trace(path)

@@ -6,8 +6,8 @@ import time
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from adamerge_core.files import atomic_write
-from tasks.environment import WORK
+from adamerge_core.atomic import atomic_write
+from tasks.running.environment import WORK
 
 DURATIONS = WORK / "durations.json"
 

@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from tasks import journal
+from tasks.running import processes
 
 _GRACE = ((signal.SIGINT, 5.0), (signal.SIGTERM, 3.0), (signal.SIGKILL, 5.0))
 
@@ -64,7 +64,7 @@ def _signal(process: subprocess.Popen[str], sign: signal.Signals) -> bool:
 
 def _end_group_with(owner: int) -> None:
     """Has this process and all of its group killed within half a second of the end of `owner`."""
-    journal.at_end_of(owner, lambda: os.killpg(os.getpgid(0), signal.SIGKILL))
+    processes.at_end_of(owner, lambda: os.killpg(os.getpgid(0), signal.SIGKILL))
 
 
 def main() -> None:

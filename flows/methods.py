@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from adamerge_core.errors import InputError
-from tasks import rules
-from tasks.rules import Rule
+from tasks.suite import rules
+from tasks.suite.rules import Rule
 
 _WIDTH = 100
 _NAMES = 27  # columns of the names, with two before

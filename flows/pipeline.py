@@ -19,11 +19,13 @@ from prefect.runtime import flow_run
 from prefect.states import Completed, Crashed, Failed, State
 
 from adamerge_core.errors import InputError
-from flows import dvc_stages
-from flows.dvc_stages import Plan
-from flows.run import Run
-from tasks import dvc_file, ingest, journal
-from tasks.environment import WORK, configure
+from flows.dvc import plan as dvc_stages
+from flows.dvc.plan import Plan
+from flows.execute import Run
+from tasks.graph import dvc_yaml
+from tasks.running import processes
+from tasks.running.environment import WORK, configure
+from tasks.tracking import ingest
 
 _FLOW_RUNS = WORK / "flow_runs"
 _FOLLOWER_SECONDS = 60.0
@@ -38,7 +40,7 @@ class Follower:
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tasks.ingest"],
+            [sys.executable, "-m", "tasks.tracking.ingest"],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             start_new_session=True,
@@ -86,7 +88,7 @@ def prepare() -> None:
 
 def workers() -> int:
     """How many stages may be at work at a time: the cores by the threads of one stage."""
-    threads = int(dvc_file.read_params().get("compute", {}).get("threads", 1))
+    threads = int(dvc_yaml.read_params().get("compute", {}).get("threads", 1))
     return max(1, _cores() // max(1, threads))
 
 
@@ -148,9 +150,9 @@ def _bury_dead_runs(key: str) -> None:
     _FLOW_RUNS.mkdir(parents=True, exist_ok=True)
     for path in _FLOW_RUNS.iterdir():
         with suppress(ValueError, KeyError, ObjectNotFound):
-            if not journal.is_alive(json.loads(path.read_text())):
+            if not processes.is_alive(json.loads(path.read_text())):
                 client = get_client(sync_client=True)
                 state: State[None] = Crashed(message="its process was killed")
                 client.set_flow_run_state(path.name, state, force=True)
         path.unlink()
-    (_FLOW_RUNS / key).write_text(json.dumps(journal.process_facts()))
+    (_FLOW_RUNS / key).write_text(json.dumps(processes.process_facts()))

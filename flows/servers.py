@@ -13,13 +13,13 @@ from typing import Any
 
 import psutil
 
+from adamerge_core.atomic import atomic_write
 from adamerge_core.errors import InputError
-from adamerge_core.files import atomic_write
 from flows import guard
-from tasks import journal
-from tasks.database import ARTIFACTS, DATABASE
-from tasks.environment import WORK
-from tasks.failures import OperationError
+from tasks.running import processes
+from tasks.running.environment import WORK
+from tasks.running.failures import OperationError
+from tasks.tracking.database import ARTIFACTS, DATABASE
 
 HOST = "127.0.0.1"
 
@@ -85,7 +85,7 @@ def prefect(port: int | None, *, pages: bool) -> Server:
         arguments.append("--no-ui")
     server = _start("Prefect", ["prefect", *arguments], chosen, "/api/health", _PREFECT_SETTINGS)
     if pages and server.process:
-        about = {"port": chosen, **journal.process_facts(server.process.pid)}
+        about = {"port": chosen, **processes.process_facts(server.process.pid)}
         with atomic_write(_RECORD) as temporary:
             temporary.write_text(json.dumps(about))
     return server
@@ -129,7 +129,7 @@ def _recorded() -> Server | None:
     except (OSError, ValueError):
         return None
     server = Server("Prefect", int(about["port"]), "/api/health")
-    if journal.is_alive(about) and _answers(server.address + server.health):
+    if processes.is_alive(about) and _answers(server.address + server.health):
         return server
     return None
 

@@ -4,11 +4,12 @@ import re
 from pathlib import Path
 from typing import Any
 
+from adamerge_core.atomic import atomic_write
 from adamerge_core.errors import InputError
-from adamerge_core.files import atomic_write
-from tasks import graph, rule_parameters
-from tasks.dvc_file import DVC_YAML, PARAMS_YAML, load_yaml, read_params
-from tasks.suite import SUITES, ImageFolder, Suite, load_params, load_suite, parse_suite
+from tasks.graph import build as graph
+from tasks.graph.dvc_yaml import DVC_YAML, PARAMS_YAML, load_yaml, read_params
+from tasks.suite import rule_values as rule_parameters
+from tasks.suite.schema import SUITES, ImageFolder, Suite, load_params, load_suite, parse_suite
 
 
 def list_all() -> int:

@@ -23,24 +23,24 @@ from adamerge_core.adamerging import (
 )
 from adamerge_core.adamerging.engine import Parameterisation
 from adamerge_core.checkpoints import StateDict
-from adamerge_core.coefficients import Coefficients
+from adamerge_core.coefficient_files import Coefficients
 from adamerge_core.merging import PREPROCESSINGS, trim_and_elect
 from adamerge_core.task_vectors import TaskVectors
 from adamerge_core.vision.images import LabeledImages
-from tasks.files import PROTOCOLS, Files
-from tasks.graph import merge_stage
-from tasks.merge_section import (
+from tasks.graph.build import merge_stage
+from tasks.graph.paths import PROTOCOLS, Files
+from tasks.running.stage import Reporter, run_stage
+from tasks.shared.encoders import accuracy, open_encoder, open_heads, open_split
+from tasks.shared.protocols import adapted_rows, measured_rows
+from tasks.shared.tables import ResumableRows, write_csv
+from tasks.shared.task_vectors import open_task_vectors
+from tasks.suite.methods import (
     Adaptation,
     AdaptationMethod,
     AdaptationPlusPlus,
     PreprocessedAdaptation,
 )
-from tasks.models import accuracy, open_encoder, open_heads, open_split
-from tasks.outputs import ResumableRows, write_csv
-from tasks.protocols import adapted_rows, measured_rows
-from tasks.stage import Reporter, run_stage
-from tasks.suite import Evaluate, Suite, load_params
-from tasks.tensors import open_task_vectors
+from tasks.suite.schema import Evaluate, Suite, load_params
 
 
 def run(suite: Suite, method: str, seed: int, report: Reporter) -> None:

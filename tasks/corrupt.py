@@ -8,9 +8,9 @@ import numpy as np
 
 from adamerge_core.vision.corruptions import corrupt
 from adamerge_core.vision.images import open_array, save_array
-from tasks.files import Files
-from tasks.stage import Reporter, run_stage
-from tasks.suite import load_params
+from tasks.graph.paths import Files
+from tasks.running.stage import Reporter, run_stage
+from tasks.suite.schema import load_params
 
 
 def run(

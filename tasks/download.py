@@ -11,10 +11,10 @@ from adamerge_core.vision.images import (
     folder_images,
     write_archive,
 )
-from tasks.files import SPLITS, Files
-from tasks.graph import download_stage
-from tasks.stage import Reporter, run_stage
-from tasks.suite import ImageFolder, Miniature, load_params
+from tasks.graph.build import download_stage
+from tasks.graph.paths import SPLITS, Files
+from tasks.running.stage import Reporter, run_stage
+from tasks.suite.schema import ImageFolder, Miniature, load_params
 
 
 def run(task_name: str, source: Miniature | ImageFolder, archive: Path, report: Reporter) -> None:

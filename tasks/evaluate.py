@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 
 from adamerge_core.evaluation import correct, percent, with_average
-from tasks.files import PROTOCOLS, REFERENCES, Files
-from tasks.graph import evaluate_stage
-from tasks.models import load_weights, open_encoder, open_heads, open_split
-from tasks.outputs import write_json
-from tasks.protocols import measured_rows
-from tasks.stage import Reporter, run_stage
-from tasks.suite import Suite, load_params
+from tasks.graph.build import evaluate_stage
+from tasks.graph.paths import PROTOCOLS, REFERENCES, Files
+from tasks.running.stage import Reporter, run_stage
+from tasks.shared.encoders import load_weights, open_encoder, open_heads, open_split
+from tasks.shared.protocols import measured_rows
+from tasks.shared.tables import write_json
+from tasks.suite.schema import Suite, load_params
 
 
 def run(suite: Suite, method: str, seed: int, report: Reporter) -> None:

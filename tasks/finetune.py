@@ -2,10 +2,10 @@
 
 import argparse
 
-from tasks.models import finetune_settings
-from tasks.stage import run_stage
-from tasks.suite import load_params
-from tasks.training import train_encoder
+from tasks.running.stage import run_stage
+from tasks.shared.encoders import finetune_settings
+from tasks.shared.training import train_encoder
+from tasks.suite.schema import load_params
 
 
 def main() -> None:

@@ -4,11 +4,11 @@ import argparse
 
 from adamerge_core import checkpoints
 from adamerge_core.merging import RULES
-from tasks.files import Files
-from tasks.graph import merge_stage
-from tasks.stage import run_stage
-from tasks.suite import Suite, load_params
-from tasks.tensors import merge_inputs
+from tasks.graph.build import merge_stage
+from tasks.graph.paths import Files
+from tasks.running.stage import run_stage
+from tasks.shared.task_vectors import merge_inputs
+from tasks.suite.schema import Suite, load_params
 
 
 def run(suite: Suite, method: str, seed: int) -> None:

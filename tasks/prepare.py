@@ -3,12 +3,12 @@
 import argparse
 import json
 
+from adamerge_core.atomic import atomic_write
 from adamerge_core.errors import InputError
-from adamerge_core.files import atomic_write
 from adamerge_core.vision.images import read_archive, save_array
-from tasks.files import SPLITS, Files
-from tasks.stage import run_stage
-from tasks.suite import load_params
+from tasks.graph.paths import SPLITS, Files
+from tasks.running.stage import run_stage
+from tasks.suite.schema import load_params
 
 
 def run(task_name: str, files: Files, image_size: int) -> None:

@@ -14,12 +14,12 @@ from adamerge_core.vision.heads import ZeroShotHead, zero_shot_weight
 from adamerge_core.vision.imagenet import load_efficientnet_lite0
 from adamerge_core.vision.images import LabeledImages
 from adamerge_core.vision.training import TrainingSettings, tune_text_tower
-from tasks.files import Files
-from tasks.models import accuracy, open_split
-from tasks.outputs import write_csv, write_json
-from tasks.stage import Reporter, run_stage
-from tasks.suite import Suite, load_params
-from tasks.tensors import set_up
+from tasks.graph.paths import Files
+from tasks.running.stage import Reporter, run_stage
+from tasks.shared.encoders import accuracy, open_split
+from tasks.shared.tables import write_csv, write_json
+from tasks.shared.task_vectors import set_up
+from tasks.suite.schema import Suite, load_params
 
 _FEATURE_BATCH = 100
 

@@ -7,10 +7,10 @@ import torch
 from adamerge_core import checkpoints
 from adamerge_core.analysis import cosine_matrix, gram_matrix, l2_norms
 from adamerge_core.task_vectors import TaskVectors
-from tasks.files import Files
-from tasks.outputs import write_json
-from tasks.stage import run_stage
-from tasks.suite import Suite, load_params
+from tasks.graph.paths import Files
+from tasks.running.stage import run_stage
+from tasks.shared.tables import write_json
+from tasks.suite.schema import Suite, load_params
 
 
 def run(suite: Suite, seed: int) -> None:

@@ -1,6 +1,6 @@
 """A small project around stand-in stages: the pipeline's machinery without the models.
 
-Its stages go through tasks.stage as the real ones do, take a moment, resume after a kill, and write
+Its stages go through tasks.running.stage as the real ones do, take a moment, resume after a kill, and write
 what depends on everything they read.
 """
 
@@ -78,13 +78,13 @@ import time
 from pathlib import Path
 
 from adamerge_core.errors import InputError
-from adamerge_core.files import atomic_write
-from tasks import dvc_file
-from tasks.stage import run_stage
+from adamerge_core.atomic import atomic_write
+from tasks.graph import dvc_yaml
+from tasks.running.stage import run_stage
 
 NAME = os.environ["DVC_STAGE"]
-STAGE = dvc_file.read()[NAME]
-PARAMS = dvc_file.read_params()
+STAGE = dvc_yaml.read()[NAME]
+PARAMS = dvc_yaml.read_params()
 RESULTS = """method,protocol,seed,a,b,average
 pretrained,transductive,0,10,20,15
 ties_merging,transductive,0,60,70,65
@@ -98,7 +98,7 @@ def body(report):
     if NAME in grow["fail"]:
         raise InputError(f"{NAME} is told to fail")
     state = report.scratch / "state.json"
-    start = hashlib.md5((NAME + str(dvc_file.params_of(STAGE))).encode())
+    start = hashlib.md5((NAME + str(dvc_yaml.params_of(STAGE))).encode())
     for path in STAGE.deps:
         start.update(Path(path).read_bytes())
     done, value = json.loads(state.read_text()) if state.exists() else (0, start.hexdigest())
@@ -154,7 +154,7 @@ class Project:
 
     def hashes(self) -> dict[str, str]:
         """md5s of all files that the pipeline wrote, by path."""
-        from tasks.hashes import md5
+        from tasks.running.hashes import md5
 
         files = sorted(path for path in (self.root / "data").rglob("*") if path.is_file())
         return {path.relative_to(self.root).as_posix(): md5(path) for path in files}
@@ -185,7 +185,7 @@ def commit(root: Path) -> None:
 @pytest.fixture(scope="session", autouse=True)
 def _environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Switches as every entrance sets them; children find this project's code and interpreter."""
-    from tasks.environment import configure
+    from tasks.running.environment import configure
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PREFECT_HOME", str(tmp_path_factory.mktemp("prefect")))
@@ -210,7 +210,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
 @pytest.fixture(scope="session")
 def _empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """MLflow's database without runs; making one takes seconds."""
-    from tasks.tracking import Store
+    from tasks.tracking.store import Store
 
     folder = tmp_path_factory.mktemp("database")
     with pytest.MonkeyPatch.context() as patch:

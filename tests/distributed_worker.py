@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from models import CLASSES, Problem, TinyEncoder, tiny_problem
+from small_models import CLASSES, Problem, TinyEncoder, tiny_problem
 from torch import Tensor
 
 from adamerge_core import distributed
@@ -23,8 +23,8 @@ from adamerge_core.adamerging import (
     SingularMasks,
     adapt,
     expert_targets,
-    state,
 )
+from adamerge_core.adamerging import run_state as state
 from adamerge_core.errors import InputError
 from adamerge_core.evaluation import correct
 from adamerge_core.statistics import fisher_diagonal, gram_matrices

@@ -2,8 +2,8 @@
 
 from adamerge_core.adamerging.adapt import AdaptationStep, adapt
 from adamerge_core.adamerging.adarank import SingularMasks
-from adamerge_core.adamerging.coefficients import MergingCoefficients
 from adamerge_core.adamerging.engine import Engine, LossAndGradient
+from adamerge_core.adamerging.merging_coefficients import MergingCoefficients
 from adamerge_core.adamerging.objective import OBJECTIVES, softmax_entropy
 from adamerge_core.adamerging.settings import PRESETS, AdaptationSettings
 from adamerge_core.adamerging.targets import expert_targets

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from adamerge_core.adamerging import state
+from adamerge_core.adamerging import run_state as state
 from adamerge_core.adamerging.early_stopping import EarlyStopping, split
 from adamerge_core.adamerging.engine import Engine
 from adamerge_core.adamerging.optimizer import Optimizer

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from adamerge_core.adamerging.coefficients import MergingCoefficients
+from adamerge_core.adamerging.merging_coefficients import MergingCoefficients
 from adamerge_core.errors import InputError
 from adamerge_core.merging.spectral import as_matrices, is_matrix, thin_svd
 from adamerge_core.task_vectors import TaskVectors

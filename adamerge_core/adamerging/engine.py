@@ -6,7 +6,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from adamerge_core.adamerging.coefficients import MergingCoefficients
+from adamerge_core.adamerging.merging_coefficients import MergingCoefficients
 from adamerge_core.adamerging.objective import OBJECTIVES, softmax_entropy
 from adamerge_core.adamerging.precision import PRECISIONS, backward, faster_precision
 from adamerge_core.batches import rows_between

@@ -7,9 +7,9 @@ from typing import Any
 
 from mlflow.entities import LoggedModel, LoggedModelOutput
 
-from tasks import results
-from tasks.hashes import md5
-from tasks.run_page import MERGED, TAG, fit, flatten, how_to_load
+from tasks.report import results
+from tasks.running.hashes import md5
+from tasks.tracking.run_page import MERGED, TAG, fit, flatten, how_to_load
 from tasks.tracking.runs import Runs
 
 

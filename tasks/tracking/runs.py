@@ -14,9 +14,18 @@ from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
-from tasks.database import ARTIFACTS, DATABASE, probe
-from tasks.dvc_file import is_code
-from tasks.run_page import READS, TAG, batches, fit, flatten, metric_name, prefixed, tag_name
+from tasks.graph.dvc_yaml import is_code
+from tasks.tracking.database import ARTIFACTS, DATABASE, probe
+from tasks.tracking.run_page import (
+    READS,
+    TAG,
+    batches,
+    fit,
+    flatten,
+    metric_name,
+    prefixed,
+    tag_name,
+)
 
 # it tells of every table it makes, and prints the traceback of every error that it raises
 logging.getLogger("mlflow").setLevel(logging.CRITICAL)

@@ -12,10 +12,11 @@ from typing import Any
 
 from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelInput
 
-from tasks import results
-from tasks.files import Files
-from tasks.hashes import stored
-from tasks.run_page import (
+from tasks.graph.paths import Files
+from tasks.report import results
+from tasks.running.hashes import stored
+from tasks.tracking.models import MergedModels
+from tasks.tracking.run_page import (
     IMAGES,
     MERGED,
     NOTE,
@@ -28,7 +29,6 @@ from tasks.run_page import (
     shorten,
     tag_name,
 )
-from tasks.tracking.models import MergedModels
 from tasks.tracking.runs import FoundRun, Runs
 
 _SHOWN = (".json", ".csv", ".html", ".md", ".png")

@@ -1,0 +1,1 @@
+"""The only place that reaches into DVC."""

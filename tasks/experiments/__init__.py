@@ -1,0 +1,1 @@
+"""A file an experiment of the paper."""

@@ -1,0 +1,1 @@
+"""The graph of a suite: paths, code, stages, dvc.yaml."""

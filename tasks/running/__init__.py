@@ -1,0 +1,1 @@
+"""What happens around a stage: reporter, journal, processes, hashes."""

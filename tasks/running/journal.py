@@ -1,0 +1,126 @@
+"""What a stage run tells about itself: JSON lines in .adamerge/journal/<id>.jsonl, for
+tasks.tracking.
+
+A stage process only appends lines here (importing mlflow would cost each of them 2.5 CPU-seconds).
+Each line is one write, so a process killed at any moment leaves whole lines and at most one
+broken last one.
+"""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from tasks.running.environment import WORK
+from tasks.running.processes import process_facts, started
+
+FOLDER = WORK / "journal"
+
+# metrics are written at most this often; MLflow takes a batch as fast as a single value
+_BATCH_SECONDS = 1.0
+_BATCH_POINTS = 200
+
+
+class Journal:
+    """Appends one run's events to its file. Not safe for several threads."""
+
+    def __init__(self, folder: Path = FOLDER, run: str | None = None) -> None:
+        self.run = run or uuid.uuid4().hex
+        self.path = folder / f"{self.run}.jsonl"
+        self._points: list[dict[str, Any]] = []
+        self._written = time.monotonic()
+
+    def start(self, kind: str, **facts: Any) -> None:
+        """The first line. `kind` is pipeline, stage or cached; `facts` must go into JSON."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._append({"event": "start", "kind": kind, "run": self.run} | process_facts() | facts)
+
+    def metrics(self, values: Mapping[str, float], step: int) -> None:
+        """One point of each named curve; kept back for up to a second, to put many in a line."""
+        point = {"step": step, "time": time.time()}
+        self._points.append(point | {"values": {name: float(v) for name, v in values.items()}})
+        waited = time.monotonic() - self._written
+        if len(self._points) >= _BATCH_POINTS or waited >= _BATCH_SECONDS:
+            self._flush()
+
+    def cached(self, stage: str, **facts: Any) -> None:
+        """In a pipeline's journal: a stage that was up to date, and what it is known by."""
+        self._append({"event": "cached", "stage": stage, "time": time.time()} | facts)
+
+    def end(self, status: str, **facts: Any) -> None:
+        """The last line. `status` is FINISHED, FAILED or KILLED, as MLflow names them."""
+        self._flush()
+        self._append({"event": "end", "status": status, "time": time.time()} | facts)
+
+    def _flush(self) -> None:
+        if self._points:
+            self._append({"event": "metrics", "points": self._points})
+        self._points = []
+        self._written = time.monotonic()
+
+    def _append(self, event: Mapping[str, Any]) -> None:
+        line = (json.dumps(event) + "\n").encode()
+        with open(self.path, "ab", buffering=0) as file:
+            start = file.tell()
+            try:
+                if file.write(line) < len(line):  # a disk that is nearly full takes a part
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+            except OSError:
+                with suppress(OSError):
+                    file.truncate(start)
+                raise
+
+
+def read(path: Path, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
+    """The whole events of a journal from byte `offset` on, and the offset behind the last of them.
+
+    A last line without its end (still being written, or cut by a kill) is left for later.
+    """
+    with path.open("rb") as file:
+        file.seek(offset)
+        text = file.read()
+    whole = text[: text.rfind(b"\n") + 1]
+    events = [_event(line) for line in whole.splitlines()]
+    return [event for event in events if event], offset + len(whole)
+
+
+def _event(line: bytes) -> dict[str, Any] | None:
+    """None for a line that is no JSON: a damaged disk must not keep the other lines from being
+    read.
+    """
+    try:
+        return dict(json.loads(line))
+    except ValueError:
+        return None
+
+
+def follow(pipeline: str, pid: int) -> None:
+    """Starts, once a pipeline run, the process that brings its journals into MLflow until the
+    process `pid` ends.
+
+    For pipelines without a flow around them, that is plain `dvc repro`. It is in a session of its
+    own: Ctrl-C ends the pipeline, and the follower then records the end.
+    """
+    mark = WORK / "followers" / pipeline
+    mark.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        mark.touch(exist_ok=False)
+    except FileExistsError:
+        return
+    known = [str(pid), str(started(pid))]
+    command = [sys.executable, "-m", "tasks.tracking.ingest", pipeline, *known]
+    environment = {k: v for k, v in os.environ.items() if k != "DVC_STAGE"}
+    subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        env=environment,
+        start_new_session=True,
+    )

@@ -1,0 +1,58 @@
+"""Processes known for good: by pid, boot and clock ticks of their start."""
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+
+def process_facts(pid: int | None = None) -> dict[str, Any]:
+    """What a process is known by, this one without a `pid`."""
+    pid = pid or os.getpid()
+    return {
+        "time": time.time(),
+        "pid": pid,
+        "pid_started": started(pid),
+        "host": socket.gethostname(),
+    }
+
+
+def is_alive(start: Mapping[str, Any]) -> bool:
+    """Whether the process that wrote this start event still runs (on this host)."""
+    return start["host"] == socket.gethostname() and runs(start["pid"], start["pid_started"])
+
+
+def runs(pid: int, start: str | None) -> bool:
+    """Whether the process `pid` that started() knows as `start` still runs; pids are used again."""
+    return start is not None and started(pid) == start
+
+
+def at_end_of(owner: int, then: Callable[[], None]) -> None:
+    """Calls `then`, in a thread, within half a second of the end of the process `owner`."""
+    start = started(owner)
+
+    def watch() -> None:
+        while runs(owner, start):
+            time.sleep(0.5)
+        then()
+
+    threading.Thread(target=watch, name="end with owner", daemon=True).start()
+
+
+def started(pid: int) -> str | None:
+    """What tells a process from a later one of the same pid: the boot, and the clock ticks from it
+    to the start (proc(5)). None if it has ended.
+
+    The time of day of the start would change whenever the clock is set.
+    """
+    try:
+        # the name before it, in parentheses, may hold anything
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].decode().split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    state, ticks = fields[0], fields[19]
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")[:8]
+    return None if state in "ZX" else f"{boot}-{ticks}"

@@ -1,0 +1,1 @@
+"""The suite file: schema, methods, fields."""

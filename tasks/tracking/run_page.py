@@ -1,0 +1,115 @@
+"""What an MLflow run shows: names that MLflow takes, tags, and texts within its limits."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tasks.running.hashes import stored
+
+TAG = "adamerge."
+READS = TAG + "reads."
+NOTE = "mlflow.note.content"
+
+_LONGEST_NOTE = 7000  # MLflow's limit of a tag is 8000
+
+IMAGES = re.compile(r"data/[^/]+/prepared/(?P<task>[^/]+)/(?P<split>\w+)_images\.npy")
+MERGED = re.compile(
+    r"data/[^/]+/merged/seed-(?P<seed>\d+)/(?P<method>\w+)/"
+    r"(?P<protocol>model|transductive|held_out)\.safetensors"
+)
+
+
+def origin(start: Mapping[str, Any]) -> dict[str, str]:
+    """Tags that say from which code and machine something came."""
+    tags = {
+        TAG + "git.dirty": str(start["dirty"]).lower(),
+        TAG + "host": start["host"],
+        TAG + "cmd": fit(start["cmd"]),
+        "mlflow.source.name": start["cmd"].split("\n")[0][:250],
+        "mlflow.source.type": "PROJECT",
+    }
+    if start["commit"]:
+        tags[TAG + "git.commit"] = tags["mlflow.source.git.commit"] = start["commit"]
+    return tags
+
+
+def reads(deps: Mapping[str, str]) -> dict[str, str]:
+    """Tags with the md5s of what was read: JSON, in as many parts as MLflow's limit asks for."""
+    parts = [dict(items) for items in batches(list(deps.items()), 50)]
+    return {f"{READS}{n:02}": json.dumps(part) for n, part in enumerate(parts)}
+
+
+def final_metrics(outs: Mapping[str, str], time: float) -> dict[str, Any]:
+    """The numbers in the metrics files among `outs`."""
+    values: dict[str, float] = {}
+    for path, digest in outs.items():
+        if path.endswith(".json") and "/metrics/" in path and (file := stored(Path(path), digest)):
+            content = json.loads(file.read_text(encoding="utf-8"))
+            values |= {key: float(v) for key, v in flatten(content, "/") if _is_number(v)}
+    return {"time": time, "step": 0, "values": values}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def flatten(values: Mapping[str, Any], join: str = ".") -> Iterator[tuple[str, Any]]:
+    """Nested mappings as one, keys joined."""
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            for inner, leaf in flatten(value, join):
+                yield f"{key}{join}{inner}", leaf
+        else:
+            yield str(key), value
+
+
+def fit(value: Any, length: int = 8000) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= length else text[: length - 3] + "..."
+
+
+def shorten(note: str) -> str:
+    """A note within MLflow's limit: whole lines, and how many are left out."""
+    if len(note) <= _LONGEST_NOTE:
+        return note
+    kept = note[:_LONGEST_NOTE].rsplit("\n", 1)[0]
+    left = note.count("\n") - kept.count("\n")
+    return f"{kept}\n\nand {left} more: the tags of this run have them all."
+
+
+def metric_name(key: str) -> str:
+    """A name that MLflow takes: letters, digits, and /_-. and blanks."""
+    return re.sub(r"[^/\w.\- ]", "_", key)[:250]
+
+
+def tag_name(kind: str, path: str) -> str:
+    return metric_name(f"{kind}/{path}")
+
+
+def prefixed(tags: Mapping[str, str], prefix: str) -> dict[str, str]:
+    return {key.removeprefix(prefix): v for key, v in tags.items() if key.startswith(prefix)}
+
+
+def figures_folder(path: str) -> str | None:
+    return "figures" if path.endswith(".png") else None
+
+
+def how_to_load(path: str, digest: str) -> str:
+    return f"""# Merged weights
+
+`{path}`, md5 `{digest}`, tracked by DVC in this project: `dvc checkout {path}` brings the file of
+the present dvc.lock; the file of any run is `.dvc/cache/files/md5/{digest[:2]}/{digest[2:]}`.
+
+```python
+from safetensors.torch import load_file
+
+state_dict = load_file("{path}")
+```
+"""
+
+
+def batches(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    for first in range(0, len(items), size):
+        yield items[first : first + size]

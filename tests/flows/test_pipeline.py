@@ -1,0 +1,303 @@
+"""The Prefect flow over DVC stages, and what MLflow and lineage have of it: real ones, all
+offline.
+"""
+
+import contextlib
+import io
+import json
+import shutil
+import sqlite3
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import ROOT, Project, make_project
+
+from adamerge_core.errors import InputError
+from flows import cli
+from flows.dvc import plan as dvc_stages
+from flows.dvc.worker import modify_lock
+from flows.estimates import Estimates, clock
+from tasks.graph import build as graph
+from tasks.graph import dvc_yaml
+from tasks.running.hashes import md5
+from tasks.suite.schema import Suite, load_suite
+from tasks.tracking import lineage
+
+STAGES = [f"{group}@{task}" for group in ("raw", "grow") for task in "abc"] + ["merge", "report"]
+MERGED = "data/toy/merged/seed-0/ties_merging/model.safetensors"
+
+
+def run_flow() -> tuple[str, str]:
+    """The message of the flow's last state, and what it printed."""
+    from flows.pipeline import pipeline
+
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        state = pipeline(return_state=True)
+    return f"{state.type.value}: {state.message}", printed.getvalue()
+
+
+@pytest.fixture(scope="module")
+def ran(
+    tmp_path_factory: pytest.TempPathFactory, prefect_server: None, _empty_database: Path
+) -> Iterator[Project]:
+    """A toy project after its first run."""
+    made = make_project(tmp_path_factory.mktemp("pipeline") / "toy")
+    shutil.copy(_empty_database, made.root)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(made.root)
+        said, printed = run_flow()
+        assert said.startswith("COMPLETED: 8 stages in")
+        assert "8 ran, 0 cached" in said
+        made.write(".adamerge/first-output", printed)
+        yield made
+
+
+def runs() -> list[object]:
+    """All MLflow runs, latest first."""
+    from tasks.tracking.store import Store
+
+    client = Store().client
+    experiment = client.get_experiment_by_name("toy")
+    assert experiment is not None
+    return list(client.search_runs([experiment.experiment_id]))
+
+
+def cached() -> list[object]:
+    """The latest run of each stage that was up to date."""
+    found = [run for run in reversed(runs()) if run.info.run_name.startswith("[cached]")]
+    return list({run.info.run_name: run for run in found}.values())
+
+
+def test_the_first_run_shows_each_stage_and_is_in_mlflow(ran: Project) -> None:
+    printed = (ran.root / ".adamerge/first-output").read_text()
+    for name in STAGES:
+        assert f"] {name} " in printed
+    assert "grow@a | 5/5" in printed or "grow@a | 1/5" in printed
+    assert "left" in printed
+    by_name = {run.info.run_name: run for run in runs()}
+    assert set(STAGES) <= set(by_name)
+    grown = by_name["grow@a"]
+    assert grown.data.metrics["loss"] == pytest.approx(0.2)
+    assert "accuracy" in grown.data.metrics
+    assert grown.data.params["grow.steps"] == "5"
+    assert grown.data.tags["adamerge.git.dirty"] == "false"
+    assert grown.data.tags["out/data/toy/grown/a.txt"] == md5(Path("data/toy/grown/a.txt"))
+    assert grown.data.tags["adamerge.upstream"] == by_name["raw@a"].info.run_id
+    assert [i.dataset.name for i in grown.inputs.dataset_inputs] == ["a/train"]
+    parent = next(r for r in runs() if r.info.run_id == grown.data.tags["mlflow.parentRunId"])
+    assert parent.data.metrics["average/transductive/ties_merging"] == 65
+    assert parent.data.tags["adamerge.stages.run"] == "8"
+    assert parent.data.params["grow.steps"] == "5"
+
+
+def test_the_merged_model_is_a_logged_model_and_the_best_is_registered(ran: Project) -> None:
+    from tasks.tracking.store import Store
+
+    client = Store().client
+    best = client.get_model_version_by_alias("toy-merged", "best")
+    assert best.tags["adamerge.md5"] == md5(Path(MERGED))
+    model = client.get_logged_model(best.source.removeprefix("models:/"))
+    assert model.name == "ties_merging-seed-0-model"
+    assert model.tags["adamerge.path"] == MERGED
+    assert client.get_run(model.source_run_id).info.run_name == "merge"
+
+
+def test_nothing_is_left_to_do_and_git_is_clean(ran: Project) -> None:
+    assert dvc_stages.plan().changed == {}
+    status = subprocess.run(["git", "status", "--porcelain"], capture_output=True, text=True)
+    assert status.stdout == ""
+    assert not list(Path(".adamerge/journal").glob("*.jsonl"))
+
+
+def test_failure_change_and_return(ran: Project) -> None:
+    """A changed parameter reruns what depends on it; a failed stage stops only its dependents;
+    the change taken back, and dvc.lock torn by a kill, all comes back from the cache and leads
+    to the first run.
+    """
+    before, first = ran.hashes(), {run.info.run_name: run.info.run_id for run in runs()}
+    params, whole = Path("params.yaml").read_text(), Path("dvc.lock").read_text()
+    ran.replace("params.yaml", "fail: []", "fail: [grow@b]")
+    said, printed = run_flow()
+    assert said.startswith("FAILED")
+    assert "2 ran, 3 cached, 1 failed (grow@b), 2 not run, as they depend on what failed" in said
+    assert "grow@b | grow@b: grow@b is told to fail" in printed
+    assert "Traceback" not in printed
+    assert ran.hashes()["data/toy/grown/a.txt"] != before["data/toy/grown/a.txt"]
+    ran.write("params.yaml", params)
+    Path("dvc.lock").write_text(whole[: len(whole) // 2] + ": [")
+    Path(".dvc/tmp/rwlock").write_text('{"write": {')
+    said, printed = run_flow()
+    assert "0 ran, 8 cached" in said
+    assert "restored" in printed
+    assert ran.hashes() == before
+    sources = {
+        run.data.tags["adamerge.stage"]: run.data.tags["adamerge.source_run"] for run in cached()
+    }
+    assert sources == {stage: first[stage] for stage in STAGES}
+    assert Path(".adamerge/dvc.lock.torn").exists()
+
+
+@pytest.mark.slow
+def test_plain_dvc_repro_gives_the_same_files_and_records(
+    ran: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = make_project(tmp_path / "other")
+    done = other.run("dvc", "repro", "-q")
+    assert done.returncode == 0, done.stderr
+    assert other.hashes() == ran.hashes()
+    monkeypatch.chdir(other.root)
+    assert dvc_stages.plan().changed == {}
+    found = {run.info.run_name: run for run in runs()}
+    assert set(found) == {"dvc repro", *STAGES}
+    assert {run.info.status for run in found.values()} == {"FINISHED"}
+    assert found["report"].data.tags["mlflow.parentRunId"] == found["dvc repro"].info.run_id
+
+
+def test_lineage_goes_to_the_source(ran: Project) -> None:
+    traced = lineage.trace(MERGED)
+    assert traced.md5 == traced.locked_md5 == md5(Path(MERGED))
+    assert [o.stage for o in traced.origins] == ["merge", *STAGES[3:6], *STAGES[:3]]
+    assert all(origin.run_id and origin.commit for origin in traced.origins)
+    assert traced.origins[0].reads["data/toy/grown/b.txt"] == md5(Path("data/toy/grown/b.txt"))
+    text = lineage.as_text(traced)
+    assert "as in dvc.lock" in text
+    assert "python work.py" in text
+    assert json.loads(lineage.as_json(traced))["origins"][0]["stage"] == "merge"
+
+
+def test_the_command_lineage(ran: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["lineage", "--json", MERGED]) == 0
+    assert json.loads(capsys.readouterr().out)["origins"][0]["run_id"]
+    holder = sqlite3.connect("mlflow.db", isolation_level=None)
+    holder.execute("BEGIN EXCLUSIVE")
+    try:
+        assert cli.main(["lineage", MERGED]) == 1
+    finally:
+        holder.close()
+    said = capsys.readouterr().err
+    assert "mlflow.db is locked: another process holds it; end that process" in said
+    assert "Traceback" not in said
+
+
+def test_lineage_of_a_changed_file_says_so(ran: Project) -> None:
+    content = Path(MERGED).read_text()
+    Path(MERGED).write_text("something else")
+    try:
+        traced = lineage.trace(MERGED)
+        assert "differs from dvc.lock" in lineage.as_text(traced)
+        assert traced.origins[0].run_id is None
+    finally:
+        Path(MERGED).write_text(content)
+
+
+def test_lineage_without_a_database(ran: Project) -> None:
+    Path("mlflow.db").rename("away.db")
+    try:
+        traced = lineage.trace(MERGED)
+        assert len(traced.origins) == 7
+        assert "no run is recorded" in lineage.as_text(traced)
+    finally:
+        Path("away.db").rename("mlflow.db")
+
+
+def test_a_users_folder_is_what_lineage_ends_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is data, though no stage writes it."""
+    monkeypatch.chdir(ROOT)
+    source = {"source": "image_folder", "path": "/photos/birds", "templates": ["a {}."]}
+    mini = load_suite(ROOT / "suites/mini.yaml").raw
+    suite = Suite.model_validate(mini | {"download": {**mini["download"], "birds": source}})
+    stage = graph.stages(suite)[graph.download_stage(suite, "birds")]
+    assert [dep for dep in stage.deps if not dvc_yaml.is_code(dep)] == ["/photos/birds"]
+    code = [dep for dep in graph.stages(suite)["report"].deps if dvc_yaml.is_code(dep)]
+    assert {"tasks/report/__main__.py", *map(str, graph.REPORT_TEMPLATES)} <= set(code)
+
+    monkeypatch.chdir(tmp_path)
+    Path("dvc.yaml").write_text(graph.dvc_yaml(suite))
+    archive = Path(stage.outs[0])
+    archive.parent.mkdir(parents=True)
+    archive.write_text("birds")
+    deps = [{"path": dep, "md5": f"md5-of-{dep}"} for dep in stage.deps]
+    outs = [{"path": archive.as_posix(), "md5": md5(archive)}]
+    entry = {"cmd": stage.cmd, "deps": deps, "outs": outs}
+    Path("dvc.lock").write_text(yaml.safe_dump({"stages": {stage.name: entry}}))
+    traced = lineage.trace(archive.as_posix())
+    assert dict(traced.origins[0].reads) == {"/photos/birds": "md5-of-/photos/birds"}
+    assert "/photos/birds" not in traced.origins[0].code
+    text = lineage.as_text(traced)
+    assert "  from     md5-of-/photos/birds  /photos/birds" in text
+    assert "tasks/download.py" not in text
+
+
+def test_lineage_of_other_files_says_what_can_be_asked(ran: Project) -> None:
+    with pytest.raises(InputError, match=r"do you mean data/toy/grown/a.txt") as caught:
+        lineage.trace("data/toy/grow/a.txt")
+    assert "data/toy/metrics/grow (3)" in str(caught.value)
+
+
+def test_another_flow_in_the_same_project_is_refused(ran: Project) -> None:
+    from flows.pipeline import _alone
+
+    with _alone():
+        said, _ = run_flow()
+    assert said.startswith("FAILED: another `adamerge run` is at work")
+
+
+# the parts
+
+
+def test_the_fast_writer_of_dvc_lock_agrees_with_dvc(ran: Project, tmp_path: Path) -> None:
+    from dvc.utils.serialize import load_yaml
+
+    text = Path("dvc.lock").read_text()
+    odd = {
+        "schema": "2.0",
+        "stages": {"x": {"cmd": "y", "params": {"p": {"a": 1e-05, "b": "1:30"}}}},
+    }
+    odd["stages"]["x"]["outs"] = [{"path": "z", "md5": "12e45678901234567890123456789012"}]
+    copy = tmp_path / "dvc.lock"
+    copy.write_text(text)
+    with modify_lock(str(copy)) as content:
+        content["stages"]["x"] = odd
+    read = load_yaml(str(copy))
+    assert read["stages"].pop("x") == odd
+    assert read == load_yaml("dvc.lock")
+    assert list(read["stages"]) == list(load_yaml("dvc.lock")["stages"])
+
+
+def test_estimates_prefer_long_chains(tmp_path: Path) -> None:
+    upstream = {"a": (), "b": (), "c": ("b",), "d": ("c", "a")}
+    estimates = Estimates(upstream, tmp_path / "durations.json")
+    for name, seconds in {"a": 1.0, "b": 2.0, "c": 4.0, "d": 8.0}.items():
+        estimates.learn(name, seconds)
+    estimates.save()
+    again = Estimates(upstream, tmp_path / "durations.json")
+    assert again.priorities() == {"a": 9.0, "b": 14.0, "c": 12.0, "d": 8.0}
+    assert again.left(["a", "b", "c", "d"], {}, workers=2) == 14.0
+    assert again.left(["d"], {"c": time.monotonic() - 1.0}, workers=2) == pytest.approx(
+        11.0, abs=0.1
+    )
+    assert again.left([], {}, workers=2) == 0.0
+
+
+def test_durations_of_a_group_stand_for_its_unknown(tmp_path: Path) -> None:
+    estimates = Estimates({"x@1": (), "x@2": (), "y": ()}, tmp_path / "durations.json")
+    assert estimates.seconds("y") == 5.0
+    estimates.learn("x@1", 3.0)
+    assert estimates.seconds("x@2") == 3.0
+
+
+def test_clock() -> None:
+    assert [clock(5), clock(65), clock(3723)] == ["0:05", "1:05", "1:02:03"]
+
+
+def test_a_lock_is_read_as_it_is_written(ran: Project) -> None:
+    entry = dvc_yaml.read_lock()["grow@a"]
+    assert entry.outs["data/toy/grown/a.txt"] == md5(Path("data/toy/grown/a.txt"))
+    assert entry.params == {"grow": dvc_yaml.read_params()["grow"]}

@@ -1,0 +1,134 @@
+"""MLflow's pages in a headless browser: what a person sees of a pipeline run."""
+
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import Project, make_project
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
+MERGED = "data/toy/merged/seed-0/ties_merging/model.safetensors"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory, prefect_server: None) -> Iterator[Project]:
+    """A toy project that has run twice: the second time all is cached."""
+    from flows.pipeline import pipeline
+
+    made = make_project(tmp_path_factory.mktemp("pages") / "toy")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(made.root)
+        for _ in range(2):
+            assert pipeline(return_state=True).is_completed()
+        yield made
+
+
+@pytest.fixture(scope="module")
+def addresses(ran: Project) -> Iterator[dict[str, str]]:
+    """MLflow's and Prefect's, as `adamerge ui` prints them; Ctrl-C ends both servers."""
+    mlflow, prefect = str(free_port()), str(free_port())
+    ports = ["--mlflow-port", mlflow, "--prefect-port", prefect]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flows.cli", "ui", *ports],
+        cwd=ran.root,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    try:
+        lines = [process.stdout.readline().split() for _ in range(2)]
+        yield dict(lines)
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+    assert process.returncode == 0
+    for port in (mlflow, prefect):
+        with socket.socket() as probe:
+            assert probe.connect_ex(("127.0.0.1", int(port))) != 0
+
+
+@pytest.fixture(scope="module")
+def read(addresses: dict[str, str]) -> Iterator[object]:
+    """Opens a page of MLflow and waits until it shows some text; gives all its text."""
+    if BROWSER is None:
+        pytest.skip("needs chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1500, "height": 1200})
+
+        def text(path: str, until: str, folder: Path = Path("pages")) -> str:
+            page.goto(f"{addresses['MLflow']}/{path}")
+            page.get_by_text(until).first.wait_for(timeout=60_000, state="attached")
+            time.sleep(1.5)
+            folder.mkdir(exist_ok=True)
+            page.screenshot(path=folder / f"{len(list(folder.iterdir()))}.png", full_page=True)
+            return str(page.inner_text("body"))
+
+        yield text
+        browser.close()
+
+
+def found(condition: str) -> object:
+    from tasks.tracking.runs import FoundRun
+    from tasks.tracking.store import Store
+
+    run = Store().search(condition)
+    assert run is not None
+    return FoundRun.of(run)
+
+
+def test_the_page_of_a_stage_shows_what_it_read_and_wrote(ran: Project, read: object) -> None:
+    run = found("tags.`adamerge.stage` = 'grow@a' and params.`grow.steps` = '5'")
+    page = read(run.page, "python work.py")
+    for shown in ("grow@a", "loss", "accuracy", "grow.steps", "a/train", "data/toy/grown/a.txt"):
+        assert shown in page, shown
+    assert run.outs()["data/toy/grown/a.txt"] in page
+
+
+def test_the_page_of_a_pipeline_run_shows_its_stages(ran: Project, read: object) -> None:
+    run = found("tags.`adamerge.stages.run` = '8'")
+    page = read(run.page, "average/transductive/ties_merging")
+    for shown in ("Child runs", "report", "merge", "adamerge run", "adamerge.stages.run"):
+        assert shown in page, shown
+
+
+def test_a_cached_run_leads_to_its_source(ran: Project, read: object) -> None:
+    run = found("tags.`adamerge.cached` = 'true' and tags.`adamerge.stage` = 'merge'")
+    page = read(run.page, "Nothing had changed")
+    assert "the files are those of merge" in page
+
+
+def test_the_list_of_runs_has_them_all(ran: Project, read: object) -> None:
+    run = found("tags.`adamerge.stages.run` = '8'")
+    page = read(f"#/experiments/{run.experiment_id}/runs", run.tags["mlflow.runName"])
+    assert "matching runs" in page
+
+
+def test_the_best_model_is_in_the_registry(ran: Project, read: object) -> None:
+    page = read("#/models/toy-merged", "Version 1")
+    assert "best" in page
+    assert "ties_merging" in page
+
+
+def test_prefect_answers(addresses: dict[str, str]) -> None:
+    with urllib.request.urlopen(addresses["Prefect"] + "/api/health") as answer:
+        assert answer.status == 200
+    with urllib.request.urlopen(addresses["Prefect"]) as answer:
+        assert "<html" in answer.read().decode().lower()
