@@ -1,99 +1,146 @@
-"""Where each stage's files lie, below data/<suite>."""
+"""Where each file of the pipeline lies: functions of the names that made it. data/README.md tells
+the same to people.
 
-from dataclasses import dataclass
+Data is kept by what makes it: a dataset's files below data/datasets, a model's below data/models.
+Only what belongs to one suite lies below data/suites.
+"""
+
 from pathlib import Path
+from typing import Any
 
-SPLITS = ("pretrain", "train", "val", "test")
 PROTOCOLS = ("transductive", "held_out")
 REFERENCES = ("pretrained", "individual", "traditional_mtl")  # methods that merge nothing
 
+DATASETS, MODELS, SUITES = Path("data/datasets"), Path("data/models"), Path("data/suites")
 
-@dataclass(frozen=True)
-class Files:
-    """Paths of every file that the pipeline of one suite writes, relative to the project's root."""
+# a name is text, or what stands for it in dvc.yaml: `${item.seed}`
+Name = Any
 
-    suite: str
 
-    @property
-    def root(self) -> Path:
-        return Path("data") / self.suite
+def raw(dataset: Name) -> Path:
+    """A dataset as it was fetched: one archive of its images."""
+    return DATASETS / dataset / "raw" / "images.zip"
 
-    def raw(self, task_name: str) -> Path:
-        return self.root / "raw" / f"{task_name}.zip"
 
-    def images(self, task_name: str, split: str) -> Path:
-        return self.root / "prepared" / task_name / f"{split}_images.npy"
+def classes(dataset: Name) -> Path:
+    """Class names in the order of the labels, and prompt templates."""
+    return DATASETS / dataset / "classes.json"
 
-    def labels(self, task_name: str, split: str) -> Path:
-        return self.root / "prepared" / task_name / f"{split}_labels.npy"
 
-    def classes(self, task_name: str) -> Path:
-        return self.root / "prepared" / task_name / "classes.json"
+def images(dataset: Name, size: Name, split: Name) -> Path:
+    """uint8 [N, size, size, 3]."""
+    return DATASETS / dataset / f"{size}px" / f"{split}_images.npy"
 
-    def corrupted(self, task_name: str, corruption: str) -> Path:
-        return self.root / "corrupted" / task_name / f"{corruption}.npy"
 
-    @property
-    def pretrained(self) -> Path:
-        return self.root / "checkpoints" / "pretrained.safetensors"
+def labels(dataset: Name, size: Name, split: Name) -> Path:
+    """int64 [N]."""
+    return DATASETS / dataset / f"{size}px" / f"{split}_labels.npy"
 
-    @property
-    def text_tower(self) -> Path:
-        return self.root / "checkpoints" / "text_tower.safetensors"
 
-    @property
-    def heads(self) -> Path:
-        return self.root / "checkpoints" / "heads.safetensors"
+def corrupted(dataset: Name, size: Name, corruption: Name) -> Path:
+    """uint8 [severities, N, size, size, 3]."""
+    return DATASETS / dataset / f"{size}px" / "corrupted" / f"{corruption}.npy"
 
-    def pretrain_metrics(self) -> Path:
-        return self.root / "metrics" / "pretrain.json"
 
-    def pretrain_curve(self) -> Path:
-        return self.root / "metrics" / "pretrain.csv"
+def pretrained(model: Name) -> Path:
+    """The pretrained image encoder."""
+    return MODELS / model / "pretrained" / "image_encoder.safetensors"
 
-    def finetuned(self, name: str, seed: int) -> Path:
-        """`name` is a task's, or traditional_mtl."""
-        return self.root / "checkpoints" / f"seed-{seed}" / f"{name}.safetensors"
 
-    def finetune_metrics(self, name: str, seed: int) -> Path:
-        return self.metrics(seed) / "finetune" / f"{name}.json"
+def text_tower(model: Name) -> Path:
+    """The text tower, from which heads are made."""
+    return MODELS / model / "pretrained" / "text_tower.safetensors"
 
-    def finetune_curve(self, name: str, seed: int) -> Path:
-        return self.metrics(seed) / "finetune" / f"{name}.csv"
 
-    def task_vector(self, task_name: str, seed: int) -> Path:
-        return self.root / "task_vectors" / f"seed-{seed}" / f"{task_name}.safetensors"
+def pretrain_curve(model: Name) -> Path:
+    """Loss by step."""
+    return MODELS / model / "pretrained" / "curve.csv"
 
-    def task_vector_geometry(self, seed: int) -> Path:
-        return self.metrics(seed) / "task_vectors.json"
 
-    def statistic(self, kind: str, task_name: str, seed: int) -> Path:
-        """`kind` is a function of adamerge_core.statistics."""
-        return self.root / "statistics" / f"seed-{seed}" / kind / f"{task_name}.safetensors"
+def head(model: Name, dataset: Name) -> Path:
+    """The zero-shot head of a dataset: `weight` [classes, D]."""
+    return MODELS / model / "heads" / f"{dataset}.safetensors"
 
-    def merged(self, method: str, seed: int, protocol: str | None = None) -> Path:
-        """A merged model; `protocol` for the methods that adapt."""
-        return self.root / "merged" / f"seed-{seed}" / method / f"{protocol or 'model'}.safetensors"
 
-    def coefficients(self, method: str, seed: int, protocol: str) -> Path:
-        folder = self.root / "merged" / f"seed-{seed}" / method
-        return folder / f"{protocol}_coefficients.safetensors"
+def finetuned(model: Name, dataset: Name, seed: Name) -> Path:
+    """A fine-tuned image encoder."""
+    return MODELS / model / "finetuned" / f"{dataset}-{seed}.safetensors"
 
-    def trajectory(self, method: str, seed: int, protocol: str) -> Path:
-        return self.metrics(seed) / "trajectory" / f"{method}_{protocol}.csv"
 
-    def sweep(self, method: str, seed: int) -> Path:
-        return self.metrics(seed) / "sweep" / f"{method}.csv"
+def task_vector(model: Name, dataset: Name, seed: Name) -> Path:
+    """Fine-tuned minus pretrained."""
+    return MODELS / model / "task_vectors" / f"{dataset}-{seed}.safetensors"
 
-    def evaluation(self, method: str, seed: int) -> Path:
-        return self.metrics(seed) / "evaluate" / f"{method}.json"
 
-    def corrupted_evaluation(self, corruption: str, seed: int) -> Path:
-        return self.metrics(seed) / "corrupted" / f"{corruption}.json"
+def statistic(model: Name, kind: Name, dataset: Name, seed: Name) -> Path:
+    """What a merge rule asks of a fine-tuned model; `kind` is one of adamerge_core.statistics."""
+    return MODELS / model / "statistics" / kind / f"{dataset}-{seed}.safetensors"
 
-    def metrics(self, seed: int) -> Path:
-        return self.root / "metrics" / f"seed-{seed}"
 
-    @property
-    def report(self) -> Path:
-        return self.root / "report"
+def traditional_mtl(suite: Name, seed: Name) -> Path:
+    """The encoder trained on all of a suite's tasks."""
+    return SUITES / suite / "traditional_mtl" / f"seed-{seed}.safetensors"
+
+
+def training_curve(checkpoint: Path) -> Path:
+    """Loss and learning rate by step, beside the checkpoint that training made."""
+    return checkpoint.with_suffix(".csv")
+
+
+def training_accuracy(checkpoint: Path) -> Path:
+    """Accuracy on validation images, in long form, beside the checkpoint that training made."""
+    return checkpoint.with_name(f"{checkpoint.stem}_accuracy.csv")
+
+
+def merged(suite: Name, method: Name, seed: Name, protocol: Name = None) -> Path:
+    """A merged model; `protocol` for the methods that adapt."""
+    return _merged_folder(suite, method, seed) / f"{protocol or 'model'}.safetensors"
+
+
+def coefficients(suite: Name, method: Name, seed: Name, protocol: Name) -> Path:
+    """Learned merging coefficients."""
+    return _merged_folder(suite, method, seed) / f"{protocol}_coefficients.safetensors"
+
+
+def _merged_folder(suite: Name, method: Name, seed: Name) -> Path:
+    return SUITES / suite / "merged" / f"seed-{seed}" / str(method)
+
+
+def metrics(suite: Name, seed: Name) -> Path:
+    """The folder of a suite's metrics for a seed."""
+    return SUITES / suite / "metrics" / f"seed-{seed}"
+
+
+def trajectory(suite: Name, method: Name, seed: Name, protocol: Name) -> Path:
+    """Loss, entropy, coefficients and accuracy along an adaptation."""
+    return metrics(suite, seed) / "trajectory" / f"{method}_{protocol}.csv"
+
+
+def choice(suite: Name, method: Name, seed: Name) -> Path:
+    """What the criterion of a method with `choose` gave for each value tried."""
+    return metrics(suite, seed) / "choice" / f"{method}.csv"
+
+
+def evaluation(suite: Name, method: Name, seed: Name) -> Path:
+    """What was measured of a method, in long form."""
+    return metrics(suite, seed) / "evaluate" / f"{method}.csv"
+
+
+def averages(suite: Name, method: Name, seed: Name) -> Path:
+    """A method's average accuracy by protocol: what `dvc metrics show` tells."""
+    return metrics(suite, seed) / f"{method}.json"
+
+
+def robustness(suite: Name, corruption: Name, seed: Name) -> Path:
+    """What was measured under a corruption, in long form."""
+    return metrics(suite, seed) / "robustness" / f"{corruption}.csv"
+
+
+def geometry(suite: Name, seed: Name) -> Path:
+    """Cosines and lengths of a suite's task vectors."""
+    return metrics(suite, seed) / "task_vectors.json"
+
+
+def report(suite: Name) -> Path:
+    """The folder of a suite's report."""
+    return SUITES / suite / "report"

@@ -1,0 +1,108 @@
+"""What a function or a settings class takes by name, and whether given values fit it."""
+
+import dataclasses
+import difflib
+import inspect
+import math
+import types
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+REQUIRED: Any = object()
+"""The default of a parameter that has none."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A keyword parameter of a function, or a field of a dataclass."""
+
+    default: Any
+    """REQUIRED where it must be given."""
+    kind: Any
+    """Its annotation, resolved to a type."""
+
+
+def of_function(function: Callable[..., Any], positional: int) -> dict[str, Parameter]:
+    """List a function's parameters by name, without its first `positional` ones."""
+    hints = get_type_hints(function)
+    listed = list(inspect.signature(function).parameters.values())[positional:]
+    return {
+        each.name: Parameter(
+            REQUIRED if each.default is inspect.Parameter.empty else each.default,
+            hints.get(each.name, Any),
+        )
+        for each in listed
+    }
+
+
+def of_dataclass(settings: type[Any]) -> dict[str, Parameter]:
+    """List a dataclass's fields by name."""
+    hints = get_type_hints(settings)
+    return {
+        each.name: Parameter(
+            REQUIRED if each.default is dataclasses.MISSING else each.default, hints[each.name]
+        )
+        for each in dataclasses.fields(settings)
+    }
+
+
+def faults(parameters: Mapping[str, Parameter], values: Mapping[str, Any]) -> list[str]:
+    """Say what is wrong with `values`, a line each: unknown, missing, or of the wrong type.
+
+    A value's range is the function's own to check.
+    """
+    lines = [_unknown(name, parameters) for name in values if name not in parameters]
+    for name, parameter in parameters.items():
+        if name not in values:
+            if parameter.default is REQUIRED:
+                lines.append(f"{name}: is missing; it must be {_words(parameter.kind)}")
+        elif not _fits(values[name], parameter.kind):
+            hint = _hint(values[name], parameter.kind)
+            lines.append(f"{name} = {values[name]!r}: must be {_words(parameter.kind)}{hint}")
+    return lines
+
+
+def _unknown(name: str, parameters: Mapping[str, Parameter]) -> str:
+    close = difflib.get_close_matches(str(name), parameters, n=1)
+    known = f"known are {', '.join(parameters)}" if parameters else "there are none"
+    mean = f"; do you mean {close[0]}?" if close else ""
+    return f"{name}: is no parameter; {known}{mean}"
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    if kind is Any:
+        return True
+    origin = get_origin(kind)
+    if origin in (Union, types.UnionType):
+        return any(_fits(value, each) for each in get_args(kind))
+    if origin is tuple:
+        element = get_args(kind)[0]
+        return isinstance(value, list | tuple) and all(_fits(each, element) for each in value)
+    if kind is float:  # True is an int, and an int will do
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        return number and math.isfinite(value)
+    if kind is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, kind)
+
+
+def _hint(value: Any, kind: Any) -> str:
+    """YAML 1.1 reads 1e-3 as text; it wants a point."""
+    if not isinstance(value, str) or _fits(value, kind):
+        return ""
+    try:
+        number = float(value)
+    except ValueError:
+        return ""
+    return f" (YAML reads {value} as text: write {number!r})" if _fits(number, kind) else ""
+
+
+def _words(kind: Any) -> str:
+    names = {float: "a finite number", int: "a whole number", str: "text", bool: "true or false"}
+    origin = get_origin(kind)
+    if origin in (Union, types.UnionType):
+        return " or ".join(_words(each) for each in get_args(kind))
+    if origin is tuple:
+        return f"a list, each {_words(get_args(kind)[0])}"
+    return names.get(kind, "null" if kind is type(None) else getattr(kind, "__name__", str(kind)))
