@@ -35,6 +35,9 @@ _DTYPES = {
 }
 _CODES = {dtype: code for code, dtype in _DTYPES.items()}
 
+UNCHANGED = "unchanged"
+"""The key of a file's metadata with the layers that its task did not change: a JSON list."""
+
 _CHUNK = 1 << 20
 """Bytes read at once where they are converted: few enough to stay in the processor's cache."""
 
@@ -74,13 +77,15 @@ class TensorFile(_ByName):
         weakref.finalize(self, os.close, self._descriptor)
         header_bytes = int.from_bytes(os.pread(self._descriptor, 8, 0), "little")
         header = json.loads(os.pread(self._descriptor, header_bytes, 8))
-        header.pop("__metadata__", None)
+        metadata = header.pop("__metadata__", None) or {}
         self._refuse_unknown_dtypes(header)
         self.layout: dict[str, Tensor] = {
             name: torch.empty(entry["shape"], dtype=_DTYPES[entry["dtype"]], device="meta")
             for name, entry in header.items()
         }
         """Every tensor's shape and dtype, as a tensor without data."""
+        self.unchanged = frozenset(json.loads(metadata.get(UNCHANGED, "[]")))
+        """Layers that the file says its task did not change; see read_as_zeros."""
         super().__init__(self.layout)
         self._starts = {n: 8 + header_bytes + e["data_offsets"][0] for n, e in header.items()}
 
@@ -98,11 +103,18 @@ class TensorFile(_ByName):
         self.read_into(name, tensor)
         return tensor
 
+    def read_as_zeros(self, layout: Mapping[str, Tensor]) -> None:
+        """Have the file give zeros for these tensors, which it does not hold."""
+        self.layout.update({n: torch.empty_like(t, device="meta") for n, t in layout.items()})
+
     def read_into(self, name: str, target: Tensor, first: int = 0) -> None:
         """Read a tensor's entries from number `first` on, as many as `target` holds.
 
         target: contiguous, any shape, dtype and device.
         """
+        if name not in self._starts:
+            target.zero_()
+            return
         dtype, flat = self.layout[name].dtype, target.view(-1)
         begin = self._starts[name] + first * dtype.itemsize
         if flat.dtype == dtype and flat.device.type == "cpu":
@@ -292,16 +304,17 @@ class MappedLayers(LazyLayers):
 def open_layers(paths: Mapping[str, Path], pretrained: Mapping[str, Tensor]) -> StoredLayers:
     """The layers that one file a task holds, in the order of `pretrained`; reads headers only.
 
-    They are moved to the device of `pretrained` as they are read.
-    Raises one InputError that lists every fault: files that are broken, tensors that some file
-    lacks, that are none of the pretrained model or of another shape, and dtypes that the pretrained
-    one does not hold exactly.
+    They are moved to the device of `pretrained` as they are read. A layer that a file lacks and
+    calls unchanged is zero for its task. Raises one InputError that lists every fault: files that
+    are broken, tensors that some file lacks without saying so, that are none of the pretrained
+    model or of another shape, and dtypes that the pretrained one does not hold exactly.
     """
     files = open_files(paths)
     names = [name for name in pretrained if any(name in file for file in files.values())]
     layers = {name: pretrained[name] for name in names}
     faults = []
     for task_name, file in files.items():
+        file.read_as_zeros({n: layers[n] for n in file.unchanged & layers.keys() - file.keys()})
         faults += checkpoints.layout_faults(task_name, layers, file.layout)
     if faults:
         raise InputError.listing("task vectors that do not fit the pretrained model", faults)

@@ -1,5 +1,6 @@
 """Task vectors: what fine-tuning added to each tensor of one pretrained model."""
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from adamerge_core import checkpoints
 from adamerge_core.checkpoints import StateDict
 from adamerge_core.errors import InputError
 from adamerge_core.storage import (
+    UNCHANGED,
     LazyLayers,
     MappedLayers,
     StoredLayers,
@@ -130,6 +132,9 @@ class TaskVectors:
     def save(self, paths: Mapping[str, Path], dtype: torch.dtype | None = None) -> None:
         """Write one safetensors file a task, layer by layer: each file whole or not at all.
 
+        A file says which floating tensors are no layers, so that files written apart can be opened
+        together: what one task did not change and another did is zero for the first.
+
         dtype: float32, bfloat16 or float16, for the layers that are wider than it; None keeps each
         layer's. bfloat16 keeps 8 bits of every entry; float16 keeps 11 of those above 6e-5 in
         magnitude, fewer below, none below 3e-8. Raises InputError for another dtype, an unknown
@@ -140,9 +145,18 @@ class TaskVectors:
             raise InputError(f"dtype = {dtype}: must be one of {allowed}")
         indices = self._indices(tuple(paths))
         layout = _file_layout({name: self.pretrained[name] for name in self.layers}, dtype)
+        unchanged = [
+            name
+            for name, tensor in self.pretrained.items()
+            if tensor.is_floating_point() and name not in self.layers
+        ]
         with ExitStack() as writers:
             appends = [
-                writers.enter_context(tensor_writer(path, layout, {"task_name": task_name}))
+                writers.enter_context(
+                    tensor_writer(
+                        path, layout, {"task_name": task_name, UNCHANGED: json.dumps(unchanged)}
+                    )
+                )
                 for task_name, path in paths.items()
             ]
             for name, tensor in layout.items():

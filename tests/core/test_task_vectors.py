@@ -182,19 +182,20 @@ def test_save_and_load_round_trip(problem, tmp_path: Path) -> None:
     assert all(torch.equal(part.layers[n], stack) for n, stack in expected.layers.items())
 
 
-def test_files_whose_layers_differ_are_refused(problem, tmp_path: Path) -> None:
-    one = tiny_problem(1)
-    one.finetuned["letters"][UNCHANGED] += 1
+def test_files_that_lack_a_layer_without_saying_so_are_refused(problem, tmp_path: Path) -> None:
     paths = {name: tmp_path / f"{name}.safetensors" for name in CLASSES}
     problem.task_vectors.save(paths)
-    one.task_vectors.save({"letters": paths["letters"]})
+    lacking = "projection.weight"
+    for name in ("digits", "signs"):
+        kept = {key: t for key, t in checkpoints.load(paths[name]).items() if key != lacking}
+        checkpoints.save(paths[name], kept)
     with pytest.raises(InputError) as caught:
         TaskVectors.load(problem.pretrained, paths)
     for name in ("digits", "signs"):
-        assert f"{name}: tensor {UNCHANGED} is missing" in str(caught.value)
-    without = {n: t for n, t in problem.pretrained.items() if n != "projection.weight"}
+        assert f"{name}: tensor {lacking} is missing" in str(caught.value)
+    without = {n: t for n, t in problem.pretrained.items() if n != lacking}
     with pytest.raises(InputError, match=r"letters: tensor projection.weight is extra"):
-        TaskVectors.load(without, paths)
+        TaskVectors.load(without, {"letters": paths["letters"]})
 
 
 def test_no_checkpoint_at_all_is_refused(problem) -> None:
@@ -239,3 +240,23 @@ def test_a_zero_task_vector_has_cosine_zero(problem) -> None:
     assert torch.isfinite(cosines).all()
     assert (cosines[1] == 0).all()
     assert (cosines[:, 1] == 0).all()
+
+
+def test_files_written_apart_open_together(tmp_path: Path) -> None:
+    pretrained = {"a": torch.ones(2, 3), "b": torch.ones(4), "c": torch.zeros(5)}
+    finetuned = {
+        "first": {**pretrained, "a": torch.full((2, 3), 3.0)},
+        "second": {**pretrained, "b": torch.full((4,), 0.5), "a": torch.zeros(2, 3)},
+    }
+    files = {name: tmp_path / f"{name}.safetensors" for name in finetuned}
+    for name, state in finetuned.items():
+        TaskVectors.from_checkpoints(pretrained, {name: state}).save({name: files[name]})
+    together = TaskVectors.from_checkpoints(pretrained, finetuned)
+    for opened in (TaskVectors.open(pretrained, files), TaskVectors.load(pretrained, files)):
+        assert opened.layer_names == together.layer_names == ("a", "b")
+        for name, stack in together.layers.items():
+            assert torch.equal(opened.layers[name], stack)
+    weights = torch.tensor([0.3, 0.7], dtype=torch.float64)
+    merged = TaskVectors.open(pretrained, files).merge(weights)
+    for name, tensor in together.merge(weights).items():
+        assert torch.equal(merged[name], tensor)
