@@ -1,4 +1,4 @@
-"""pretrain: the text tower and the zero-shot heads, by locked-image tuning."""
+"""pretrain: the text tower of a model, by locked-image tuning."""
 
 import json
 from collections.abc import Mapping
@@ -9,69 +9,73 @@ from torch import Tensor
 
 from adamerge_core import checkpoints
 from adamerge_core.batches import take
-from adamerge_core.vision.encoders import create_clip, image_encoder, tokenizer
+from adamerge_core.vision.clip import create_clip, image_encoder, tokenizer
 from adamerge_core.vision.heads import ZeroShotHead, zero_shot_weight
 from adamerge_core.vision.imagenet import load_efficientnet_lite0
 from adamerge_core.vision.images import LabeledImages
 from adamerge_core.vision.training import TrainingSettings, tune_text_tower
-from tasks.graph.paths import Files
-from tasks.running.stage import Reporter, run_stage
+from tasks.graph import paths
+from tasks.running.stage import run_stage
+from tasks.running.work import Work
+from tasks.shared.device import set_up
 from tasks.shared.encoders import accuracy, open_split
-from tasks.shared.tables import write_csv, write_json
-from tasks.shared.task_vectors import set_up
-from tasks.suite.schema import Suite, load_params
+from tasks.shared.tables import write_csv
+from tasks.suite.sections import Pretrain
 
 _FEATURE_BATCH = 100
 
 
-def run(suite: Suite, report: Reporter) -> None:
-    """Write the pretrained image encoder, the text tower, the heads, the loss curve and metrics."""
-    device = set_up(suite.compute)
-    files, architecture = Files(suite.name), suite.model.architecture
-    torch.manual_seed(suite.pretrain.seed)
+def run(work: Work) -> None:
+    """Write the pretrained image encoder, the text tower, the loss curve and accuracies."""
+    settings, device = work.section(Pretrain), set_up(work.params["compute"])
+    model, architecture = work.options["model"], work.params["model"]["architecture"]
+    torch.manual_seed(settings.seed)
     clip = create_clip(architecture)
     encoder = image_encoder(clip, architecture)
     load_efficientnet_lite0(encoder.trunk)  # type: ignore[arg-type]
     clip.to(device)
-    names = {name: json.loads(files.classes(name).read_text()) for name in suite.task_names}
-    data = open_split(files, suite.task_names, "pretrain")
-    write_csv(files.pretrain_curve(), _train(clip, suite, names, data, report))
-
-    tokenize = tokenizer(architecture)
+    names = {name: json.loads(paths.classes(name).read_text()) for name in settings.datasets}
+    data = open_split(settings.datasets, work.options["size"], "pretrain")
+    write_csv(paths.pretrain_curve(model), _train(clip, architecture, settings, names, data, work))
     clip.eval()
-    weights = {
-        name: zero_shot_weight(clip, tokenize, text["classes"], text["templates"])
+    text_tower = {n: t for n, t in clip.state_dict().items() if not n.startswith("visual.")}
+    checkpoints.save(paths.pretrained(model), encoder.state_dict())
+    checkpoints.save(paths.text_tower(model), text_tower)
+    heads = {
+        name: ZeroShotHead(
+            zero_shot_weight(clip, tokenizer(architecture), text["classes"], text["templates"])
+        )
         for name, text in names.items()
     }
-    text_tower = {n: t for n, t in clip.state_dict().items() if not n.startswith("visual.")}
-    checkpoints.save(files.pretrained, encoder.state_dict())
-    checkpoints.save(files.text_tower, text_tower)
-    checkpoints.save(files.heads, weights)
-    heads = {name: ZeroShotHead(weight) for name, weight in weights.items()}
-    write_json(files.pretrain_metrics(), {"pretraining accuracy": accuracy(encoder, heads, data)})
+    measured = accuracy(encoder, heads, data)
+    rows = [
+        {"task": name, "metric": "pretraining accuracy", "value": measured[name]} for name in names
+    ]
+    write_csv(paths.pretrain_accuracy(model), rows)
 
 
 def _train(
     clip: CLIP,
-    suite: Suite,
+    architecture: str,
+    section: Pretrain,
     names: Mapping[str, Mapping[str, list[str]]],
     data: Mapping[str, LabeledImages],
-    report: Reporter,
+    work: Work,
 ) -> list[dict[str, object]]:
     features = torch.cat([_pooled_features(clip, part) for part in data.values()])
-    captions = _captions(suite.model.architecture, names, data).to(features.device)
+    captions = _captions(architecture, names, data).to(features.device)
     settings = TrainingSettings(
-        steps=suite.pretrain.steps,
-        batch_size=suite.pretrain.captions_per_step,
-        learning_rate=suite.pretrain.learning_rate,
-        warmup_steps=suite.pretrain.warmup_steps,
-        weight_decay=suite.pretrain.weight_decay,
+        steps=section.steps,
+        batch_size=section.captions_per_step,
+        learning_rate=section.learning_rate,
+        warmup_steps=section.warmup_steps,
+        weight_decay=section.weight_decay,
     )
     rows: list[dict[str, object]] = []
-    for step in tune_text_tower(clip, features, captions, settings, suite.pretrain.seed):
+    for step in tune_text_tower(clip, features, captions, settings, section.seed):
         rows.append({"step": step.step, "loss": step.loss})
-        report.metrics({"loss": step.loss}, step.step)
-        report.progress(step.step, settings.steps, f"text tower  loss {step.loss:.3f}")
+        work.report.metrics({"loss": step.loss}, step.step)
+        work.report.progress(step.step, settings.steps, f"text tower  loss {step.loss:.3f}")
     return rows
 
 
@@ -109,9 +113,5 @@ def _captions(
     return torch.cat(rows)
 
 
-def main() -> None:
-    run_stage("pretrain", lambda report: run(load_params(), report))
-
-
 if __name__ == "__main__":
-    main()
+    run_stage(run)

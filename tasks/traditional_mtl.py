@@ -1,25 +1,18 @@
 """traditional_mtl: one encoder trained on the union of all training sets, the joint reference."""
 
-import argparse
+from tasks.graph import paths
+from tasks.running.stage import run_stage
+from tasks.running.work import Work
+from tasks.shared.training import finetune_settings, train_encoder
+from tasks.suite.sections import Finetune, TraditionalMtl
 
-from tasks.running.stage import Reporter, run_stage
-from tasks.shared.encoders import finetune_settings
-from tasks.shared.training import train_encoder
-from tasks.suite.schema import load_params
 
-
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m tasks.traditional_mtl", description=__doc__)
-    parser.add_argument("--seed", required=True, type=int, help="orders the training images")
-    seed = parser.parse_args().seed
-
-    def body(report: Reporter) -> None:
-        suite = load_params()
-        settings = finetune_settings(suite.finetune, suite.traditional_mtl.steps)
-        train_encoder("traditional_mtl", suite.task_names, settings, suite, seed, report)
-
-    run_stage(f"traditional_mtl@{seed}", body)
+def run(work: Work) -> None:
+    """Write the jointly trained encoder, its curve and its validation accuracies."""
+    settings = finetune_settings(work.section(Finetune), work.section(TraditionalMtl).steps)
+    checkpoint = paths.traditional_mtl(work.options["suite"], work.seed)
+    train_encoder("traditional_mtl", work.params["tasks"], settings, work, checkpoint)
 
 
 if __name__ == "__main__":
-    main()
+    run_stage(run)

@@ -1,9 +1,6 @@
-"""dvc.yaml as adamerge writes and reads it: plain stages and stages with a `matrix` of literal
-lists.
-"""
+"""dvc.yaml as adamerge writes and reads it: plain stages and stages with a `matrix` of lists."""
 
 import itertools
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,15 +10,15 @@ from typing import Any
 import yaml
 
 from adamerge_core.errors import InputError
+from tasks.graph.params_yaml import PARAMS_YAML, load_yaml
 
 DVC_YAML = Path("dvc.yaml")
-DVC_LOCK = Path("dvc.lock")
-PARAMS_YAML = Path("params.yaml")
 
-_PLAIN = re.compile(r"[\w./@${}-]+")
+_LISTS = ("deps", "params", "outs", "metrics", "plots")
 
-# libyaml's is ten times as fast, and every stage process reads dvc.yaml
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+# what every YAML reads as text without quotes: 1.1 (ours) takes no and 0123 for other things,
+# 1.2 (DVC's) 1e3
+_PLAIN = re.compile(r"(?!(?:y|n|yes|no|on|off|true|false|null)$)[A-Za-z_][\w./@${} -]*", re.I)
 
 
 @dataclass(frozen=True)
@@ -47,7 +44,7 @@ class Stage:
         return self.outs + self.metrics + self.plots
 
     def expand(self) -> list["Stage"]:
-        """The stages of a template, named as DVC names them: `finetune@mnist-0`."""
+        """Make the stages of a template, named as DVC names them: `finetune@mini_clip-mnist-0`."""
         if not self.matrix:
             return [self]
         return [self._filled(values) for values in itertools.product(*self.matrix.values())]
@@ -60,34 +57,19 @@ class Stage:
                 text = text.replace(placeholder, value)
             return text
 
-        def fill_all(texts: Iterable[str]) -> tuple[str, ...]:
-            return tuple(map(fill, texts))
-
-        return Stage(
-            f"{self.name}@{'-'.join(items.values())}",
-            fill(self.cmd),
-            deps=fill_all(self.deps),
-            params=fill_all(self.params),
-            outs=fill_all(self.outs),
-            metrics=fill_all(self.metrics),
-            plots=fill_all(self.plots),
-        )
+        filled = {key: tuple(map(fill, getattr(self, key))) for key in _LISTS}
+        return Stage(f"{self.name}@{'-'.join(items.values())}", fill(self.cmd), **filled)
 
 
 def is_code(dep: str) -> bool:
-    """Whether a dependency is what a stage runs: not a file that a stage writes, and not the images
-    of a user, which may lie anywhere.
+    """Tell whether a dependency is what a stage runs: neither a file that a stage writes, nor
+    images of a user, which may lie anywhere.
     """
     return dep.endswith(".py") or dep.startswith("tasks/")  # there are the report's templates
 
 
-def load_yaml(path: Path) -> Any:
-    """Raises yaml.YAMLError."""
-    return yaml.load(path.read_text(encoding="utf-8"), _Loader)
-
-
 def read(path: Path = DVC_YAML) -> dict[str, Stage]:
-    """The stages of a dvc.yaml by name, matrices expanded.
+    """Read the stages of a dvc.yaml by name, matrices expanded.
 
     Reads what adamerge writes, without importing DVC (which costs a second). Raises InputError
     where the file is missing, is no YAML, or uses DVC's other templates (foreach, vars).
@@ -140,78 +122,40 @@ def _params(entries: Sequence[str | Mapping[str, Any]]) -> tuple[str, ...]:
     return tuple(keys)
 
 
-def read_params() -> dict[str, Any]:
-    """All of params.yaml, unchecked; empty where there is none."""
-    if not PARAMS_YAML.is_file():
-        return {}
-    return dict(load_yaml(PARAMS_YAML) or {})
-
-
-def params_of(stage: Stage) -> dict[str, Any]:
-    """The values of the parameters that a stage depends on, by dotted key."""
-    values = read_params()
-    return {key: _look_up(values, key) for key in stage.params}
-
-
-def suite_name() -> str:
-    """The name that params.yaml gives its suite."""
-    return str(read_params().get("suite", "default"))
-
-
-def _look_up(values: Any, key: str) -> Any:
-    """None where there is no such key."""
-    for part in key.split("."):
-        values = values.get(part) if isinstance(values, Mapping) else None
-    return values
-
-
 def render(templates: Iterable[Stage], heading: str, plots: Sequence[Path] = ()) -> str:
-    """The text of a dvc.yaml; `heading` becomes its comment, `plots` its top-level plots."""
+    """Write a dvc.yaml; `heading` becomes its comment, `plots` its top-level plots."""
     comment = "".join(f"# {line}".rstrip() + "\n" for line in heading.splitlines())
-    bodies = "\n".join(_render(template) for template in templates)
-    pictures = "".join(f"  - {path.as_posix()}\n" for path in plots)
-    return f"{comment}\nstages:\n{bodies}" + (f"\nplots:\n{pictures}" if plots else "")
+    content: dict[str, Any] = {"stages": {each.name: _body(each) for each in templates}}
+    if plots:
+        content["plots"] = [path.as_posix() for path in plots]
+    return f"{comment}\n{yaml.dump(content, Dumper=_Dumper, sort_keys=False, width=10**6)}"
 
 
-def _render(template: Stage) -> str:
-    lines = [f"  {template.name}:"]
-    if template.matrix:
-        lines.append("    matrix:")
-        lines += [f"      {axis}: {_flow(values)}" for axis, values in template.matrix.items()]
-    lines.append(f"    cmd: {template.cmd}")
-    for key in ("deps", "params", "outs", "metrics", "plots"):
-        if entries := getattr(template, key):
-            lines += [f"    {key}:", *(f"      - {_scalar(entry)}" for entry in entries)]
-    return "\n".join(lines) + "\n"
+def _body(template: Stage) -> dict[str, Any]:
+    matrix = {axis: _Flow(values) for axis, values in template.matrix.items()}
+    lists = {key: list(getattr(template, key)) for key in _LISTS if getattr(template, key)}
+    return {**({"matrix": matrix} if matrix else {}), "cmd": template.cmd, **lists}
 
 
-def _scalar(text: str) -> str:
-    """A path as YAML takes it; a user's folder may have any name."""
-    return text if _PLAIN.fullmatch(text) else json.dumps(text, ensure_ascii=False)
+class _Flow(list[Any]):
+    """A list on one line."""
 
 
-def _flow(values: Sequence[Any]) -> str:
-    return "[" + ", ".join(str(value) for value in values) + "]"
+class _Dumper(yaml.SafeDumper):
+    """Quotes every text that some YAML reader takes for something else."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
 
 
-@dataclass(frozen=True)
-class Locked:
-    """A stage's last run in dvc.lock: md5s by path, values of parameters by dotted key."""
-
-    deps: Mapping[str, str]
-    params: Mapping[str, Any]
-    outs: Mapping[str, str]
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    style = None if _PLAIN.fullmatch(text) and text == text.strip() else '"'
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
-def read_lock() -> dict[str, Locked]:
-    """The stages that have run, by name; empty where there is no dvc.lock or it is torn."""
-    try:
-        content = load_yaml(DVC_LOCK)
-        return {name: _locked(entry) for name, entry in content["stages"].items()}
-    except (OSError, yaml.YAMLError, UnicodeDecodeError, AttributeError, KeyError, TypeError):
-        return {}
+def _flow(dumper: yaml.SafeDumper, values: _Flow) -> yaml.SequenceNode:
+    return dumper.represent_sequence("tag:yaml.org,2002:seq", values, flow_style=True)
 
 
-def _locked(entry: Mapping[str, Any]) -> Locked:
-    deps, outs = ({f["path"]: f["md5"] for f in entry.get(key, [])} for key in ("deps", "outs"))
-    return Locked(deps, entry.get("params", {}).get(str(PARAMS_YAML), {}), outs)
+_Dumper.add_representer(str, _text)
+_Dumper.add_representer(_Flow, _flow)

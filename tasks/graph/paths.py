@@ -57,6 +57,11 @@ def pretrain_curve(model: Name) -> Path:
     return MODELS / model / "pretrained" / "curve.csv"
 
 
+def pretrain_accuracy(model: Name) -> Path:
+    """Zero-shot accuracy on the images of pretraining, in long form."""
+    return MODELS / model / "pretrained" / "accuracy.csv"
+
+
 def head(model: Name, dataset: Name) -> Path:
     """The zero-shot head of a dataset: `weight` [classes, D]."""
     return MODELS / model / "heads" / f"{dataset}.safetensors"

@@ -1,87 +1,38 @@
 """What every stage process does around its work: its journal, its progress lines, its errors.
 
-A stage module's main() is `run_stage("finetune@mnist-0", body)`; `body` gets a Reporter and does
-the work. Nothing here imports torch, dvc, mlflow or prefect.
+A stage module has `run(work)` and ends with `run_stage(run)`; its own name in dvc.yaml follows from
+its command. Nothing here imports torch, dvc, mlflow or prefect.
 """
 
 import ctypes
+import difflib
 import errno
 import logging
 import os
+import shlex
 import shutil
 import signal
 import sys
-import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 import psutil
 
 from adamerge_core.errors import InputError
-from tasks.graph import dvc_yaml
+from tasks.graph import dvc_yaml, params_yaml
 from tasks.graph.dvc_yaml import Stage
 from tasks.running import journal, processes
 from tasks.running.commit import Commit
 from tasks.running.environment import PIPELINE_RUN, WORK, configure
 from tasks.running.hashes import digest, md5, md5_of_dep, signature
 from tasks.running.journal import Journal
+from tasks.running.work import PlainReporter, Work
 
 SCRATCH = WORK / "scratch"
 
 _PR_SET_PDEATHSIG = 1
-
-
-class Reporter(Protocol):
-    """Where a stage's work tells how far it is."""
-
-    @property
-    def scratch(self) -> Path | None:
-        """A folder for state to resume from after a kill; None where nothing is to be kept."""
-
-    def progress(self, done: int, total: int, text: str = "") -> None:
-        """`done` of `total` steps are done; `text` says what else a person wants to see."""
-
-    def metrics(self, values: Mapping[str, float], step: int) -> None:
-        """One point of each named curve."""
-
-
-class PlainReporter:
-    """A Reporter with nothing around it: prints progress, drops metrics."""
-
-    def __init__(self, scratch: Path | None = None) -> None:
-        self._scratch = scratch
-        self._started: tuple[float, int] | None = None
-        self._printed = 0.0
-
-    @property
-    def scratch(self) -> Path | None:
-        return self._scratch
-
-    def progress(self, done: int, total: int, text: str = "") -> None:
-        """Prints at most one line a second, and always the last: `120/200  8.3/s  10 s left
-        text`.
-        """
-        now = time.monotonic()
-        if self._started is None or done < self._started[1]:
-            # a resumed stage starts at a later step: what came before is no part of the rate
-            self._started = (now, done)
-        if done < total and now - self._printed < 1.0:
-            return
-        self._printed = now
-        since, first = self._started
-        rate = (done - first) / (now - since) if now > since else 0.0
-        parts = [f"{done}/{total}"]
-        if rate:
-            parts.append(f"{rate:.3g}/s")
-            parts.append(f"{(total - done) / rate:.0f} s left")
-        print("  ".join([*parts, text]).rstrip(), flush=True)
-        if done >= total:
-            self._started = None
-
-    def metrics(self, values: Mapping[str, float], step: int) -> None:
-        pass
 
 
 class StageReporter(PlainReporter):
@@ -101,9 +52,9 @@ class StageReporter(PlainReporter):
         self._journal.metrics(values, step)
 
 
-def run_stage(name: str, body: Callable[[Reporter], None]) -> NoReturn:
-    """Runs `body` as the stage `name` of dvc.yaml and ends the process: 0, or 1 with a clear
-    message.
+def run_stage(run: Callable[[Work], None]) -> NoReturn:
+    """Run the stage of dvc.yaml that has this process's command, and end the process: 0, or 1 with
+    a clear message.
 
     Before: sees to it that the process ends with the DVC process above it, so that a killed
     pipeline leaves no stage behind; makes the folders of the outputs; opens the journal. After:
@@ -112,7 +63,14 @@ def run_stage(name: str, body: Callable[[Reporter], None]) -> NoReturn:
     """
     configure()
     _print_logs()
-    sys.exit(_run(name, body))
+    sys.exit(_run(_command(), run))
+
+
+def _command() -> str:
+    """This process's command line as dvc.yaml has it."""
+    module = getattr(sys.modules["__main__"], "__spec__", None)
+    name = module.name.removesuffix(".__main__") if module else Path(sys.argv[0]).stem
+    return shlex.join(["python", "-m", name, *sys.argv[1:]])
 
 
 def _print_logs() -> None:
@@ -122,16 +80,18 @@ def _print_logs() -> None:
     core.setLevel(logging.INFO)
 
 
-def _run(name: str, body: Callable[[Reporter], None]) -> int:
-    log = Journal()
+def _run(cmd: str, run: Callable[[Work], None]) -> int:
+    log, name = Journal(), cmd
     try:
         owner = _owner()
-        stage = _find(name)
-        params, deps = dvc_yaml.params_of(stage), _hash_deps(stage)
+        stage = _find(cmd)
+        name = stage.name
+        params, deps = params_yaml.values(stage.params), _hash_deps(stage)
         _open(log, owner, stage, params, deps)
         scratch = _scratch_folder(stage, digest([stage.cmd, params, deps]))
         _make_room(stage)
-        body(StageReporter(scratch, log))
+        report = StageReporter(scratch, log)
+        run(Work(name, options(cmd), params_yaml.nested(params), stage.deps, report))
         outs = _hash_outs(stage)
         log.end("FINISHED", outs=outs, signature=signature(stage.name, deps, params, outs))
         shutil.rmtree(scratch, ignore_errors=True)
@@ -148,14 +108,24 @@ def _run(name: str, body: Callable[[Reporter], None]) -> int:
         return 1
 
 
-def _find(name: str) -> Stage:
-    known = dvc_yaml.read()
-    if name not in known:
+def options(cmd: str) -> dict[str, str]:
+    """Read the `--key value` pairs of a command."""
+    words = shlex.split(cmd)[3:]
+    return {
+        key.removeprefix("--"): value for key, value in zip(words[::2], words[1::2], strict=True)
+    }
+
+
+def _find(cmd: str) -> Stage:
+    known = {stage.cmd: stage for stage in dvc_yaml.read().values()}
+    if cmd not in known:
+        close = difflib.get_close_matches(cmd, known, n=5, cutoff=0.3)
+        listed = "".join(f"\n  {each}" for each in close)
         raise InputError(
-            f"no stage of {dvc_yaml.DVC_YAML} has this name; known: {', '.join(known) or 'none'}\n"
-            "if params.yaml changed, write dvc.yaml anew: adamerge suite use NAME"
+            f"no stage of {dvc_yaml.DVC_YAML} has this command; some that do:{listed}\n"
+            "if params.yaml changed, write dvc.yaml anew: adamerge suite use"
         )
-    return known[name]
+    return known[cmd]
 
 
 def _hash_deps(stage: Stage) -> dict[str, str]:
@@ -219,7 +189,7 @@ def _open(
     commit = Commit.current()
     pipeline = os.environ.get(PIPELINE_RUN)
     facts = {"stage": stage.name, "cmd": stage.cmd, "params": params, "deps": deps}
-    facts["suite"] = dvc_yaml.suite_name()
+    facts["suite"] = params_yaml.suite_name()
     if pipeline is None:
         root = owner or psutil.Process()
         pipeline = f"{'dvc' if owner else 'stage'}-{root.pid}-{processes.started(root.pid)}"

@@ -1,0 +1,65 @@
+"""The stages that make data: download, prepare, corrupt."""
+
+from pathlib import Path
+
+from tasks.graph import paths
+from tasks.graph.dvc_yaml import Stage
+from tasks.graph.templates import CORRUPTION, DATASET, SIZE, axes, template
+from tasks.suite.schema import Suite
+
+
+def stages(suite: Suite) -> list[Stage]:
+    """Make the templates of a suite's data."""
+    return [*_downloads(suite), *_prepares(suite), _corrupt(suite)]
+
+
+def _downloads(suite: Suite) -> list[Stage]:
+    """One a dataset: each depends on the code of its own source, and on a user's own files."""
+    return [
+        template(
+            f"download_{name}",
+            "tasks.download",
+            {"dataset": name},
+            deps=source.files(),
+            code=source.modules,
+            params=[f"datasets.{name}"],
+            outs=[paths.raw(name), paths.classes(name)],
+        )
+        for name, source in suite.sources.items()
+    ]
+
+
+def _prepares(suite: Suite) -> list[Stage]:
+    """Two templates, as only some datasets set images aside for pretraining."""
+    by_splits: dict[tuple[str, ...], list[str]] = {}
+    for name, source in suite.sources.items():
+        by_splits.setdefault(tuple(source.splits()), []).append(name)
+    return [
+        template(
+            "prepare_with_pretrain" if "pretrain" in splits else "prepare",
+            "tasks.prepare",
+            {"dataset": DATASET, "size": SIZE},
+            matrix=axes(dataset=names, size=suite.size),
+            deps=[paths.raw(DATASET)],
+            params=["prepare.unreadable"],
+            outs=_prepared(splits),
+        )
+        for splits, names in by_splits.items()
+    ]
+
+
+def _prepared(splits: tuple[str, ...]) -> list[Path]:
+    return [path(DATASET, SIZE, split) for path in (paths.images, paths.labels) for split in splits]
+
+
+def _corrupt(suite: Suite) -> Stage:
+    corruptions = list(suite.corrupt.corruptions)
+    return template(
+        "corrupt",
+        "tasks.corrupt",
+        {"dataset": DATASET, "size": SIZE, "corruption": CORRUPTION},
+        matrix=axes(dataset=suite.corrupt.tasks, size=suite.size, corruption=corruptions),
+        deps=[paths.images(DATASET, SIZE, "test")],
+        params=["corrupt.severities", "corrupt.images", "corrupt.seed"],
+        outs=[paths.corrupted(DATASET, SIZE, CORRUPTION)],
+    )

@@ -1,0 +1,35 @@
+"""dvc.lock: what each stage last read and wrote."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tasks.graph.params_yaml import PARAMS_YAML, load_yaml
+
+DVC_LOCK = Path("dvc.lock")
+
+
+@dataclass(frozen=True)
+class Locked:
+    """A stage's last run: md5s by path, values of parameters by dotted key."""
+
+    deps: Mapping[str, str]
+    params: Mapping[str, Any]
+    outs: Mapping[str, str]
+
+
+def read_lock() -> dict[str, Locked]:
+    """Read the stages that have run, by name; empty where there is no dvc.lock or it is torn."""
+    try:
+        content = load_yaml(DVC_LOCK)
+        return {name: _locked(entry) for name, entry in content["stages"].items()}
+    except (OSError, yaml.YAMLError, UnicodeDecodeError, AttributeError, KeyError, TypeError):
+        return {}
+
+
+def _locked(entry: Mapping[str, Any]) -> Locked:
+    deps, outs = ({f["path"]: f["md5"] for f in entry.get(key, [])} for key in ("deps", "outs"))
+    return Locked(deps, entry.get("params", {}).get(str(PARAMS_YAML), {}), outs)

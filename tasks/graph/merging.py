@@ -1,0 +1,99 @@
+"""The stages that merge: merge by a rule, adapt. One template a method, as each depends on the code
+of its own parts and on no other's.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tasks.graph import paths
+from tasks.graph.dvc_yaml import Stage
+from tasks.graph.paths import PROTOCOLS
+from tasks.graph.templates import ENCODER, ON_DEVICE, SEED, SUITE, axes, split_files, template
+from tasks.suite.methods import Method
+from tasks.suite.schema import Suite
+
+
+def stages(suite: Suite) -> list[Stage]:
+    """Make the templates of a suite's methods, merges first, adaptations last."""
+    merges = [_merge(suite, n, m) for n, m in suite.merging.items() if not m.adapts]
+    return merges + [_adapt(suite, n, m) for n, m in suite.merging.items() if m.adapts]
+
+
+def vectors_of(suite: Suite, tasks: Sequence[str]) -> list[Path]:
+    """List the pretrained encoder and the task vectors of some tasks."""
+    model = suite.model.name
+    return [paths.pretrained(model), *(paths.task_vector(model, task, SEED) for task in tasks)]
+
+
+def heads_of(suite: Suite, tasks: Sequence[str]) -> list[Path]:
+    """List the heads of some tasks."""
+    return [paths.head(suite.model.name, task) for task in tasks]
+
+
+def statistics_of(suite: Suite, method: Method, tasks: Sequence[str]) -> list[Path]:
+    """List the statistics that a method needs of some tasks."""
+    return [
+        paths.statistic(suite.model.name, kind, task, SEED)
+        for kind in method.needs
+        for task in tasks
+    ]
+
+
+def _options(suite: Suite, name: str) -> dict[str, str]:
+    size = str(suite.size)
+    named = {"suite": SUITE, "model": suite.model.name, "size": size}
+    return {**named, "method": name, "seed": SEED}
+
+
+def _chosen(suite: Suite, name: str, method: Method) -> tuple[list[Path], list[Path]]:
+    """What a method reads, and writes, to choose the value of a parameter."""
+    if not method.choose:
+        return [], []
+    return split_files(suite.tasks, suite.size, "val"), [paths.choice(SUITE, name, SEED)]
+
+
+def _merge(suite: Suite, name: str, method: Method) -> Stage:
+    measured, written = _chosen(suite, name, method)
+    heads = heads_of(suite, suite.tasks) if method.choose else []
+    return template(
+        f"merge_{name}",
+        "tasks.merge",
+        _options(suite, name),
+        matrix=axes(suite=suite.name, seed=suite.seeds),
+        deps=[
+            *vectors_of(suite, suite.tasks),
+            *statistics_of(suite, method, suite.tasks),
+            *heads,
+            *measured,
+        ],
+        code=method.modules,
+        params=["tasks", f"methods.{name}", *(ENCODER if method.choose else ON_DEVICE)],
+        outs=[paths.merged(SUITE, name, SEED), *written],
+    )
+
+
+def _adapt(suite: Suite, name: str, method: Method) -> Stage:
+    measured, written = _chosen(suite, name, method)
+    return template(
+        f"adapt_{name}",
+        "tasks.adapt",
+        _options(suite, name),
+        matrix=axes(suite=suite.name, seed=suite.seeds),
+        deps=[
+            *vectors_of(suite, suite.tasks),
+            *statistics_of(suite, method, suite.tasks),
+            *heads_of(suite, suite.tasks),
+            *split_files(suite.tasks, suite.size, "test"),
+            *measured,
+        ],
+        code=method.modules,
+        params=["tasks", f"methods.{name}", "evaluate", "compute", "model.architecture"],
+        outs=[
+            *(
+                path(SUITE, name, SEED, protocol)
+                for path in (paths.merged, paths.coefficients, paths.trajectory)
+                for protocol in PROTOCOLS
+            ),
+            *written,
+        ],
+    )

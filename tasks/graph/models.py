@@ -1,0 +1,141 @@
+"""The stages that make models: pretrain, heads, finetune, traditional_mtl, task_vectors."""
+
+from pathlib import Path
+
+from tasks.graph import paths
+from tasks.graph.dvc_yaml import Stage
+from tasks.graph.templates import (
+    DATASET,
+    ENCODER,
+    MODEL,
+    ON_CPU,
+    SEED,
+    STATISTIC,
+    SUITE,
+    axes,
+    split_files,
+    template,
+)
+from tasks.suite.schema import Suite
+
+
+def stages(suite: Suite) -> list[Stage]:
+    """Make the templates of a suite's models, up to the task vectors and statistics."""
+    return [
+        _pretrain(suite),
+        _heads(suite),
+        _finetune(suite),
+        _traditional_mtl(suite),
+        _task_vectors(suite),
+        *_statistics(suite),
+    ]
+
+
+def _pretrain(suite: Suite) -> Stage:
+    datasets = suite.pretrain.datasets
+    return template(
+        "pretrain",
+        "tasks.pretrain",
+        {"model": MODEL, "size": str(suite.size)},
+        matrix=axes(model=suite.model.name),
+        deps=[*split_files(datasets, suite.size, "pretrain"), *map(paths.classes, datasets)],
+        params=["pretrain", *ENCODER],
+        outs=[
+            paths.pretrained(MODEL),
+            paths.text_tower(MODEL),
+            paths.pretrain_curve(MODEL),
+            paths.pretrain_accuracy(MODEL),
+        ],
+    )
+
+
+def _heads(suite: Suite) -> Stage:
+    return template(
+        "heads",
+        "tasks.heads",
+        {"model": MODEL, "dataset": DATASET},
+        matrix=axes(model=suite.model.name, dataset=suite.tasks),
+        deps=[paths.text_tower(MODEL), paths.classes(DATASET)],
+        params=ENCODER,
+        outs=[paths.head(MODEL, DATASET)],
+    )
+
+
+def _finetune(suite: Suite) -> Stage:
+    size = str(suite.size)
+    return template(
+        "finetune",
+        "tasks.finetune",
+        {"model": MODEL, "dataset": DATASET, "size": size, "seed": SEED},
+        matrix=axes(model=suite.model.name, dataset=suite.tasks, seed=suite.seeds),
+        deps=[
+            paths.pretrained(MODEL),
+            paths.head(MODEL, DATASET),
+            *split_files([DATASET], size, "train"),
+            *split_files([DATASET], size, "val"),
+        ],
+        params=["finetune", *ENCODER],
+        outs=_trained(paths.finetuned(MODEL, DATASET, SEED)),
+    )
+
+
+def _traditional_mtl(suite: Suite) -> Stage:
+    model, size = suite.model.name, str(suite.size)
+    return template(
+        "traditional_mtl",
+        "tasks.traditional_mtl",
+        {"suite": SUITE, "model": model, "size": size, "seed": SEED},
+        matrix=axes(suite=suite.name, seed=suite.seeds),
+        deps=[
+            paths.pretrained(model),
+            *(paths.head(model, task) for task in suite.tasks),
+            *split_files(suite.tasks, size, "train"),
+            *split_files(suite.tasks, size, "val"),
+        ],
+        params=["tasks", "finetune", "traditional_mtl", *ENCODER],
+        outs=_trained(paths.traditional_mtl(SUITE, SEED)),
+    )
+
+
+def _trained(checkpoint: Path) -> list[Path]:
+    return [checkpoint, paths.training_curve(checkpoint), paths.training_accuracy(checkpoint)]
+
+
+def _task_vectors(suite: Suite) -> Stage:
+    return template(
+        "task_vectors",
+        "tasks.task_vectors",
+        {"model": MODEL, "dataset": DATASET, "seed": SEED},
+        matrix=axes(model=suite.model.name, dataset=suite.tasks, seed=suite.seeds),
+        deps=[paths.pretrained(MODEL), paths.finetuned(MODEL, DATASET, SEED)],
+        params=ON_CPU,
+        outs=[paths.task_vector(MODEL, DATASET, SEED)],
+    )
+
+
+def _statistics(suite: Suite) -> list[Stage]:
+    kinds = dict.fromkeys(kind for method in suite.merging.values() for kind in method.needs)
+    if suite.statistics is None or not kinds:
+        return []
+    size = str(suite.size)
+    options = {"model": MODEL, "statistic": STATISTIC, "dataset": DATASET}
+    return [
+        template(
+            "collect_statistics",
+            "tasks.collect_statistics",
+            {**options, "size": size, "seed": SEED},
+            matrix=axes(
+                model=suite.model.name,
+                statistic=list(kinds),
+                dataset=suite.tasks,
+                seed=suite.seeds,
+            ),
+            deps=[
+                paths.finetuned(MODEL, DATASET, SEED),
+                paths.head(MODEL, DATASET),
+                paths.images(DATASET, size, suite.statistics.split),
+            ],
+            params=["statistics", "compute.micro_batch", *ENCODER],
+            outs=[paths.statistic(MODEL, STATISTIC, DATASET, SEED)],
+        )
+    ]
