@@ -5,7 +5,7 @@ import argparse
 import torch
 
 from adamerge_core import checkpoints
-from adamerge_core.analysis import cosine_matrix, gram_matrix, l2_norms
+from adamerge_core.analysis import cosine_matrix, inner_products, l2_norms
 from adamerge_core.task_vectors import TaskVectors
 from tasks.graph.paths import Files
 from tasks.running.stage import run_stage
@@ -20,12 +20,12 @@ def run(suite: Suite, seed: int) -> None:
     finetuned = {name: checkpoints.load(files.finetuned(name, seed)) for name in names}
     task_vectors = TaskVectors.from_checkpoints(checkpoints.load(files.pretrained), finetuned)
     task_vectors.save({name: files.task_vector(name, seed) for name in names})
-    gram = gram_matrix(task_vectors)
+    products = inner_products(task_vectors)
     geometry = {
         "tasks": list(names),
         "layers": len(task_vectors.layers),
-        "cosine": cosine_matrix(gram).tolist(),
-        "l2_norm": l2_norms(gram).tolist(),
+        "cosine": cosine_matrix(products).tolist(),
+        "l2_norm": l2_norms(products).tolist(),
     }
     write_json(files.task_vector_geometry(seed), geometry)
     print(f"{len(names)} task vectors over {len(task_vectors.layers)} layers")
