@@ -15,7 +15,7 @@ from conftest import ROOT
 from PIL import Image
 
 from adamerge_core import checkpoints
-from adamerge_core.coefficient_files import Coefficients
+from adamerge_core.coefficient_files import LearnedCoefficients
 from adamerge_core.vision.images import open_array
 from tasks import adapt, corrupt, download, evaluate, merge, prepare, pretrain, task_vectors
 from tasks import choose as sweep
@@ -157,7 +157,7 @@ def check_coefficients(suite: Suite) -> None:
     for method in ADAPTATIONS:
         start = suite.merge[method].start
         for protocol in PROTOCOLS:
-            learned = Coefficients.load(files.coefficients(method, 0, protocol))
+            learned = LearnedCoefficients.load(files.coefficients(method, 0, protocol))
             assert learned.task_names == suite.task_names
             moved = (learned.values - start).abs()
             assert 0.01 < moved.max() <= 0.2  # Adam's: at most about its rate a step
