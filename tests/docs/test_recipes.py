@@ -68,6 +68,16 @@ def follow(folder: Path, title: str) -> list[str]:
     return list(shown)
 
 
+def change(folder: Path, path: str, recipe: str) -> None:
+    """Apply the lines of a recipe's diff to a file: each removed line becomes those added after."""
+    (block,) = re.findall(r"```diff\n(.*?)```", recipe, re.DOTALL)
+    text = (folder / path).read_text(encoding="utf-8")
+    for old, new in re.findall(r"^-(.*\n)((?:\+.*\n)+)", block, re.MULTILINE):
+        assert text.count(old) == 1, old
+        text = text.replace(old, re.sub(r"^\+", "", new, flags=re.MULTILINE))
+    (folder / path).write_text(text, encoding="utf-8")
+
+
 def use(folder: Path, added: dict[str, Any]) -> dict[str, Any]:
     """Add entries to mini's sections and make it the active suite; the stages of dvc.yaml."""
     path = folder / "params.yaml"
@@ -111,3 +121,65 @@ def test_a_merge_rule(copy: Path) -> None:
         "print(RULES['median_merging'](vectors, scaling=2.0)['w'].tolist())"
     )
     assert python(copy, "-c", script) == "[2.0, 2.0]\n"
+
+
+def test_a_stage(copy: Path) -> None:
+    before = stages(copy)
+    (module,) = follow(copy, "A stage")
+    recipe, phase = section("A stage"), "tasks/graph/data.py"
+    added = re.findall(r"```python\n(def .*?)```", recipe, re.DOTALL)
+    with (copy / phase).open("a", encoding="utf-8") as file:
+        file.write("\n\n" + "".join(added))
+    change(copy, phase, recipe)
+    after = use(copy, {})
+    tasks = yaml.safe_load((copy / "params.yaml").read_text(encoding="utf-8"))["tasks"]
+    assert after.keys() - before.keys() == {f"class_counts@{task}-64" for task in tasks}
+    assert {name: after[name] for name in before} == before
+    assert module in after["class_counts@photos-64"][0]
+    script = (
+        "import numpy as np\n"
+        "from adamerge_core.vision.images import save_array\n"
+        "from tasks.class_counts import run\n"
+        "from tasks.graph import paths\n"
+        "from tasks.running.work import Work\n"
+        "from tasks.shared.tables import write_json\n"
+        "labels = paths.labels('photos', 64, 'test')\n"
+        "labels.parent.mkdir(parents=True)\n"
+        "write_json(paths.classes('photos'), {'classes': ['cat', 'dog', 'elk']})\n"
+        "save_array(labels, np.array([0, 2, 2]))\n"
+        "run(Work('class_counts@photos-64', {'dataset': 'photos', 'size': '64'}, {}))\n"
+        "print((labels.parent / 'class_counts.csv').read_text())"
+    )
+    assert python(copy, "-c", script).split() == ["class,images", "cat,1", "dog,0", "elk,2"]
+
+
+def test_an_experiment(copy: Path) -> None:
+    before = stages(copy)
+    follow(copy, "An experiment")
+    change(copy, "tasks/wiring.py", section("An experiment"))
+    after = use(copy, {})
+    assert after.keys() - before.keys() == {"sign_conflicts@mini-0"}
+    assert {name: after[name] for name in before} == before
+    script = (
+        "import torch\n"
+        "from adamerge_core import checkpoints\n"
+        "from tasks import task_vectors\n"
+        "from tasks.experiments import sign_conflicts\n"
+        "from tasks.graph import paths\n"
+        "from tasks.running.work import Work\n"
+        "paths.pretrained('m').parent.mkdir(parents=True)\n"
+        "checkpoints.save(paths.pretrained('m'), {'w': torch.zeros(4)})\n"
+        "for task, values in {'a': [1., 1., 1., 1.], 'b': [1., -1., 1., 1.]}.items():\n"
+        "    path = paths.finetuned('m', task, 0)\n"
+        "    path.parent.mkdir(exist_ok=True)\n"
+        "    paths.task_vector('m', task, 0).parent.mkdir(exist_ok=True)\n"
+        "    checkpoints.save(path, {'w': torch.tensor(values)})\n"
+        "    options = {'model': 'm', 'dataset': task, 'seed': '0'}\n"
+        "    task_vectors.run(Work('', options, {'compute': {'threads': 1}}))\n"
+        "table = sign_conflicts.conflicts('s', '0')\n"
+        "table.parent.mkdir(parents=True)\n"
+        "options = {'suite': 's', 'model': 'm', 'seed': '0'}\n"
+        "sign_conflicts.run(Work('', options, {'tasks': ['a', 'b']}))\n"
+        "print(table.read_text())"
+    )
+    assert python(copy, "-c", script).split() == ["task,other,percent", "a,b,25"]
