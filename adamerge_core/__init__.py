@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from adamerge_core.adamerging.objective import OBJECTIVES, objective
     from adamerge_core.adamerging.settings import PRESETS, AdaptationSettings
     from adamerge_core.adamerging.targets import expert_targets
-    from adamerge_core.analysis import cosine_matrix, gram_matrix, l2_norms
-    from adamerge_core.coefficient_files import Coefficients
+    from adamerge_core.analysis import cosine_matrix, inner_products, l2_norms
+    from adamerge_core.coefficient_files import LearnedCoefficients
     from adamerge_core.entropy import softmax_entropy
     from adamerge_core.errors import InputError
     from adamerge_core.evaluation import correct, percent, with_average
@@ -44,9 +44,9 @@ __all__ = [
     "RULES",
     "AdaptationSettings",
     "AdaptationStep",
-    "Coefficients",
     "Engine",
     "InputError",
+    "LearnedCoefficients",
     "LossAndGradient",
     "MergingCoefficients",
     "SingularMasks",
@@ -62,7 +62,7 @@ __all__ = [
     "expert_targets",
     "fisher_diagonal",
     "gram_matrices",
-    "gram_matrix",
+    "inner_products",
     "l2_norms",
     "merge_rule",
     "objective",
@@ -75,9 +75,9 @@ _HOMES = {
     "adamerging": "OBJECTIVES PRESETS AdaptationSettings AdaptationStep Engine LossAndGradient "
     "MergingCoefficients SingularMasks adapt expert_targets",
     "adamerging.objective": "objective",
-    "analysis": "cosine_matrix gram_matrix l2_norms",
+    "analysis": "cosine_matrix inner_products l2_norms",
     "checkpoints": "checkpoints",  # itself
-    "coefficient_files": "Coefficients",
+    "coefficient_files": "LearnedCoefficients",
     "distributed": "distributed",  # itself
     "entropy": "softmax_entropy",
     "errors": "InputError",

@@ -1,4 +1,4 @@
-"""How task vectors lie to each other."""
+"""Lengths of task vectors, and the angles between them."""
 
 import torch
 from torch import Tensor
@@ -6,22 +6,25 @@ from torch import Tensor
 from adamerge_core.task_vectors import TaskVectors
 
 
-def gram_matrix(task_vectors: TaskVectors) -> Tensor:
-    """Inner products of the task vectors over all layers: [K, K] float64."""
+def inner_products(task_vectors: TaskVectors) -> Tensor:
+    """The inner products of every two task vectors over all layers: [K, K] float64 on the CPU."""
     count = len(task_vectors.task_names)
-    gram = torch.zeros(count, count, dtype=torch.float64)
+    products = torch.zeros(count, count, dtype=torch.float64)
     for stack in task_vectors.layers.values():
         rows = stack.reshape(count, -1).double().cpu()
-        gram += rows @ rows.T
-    return gram
+        products += rows @ rows.T
+    return products
 
 
-def l2_norms(gram: Tensor) -> Tensor:
-    """Lengths of the task vectors from their Gram matrix: [K]."""
-    return gram.diagonal().sqrt()
+def l2_norms(products: Tensor) -> Tensor:
+    """The lengths of the task vectors [K], at least 0, from their inner products [K, K]."""
+    return products.diagonal().sqrt()
 
 
-def cosine_matrix(gram: Tensor) -> Tensor:
-    """Cosines of the task vectors from their Gram matrix: [K, K] in [-1, 1]; 0 for a zero one."""
-    norms = l2_norms(gram)
-    return gram / torch.outer(norms, norms).clamp_min(torch.finfo(gram.dtype).tiny)
+def cosine_matrix(products: Tensor) -> Tensor:
+    """The cosines of every two task vectors, from their inner products [K, K].
+
+    Gives [K, K] in [-1, 1]; a task vector of zeros has the cosine 0 to all.
+    """
+    norms = l2_norms(products)
+    return products / torch.outer(norms, norms).clamp_min(torch.finfo(products.dtype).tiny)

@@ -20,6 +20,7 @@ from torch import Tensor
 from adamerge_core import checkpoints
 from adamerge_core.atomic import atomic_write
 from adamerge_core.errors import InputError
+from adamerge_core.safetensors_files import open_safetensors
 
 _DTYPES = {
     "F64": torch.float64,
@@ -70,7 +71,7 @@ class TensorFile(_ByName):
     """
 
     def __init__(self, path: Path) -> None:
-        with checkpoints.open_safetensors(path):  # checks that tensors fill the file, none overlap
+        with open_safetensors(path):  # checks that tensors fill the file, none overlap
             pass
         self.path = path
         self._descriptor = os.open(path, os.O_RDONLY)

@@ -23,7 +23,7 @@ from adamerge_core.adamerging import (
 )
 from adamerge_core.adamerging.engine import Parameterisation
 from adamerge_core.checkpoints import StateDict
-from adamerge_core.coefficient_files import Coefficients
+from adamerge_core.coefficient_files import LearnedCoefficients
 from adamerge_core.merging import PREPROCESSINGS, trim_and_elect
 from adamerge_core.task_vectors import TaskVectors
 from adamerge_core.vision.images import LabeledImages
@@ -145,7 +145,7 @@ def _adapt(
         report.progress(step.step, settings.steps, text)
     learned = vectors.expand(_coefficients(engine, step.coefficients))
     write_csv(files.trajectory(method, seed, protocol), rows.rows)
-    Coefficients(learned, vectors.layer_names, vectors.task_names).save(
+    LearnedCoefficients(learned, vectors.layer_names, vectors.task_names).save(
         files.coefficients(method, seed, protocol)
     )
     checkpoints.save(files.merged(method, seed, protocol), _merged(engine, step.coefficients))

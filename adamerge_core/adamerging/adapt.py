@@ -1,4 +1,17 @@
-"""Test-time adaptation of the merging coefficients on unlabeled images."""
+"""Test-time adaptation of the merging coefficients on unlabeled images.
+
+A step of AdaMerging, as `adapt` repeats it:
+
+    x_1 .. x_K                                          unlabeled images of every task
+    theta^l = theta_pre^l + sum_k lambda_k^l tau_k^l    merge once; the theta^l are leaves
+    loss = sum_k mean H(head_k(encoder(x_k; theta)))    forward over all tasks' images
+    g^l = d loss / d theta^l                            backward, as far as the leaves
+    d loss / d lambda_k^l = <g^l, tau_k^l>              one pass over the task vectors
+    lambda = Adam(lambda, d loss / d lambda)            and a clamp to [0, 1]
+
+H is the entropy of the softmax. Engine.loss_and_gradient takes the images and gives the gradient,
+Optimizer.step makes the update.
+"""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -7,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from adamerge_core.adamerging import run_state as state
+from adamerge_core.adamerging import run_state
 from adamerge_core.adamerging.early_stopping import EarlyStopping, split
 from adamerge_core.adamerging.engine import Engine
 from adamerge_core.adamerging.optimizer import Optimizer
@@ -20,19 +33,20 @@ from adamerge_core.errors import InputError
 
 @dataclass(frozen=True)
 class AdaptationStep:
-    """What one step did."""
+    """One step of the adaptation: what it measured, and the coefficients after its update."""
 
     step: int
-    """Counts from 1."""
+    """The step's number, from 1."""
     entropy: dict[str, float]
-    """Per task the mean entropy in nats of the step's images, before its update."""
+    """Per task the mean entropy in nats of the step's images, before the update."""
     coefficients: Tensor
-    """[K] or [L, K] float64 after its update, in [0, 1] unless the clamp is none; the parameters of
-    another parameterisation. With early stopping, the last step's are the best measured ones."""
+    """[K] or [L, K] float64 after the update, in [0, 1] unless the clamp is none; with another
+    parameterisation its parameters. Early stopping puts the best measured ones in the last step."""
     loss: dict[str, float]
-    """Per task the mean of the objective over the step's images, before its update."""
+    """Per task the mean of the objective over the step's images, before the update."""
     held_out_entropy: dict[str, float] | None = None
-    """Per task the mean entropy of the images held out, after its update; None if not measured."""
+    """Per task the mean entropy in nats of the held-out images, after the update; None where the
+    step did not measure it."""
 
 
 def adapt(
@@ -46,22 +60,24 @@ def adapt(
 ) -> Iterator[AdaptationStep]:
     """Minimise the objective, summed over tasks, in the coefficients; yields every step.
 
-    With entropy it is AdaMerging, equation 5. images: per task [N_k, ...], indexable by an array of
-    integers; drawn without replacement, epoch by epoch, from `seed` (the published code shuffles
-    anew at every step, so there an image may come again soon). targets: aligned with the
-    images, labels [N_k] int64 or probabilities [N_k, classes], for objectives that need them.
+    With entropy as the objective this is AdaMerging, equation 5. images: per task [N_k, ...],
+    indexable by an array of integers; drawn without replacement, epoch by epoch, from `seed` (the
+    published code shuffles anew at every step, so there an image may come again soon). targets:
+    aligned with the images, labels [N_k] int64 or probabilities [N_k, classes], for objectives that
+    need them. The first step has no lowered backward pass (Engine, bfloat16_backward).
+
     resume_from: a file that keeps the state, written every `save_every` steps once the caller has
-    taken the step; when it exists, the run goes on from it and ends at the same coefficients as one
-    never interrupted. The steps before it are not yielded again; the last one always is. A file of
+    taken the step. When it exists, the run goes on from it and ends at the same coefficients as an
+    uninterrupted one. The steps before it are not yielded again; the last one always is. A file of
     another run is refused: other settings, parameterisation, seed, tasks, layers, numbers of
     images, task vectors (by a hash of the names of all layers and of the values of the smallest,
-    2^20 entries a task) or targets (by a hash of the labels, or of the likeliest classes). That the
-    images' contents and the heads are the same is the caller's to know. The first step has no
-    lowered backward pass (Engine, bfloat16_backward).
+    2^20 entries a task) or targets (by a hash of the labels, or of the likeliest classes). The
+    caller must see to it that the images' contents and the heads are the same.
 
-    In a torch.distributed group every rank calls it with the same arguments and takes every step;
-    each reads and computes its share of the step's images, all get the same steps, and the first
-    writes the file, which all read.
+    In a torch.distributed group every rank calls it with the same arguments and takes every step.
+    Each rank reads and computes its share of the step's images, and all get the same steps; the
+    first rank writes the file, and all read it.
+
     Raises InputError when settings, images or targets are not usable, seed is no whole number from
     0 or save_every none from 1, the file is another run's, or ranks were given different runs;
     RankError when another rank ended or gave no answer.
@@ -69,25 +85,24 @@ def adapt(
     _check(engine, images, settings, targets, {"seed": (seed, 0), "save_every": (save_every, 1)})
     names = engine.task_vectors.task_names
     rows = {name: split(len(images[name]), settings, (seed, k)) for k, name in enumerate(names)}
+    adapted = {name: drawn_from for name, (drawn_from, _) in rows.items()}
+    held_out = {name: kept_out for name, (_, kept_out) in rows.items()}
     start = engine.parameterisation.start(settings.granularity, settings.start)
-    stopping = None
-    if settings.held_out_share:
-        held_out_rows = {name: held_out for name, (_, held_out) in rows.items()}
-        stopping = EarlyStopping(images, held_out_rows, start)
     optimizer = Optimizer(start, settings)
-    drawn_from = {name: adapted for name, (adapted, _) in rows.items()}
+    stopping = EarlyStopping(images, held_out, start) if settings.held_out_share else None
+
     counts = {name: len(images[name]) for name in names}
-    run = state.described(
+    run = run_state.described(
         engine, start, {**asdict(settings), "seed": seed, "images": counts}, targets
     )
     group, done = world(), 0
     if resume_from and resume_from.exists():
-        done = state.load(resume_from, run, optimizer, stopping, engine)
+        done = run_state.load(resume_from, run, optimizer, stopping, engine)
     group.check_equal("adaptation in a group of ranks", {**run, "steps in the state file": done})
     if stopping and not done:
         stopping.measure(engine, 0, start)
 
-    batches = _batches(images, targets or {}, drawn_from, settings, seed, done, group)
+    batches = _batches(images, targets or {}, adapted, settings, seed, done, group)
     sizes = dict.fromkeys(names, settings.images_per_task * settings.batches_per_step)
     for step, batch in enumerate(on_device(batches, engine.device), start=done + 1):
         labels = {name: batch[f"targets/{name}"] for name in names} if targets else None
@@ -97,16 +112,17 @@ def adapt(
         )
         # a step's batches are of one size: their mean losses sum to so many times the overall mean
         optimizer.step(result.gradient * settings.batches_per_step, step)
-        held_out, last = None, step == settings.steps
+
+        measured, last = None, step == settings.steps
         if stopping and (last or step % settings.measure_every == 0):
-            held_out = stopping.measure(engine, step, optimizer.parameters)
+            measured = stopping.measure(engine, step, optimizer.parameters)
             last = last or stopping.exhausted(settings.patience)
         learned = stopping.best_parameters if stopping and last else optimizer.parameters
-        yield AdaptationStep(step, result.entropy, learned, result.loss, held_out)
+        yield AdaptationStep(step, result.entropy, learned, result.loss, measured)
         if last:
             return
         if resume_from and step % save_every == 0 and group.rank == 0:
-            state.save(resume_from, run, step, optimizer, stopping, engine)
+            run_state.save(resume_from, run, step, optimizer, stopping, engine)
 
 
 def _batches(
@@ -118,10 +134,10 @@ def _batches(
     done: int,
     group: World,
 ) -> Iterator[dict[str, Tensor]]:
-    """Per task the images of every step after the first `done`, and under targets/ what is known.
+    """Draw every step's images after the first `done` steps: by task, targets as targets/<task>.
 
-    A step's batches follow one another in the drawing order, so they are drawn as one. Of all
-    tasks' images together, one after the other, a rank takes its share.
+    rows: per task the images that may be drawn. A step's batches follow one another in the drawing
+    order, so they are drawn as one. A rank takes its share of all tasks' images joined end to end.
     """
     size = settings.images_per_task * settings.batches_per_step
     share = group.share(size * len(rows))
@@ -144,7 +160,7 @@ def _check(
     targets: Arrays | None,
     counts: Mapping[str, tuple[int, int]],
 ) -> None:
-    """counts: whole numbers by name, and the least that each may be."""
+    """Raise one InputError that lists every fault; counts: by name a number and its minimum."""
     faults = settings.faults()
     for name, (value, least) in counts.items():
         faults += count_faults(name, value, least)
@@ -165,7 +181,7 @@ def _check(
 
 
 def _too_few(engine: Engine, images: Arrays, settings: AdaptationSettings) -> list[str]:
-    """Tasks of which the shares leave no image to adapt to."""
+    """List the tasks for which the shares leave no image to adapt to."""
     return [
         f"task {name}: unlabeled_share = {settings.unlabeled_share} and held_out_share = "
         f"{settings.held_out_share} leave none of its {len(images[name])} images; lower the latter"

@@ -19,48 +19,51 @@ from adamerge_core.widening import widened
 
 
 class Parameterisation(Protocol):
-    """How merged layers follow from few parameters, and how gradients come back to these."""
+    """A map from few learned parameters to the merged layers, with its gradient."""
 
     granularities: ClassVar[tuple[str, ...]]
-    """Those of the settings that it can learn."""
+    """The granularities of AdaptationSettings that it can learn."""
 
     @property
     def description(self) -> dict[str, Any]:
-        """What, beside the task vectors, the meaning of the parameters depends on, as JSON."""
+        """Options that change what the parameters mean, as JSON; state files record them."""
 
     def start(self, granularity: str, value: float) -> Tensor:
         """The parameters before the first step, with every merging coefficient at `value`."""
 
     def merge_into(self, tensors: Mapping[str, Tensor], parameters: Tensor) -> None:
-        """Write every merged layer over the tensor of its name."""
+        """Overwrite each tensor that is a layer with the merged layer of its name."""
 
     def pull_back(self, gradients: Mapping[str, Tensor | None], parameters: Tensor) -> Tensor:
-        """The gradient in the parameters from those in the merged layers; float64 on the CPU."""
+        """Turn the gradient in the merged layers into that in the parameters.
+
+        gradients: by layer name, None where there is none. Gives the parameters' shape, float64 on
+        the CPU.
+        """
 
 
 class LossAndGradient(NamedTuple):
-    """What one evaluation gives."""
+    """The losses of one merged model, and their gradient in the merging parameters."""
 
     loss: dict[str, float]
-    """Per task the objective's mean over its images."""
+    """Per task the mean of the objective over its images."""
     entropy: dict[str, float]
-    """Per task the mean entropy in nats; the loss itself where that is the objective."""
+    """Per task the mean entropy in nats; equal to the loss where entropy is the objective."""
     gradient: Tensor
     """d(sum of the losses over tasks)/d(parameters), of their shape, float64 on the CPU."""
 
 
 class Engine:
-    """Merges into one encoder and differentiates by inner products with the task vectors.
+    """An engine merges into one encoder and differentiates by products with the task vectors.
 
     With theta(lambda) = theta_pre + sum_k lambda_k tau_k, the gradient of the loss in lambda_k^l is
     the inner product of its gradient in theta^l with tau_k^l. So a step merges once, treats the
     merged tensors as leaves, runs all tasks' images through them, and reads the task vectors once
     more for the inner products.
 
-    What it changes of what it is given: encoder and heads are put into evaluation mode; the
-    encoder's tensors are overwritten at every merge, those of its parameters that are layers
-    require gradients and keep the last ones, and no other parameter does, the heads' included. The
-    task vectors are only read.
+    The engine puts encoder and heads into evaluation mode. It overwrites the encoder's tensors at
+    every merge. The encoder's parameters that are layers require gradients and keep the last ones;
+    no other parameter requires any, the heads' included. The task vectors are only read.
     """
 
     def __init__(
@@ -125,7 +128,7 @@ class Engine:
             )
 
     def merge(self, parameters: Tensor) -> None:
-        """Write the merged layers into the encoder; coefficients are [K] or [L, K]."""
+        """Write the merged layers into the encoder, by coefficients [K] or [L, K]."""
         # the state dict shares its storage with the encoder
         self.parameterisation.merge_into(self.encoder.state_dict(), parameters)
 
@@ -138,68 +141,40 @@ class Engine:
         counts: Mapping[str, int] | None = None,
         exact_backward: bool = False,
     ) -> LossAndGradient:
-        """Each task's mean loss and entropy, and the gradient of the summed losses.
+        """Merge, and compute each task's mean loss and entropy and the gradient of the loss sum.
 
-        parameters: coefficients [K] or [L, K], or what else the parameterisation takes. images: per
-        task [N_k, ...], not empty. targets: per task labels [N_k] int64 or probabilities [N_k,
-        classes], for objectives that need them. Losses are computed in float32 or wider. counts:
-        given where the images are a rank's share, any number of them: how many each task has on all
-        ranks of the torch.distributed group together, none 0. Then every rank calls it, and gets
-        the same bits: the means over all ranks' images and the gradient of their sum.
+        parameters: coefficients [K] or [L, K], or the vector of another parameterisation. images:
+        per task [N_k, ...], not empty. targets: per task labels [N_k] int64 or probabilities [N_k,
+        classes], for objectives that need them. Losses are computed in float32 or wider.
         exact_backward: bfloat16_backward does not lower this backward pass.
+
+        counts: per task the number of images, above 0, on all ranks of the torch.distributed group
+        together, where `images` are this rank's share, of any size. Then every rank calls this
+        method and gets the same bits: the means over all ranks' images and the gradient of their
+        sum.
         """
+        names = self.task_vectors.task_names
         group = World() if counts is None else world()
-        sizes = counts or {name: len(images[name]) for name in self.task_vectors.task_names}
+        sizes = counts or {name: len(images[name]) for name in names}
+
         self.merge(parameters)
         if self.precision == "auto":
-            # the first rank has images if any has; the others take its choice
-            first = group.rank == 0
-            choice = self._faster_precision(parameters, images, targets, objective) if first else ""
-            self.precision = group.gather(choice)[0]
+            self.precision = self._fastest(parameters, images, targets, objective, group)
         exact = exact_backward and self.precision == "bfloat16_backward"
         precision = "float32" if exact else self.precision
-        means = self._backward(images, targets, objective, sizes, precision)
-        gradient = self._pull_back(parameters)
+        means = self._forward_and_backward(images, targets, objective, sizes, precision)
+        gradient = self.parameterisation.pull_back(self._gradients(), parameters)
+
         # in one message: it costs more to send several than to send more
         message = group.sum(torch.cat([means.flatten().cpu(), gradient.flatten()]))
         loss, entropy = message[: means.numel()].view(means.shape).tolist()
-        names = self.task_vectors.task_names
         return LossAndGradient(
             dict(zip(names, loss, strict=True)),
             dict(zip(names, entropy, strict=True)),
             message[means.numel() :].view(gradient.shape),
         )
 
-    @torch.no_grad()
-    def logits(self, task_name: str, images: Tensor) -> Tensor:
-        """[N, classes] of the model last merged, float32 or wider."""
-        return self._logits(task_name, self._features(images.to(self.device), self.precision))
-
-    def _faster_precision(
-        self,
-        parameters: Tensor,
-        images: Mapping[str, Tensor],
-        targets: Mapping[str, Tensor] | None,
-        objective: str,
-    ) -> str:
-        """Measure every precision on the first micro-batch."""
-        name = max(self.task_vectors.task_names, key=lambda task_name: len(images[task_name]))
-        few = images[name][: self.micro_batch].to(self.device)
-        labels = targets[name][: len(few)] if targets else None
-
-        def run(precision: str) -> None:
-            self._clear_gradients()
-            logits = self._logits(name, self._features(few, precision))
-            backward(OBJECTIVES[objective](logits, labels).mean(), precision)
-
-        return faster_precision(run, lambda: self._pull_back(parameters), self.device)
-
-    def _pull_back(self, parameters: Tensor) -> Tensor:
-        """The gradient in the parameters from those that the encoder's tensors hold."""
-        gradients = {name: parameter.grad for name, parameter in self._parameters.items()}
-        return self.parameterisation.pull_back(gradients, parameters)
-
-    def _backward(
+    def _forward_and_backward(
         self,
         images: Mapping[str, Tensor],
         targets: Mapping[str, Tensor] | None,
@@ -209,8 +184,8 @@ class Engine:
     ) -> Tensor:
         """Leave the gradient of the summed losses in the encoder's parameters.
 
-        sizes: what each task's sums are divided by. Gives these losses and entropies, [2, K]
-        float64.
+        sizes: the number of images by which each task's sums are divided. Gives the tasks' mean
+        losses and entropies, [2, K] float64.
         """
         names, function = self.task_vectors.task_names, OBJECTIVES[objective]
         self._clear_gradients()
@@ -221,17 +196,51 @@ class Engine:
             lengths = [rows.stop - rows.start for _, rows in parts]
             chunk = everything[start : start + sum(lengths)]
             features = self._features(chunk, precision).split(lengths)
-            terms = []
+            losses = []
             for (name, rows), part in zip(parts, features, strict=True):
                 logits = self._logits(name, part)
-                losses = function(logits, targets[name][rows] if targets else None)
-                terms.append(losses.sum() / sizes[name])
-                entropy = terms[-1].detach()
+                known = targets[name][rows] if targets else None
+                losses.append(function(logits, known).sum() / sizes[name])
+                loss = entropy = losses[-1].detach()
                 if objective != "entropy":
                     entropy = softmax_entropy(logits.detach()).sum() / sizes[name]
-                means[:, names.index(name)] += torch.stack([terms[-1].detach(), entropy])
-            backward(torch.stack(terms).sum(), precision)
+                means[:, names.index(name)] += torch.stack([loss, entropy])
+            backward(torch.stack(losses).sum(), precision)
         return means
+
+    def _gradients(self) -> dict[str, Tensor | None]:
+        """The gradients that the encoder's parameters hold, by name."""
+        return {name: parameter.grad for name, parameter in self._parameters.items()}
+
+    @torch.no_grad()
+    def logits(self, task_name: str, images: Tensor) -> Tensor:
+        """The logits [N, classes] of the model last merged, float32 or wider."""
+        return self._logits(task_name, self._features(images.to(self.device), self.precision))
+
+    def _fastest(
+        self,
+        parameters: Tensor,
+        images: Mapping[str, Tensor],
+        targets: Mapping[str, Tensor] | None,
+        objective: str,
+        group: World,
+    ) -> str:
+        """The precision that the first rank finds the fastest, on its first micro-batch."""
+        if group.rank != 0:  # the first rank has images if any has
+            return group.gather("")[0]
+        name = max(self.task_vectors.task_names, key=lambda task_name: len(images[task_name]))
+        few = images[name][: self.micro_batch].to(self.device)
+        labels = targets[name][: len(few)] if targets else None
+
+        def run(precision: str) -> None:
+            self._clear_gradients()
+            logits = self._logits(name, self._features(few, precision))
+            backward(OBJECTIVES[objective](logits, labels).mean(), precision)
+
+        def gradient() -> Tensor:
+            return self.parameterisation.pull_back(self._gradients(), parameters)
+
+        return group.gather(faster_precision(run, gradient, self.device))[0]
 
     def _clear_gradients(self) -> None:
         if not _is_compiled(self.encoder):
@@ -256,7 +265,7 @@ class Engine:
 
 
 def _is_compiled(encoder: nn.Module) -> bool:
-    """By its own `compile`, or by torch.compile, which wraps it."""
+    """Whether an encoder is compiled: by its own `compile`, or wrapped by torch.compile."""
     return encoder._compiled_call_impl is not None or hasattr(encoder, "_orig_mod")
 
 
@@ -267,7 +276,7 @@ def _dtype(encoder: nn.Module) -> torch.dtype:
 def misfits(
     encoder: nn.Module, task_vectors: TaskVectors, heads: Mapping[str, nn.Module]
 ) -> list[str]:
-    """What keeps the encoder from taking the models of the task vectors, and tasks without head."""
+    """List the tensors in which encoder and task vectors differ, and the tasks without a head."""
     ours, theirs = encoder.state_dict(), task_vectors.pretrained
     faults = [f"the encoder has no tensor {name}" for name in theirs.keys() - ours.keys()]
     faults += [f"the pretrained model has no tensor {n}" for n in ours.keys() - theirs.keys()]
@@ -277,7 +286,7 @@ def misfits(
 
 
 def _misfits(name: str, ours: Tensor, theirs: Tensor) -> list[str]:
-    """What keeps an encoder's tensor from taking the merged one."""
+    """List what keeps one tensor of the encoder from taking the merged one."""
     if ours.shape != theirs.shape:
         return [
             f"tensor {name} is {list(ours.shape)} in the encoder, "
@@ -298,7 +307,7 @@ def _misfits(name: str, ours: Tensor, theirs: Tensor) -> list[str]:
 def _displaced(
     encoder: nn.Module, task_vectors: TaskVectors, heads: Mapping[str, nn.Module]
 ) -> list[str]:
-    """What is not on the device of the encoder's first parameter."""
+    """List the parts that are not on the device of the encoder's first parameter."""
     device, state = next(encoder.parameters()).device, encoder.state_dict()
     layers, pretrained = task_vectors.layers, task_vectors.pretrained
     vectors = {layers.device} if isinstance(layers, LazyLayers) else _devices(layers)
@@ -323,7 +332,7 @@ def _devices(tensors: Mapping[str, Tensor]) -> set[torch.device]:
 def _chunks(
     counts: Mapping[str, int], micro_batch: int | None
 ) -> Iterator[tuple[int, list[tuple[str, slice]]]]:
-    """(first image, [(task, its rows)]) of every micro-batch of the concatenated images."""
+    """Cut the tasks' concatenated images into micro-batches: (first image, [(task, its rows)])."""
     total = sum(counts.values())
     size = micro_batch or max(total, 1)
     for start in range(0, total, size):

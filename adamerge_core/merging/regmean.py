@@ -8,7 +8,7 @@ from torch import Tensor
 from adamerge_core.checkpoints import StateDict
 from adamerge_core.errors import InputError
 from adamerge_core.merging.registry import merge_rule
-from adamerge_core.statistics import check_statistics
+from adamerge_core.statistics.checks import check_statistics
 from adamerge_core.task_vectors import TaskVectors
 
 

@@ -13,7 +13,8 @@ from small_models import TinyEncoder, tiny_problem
 
 from adamerge_core import checkpoints
 from adamerge_core.atomic import atomic_write
-from adamerge_core.coefficient_files import Coefficients
+from adamerge_core.checkpoints import state_dicts
+from adamerge_core.coefficient_files import LearnedCoefficients
 from adamerge_core.errors import InputError
 
 TENSORS = {
@@ -199,7 +200,7 @@ def test_a_save_that_fails_midway_leaves_the_old_file(
         target.write_bytes(b"half")
         raise error("no space left")
 
-    monkeypatch.setattr(checkpoints, "save_file", write_half)
+    monkeypatch.setattr(state_dicts, "save_file", write_half)
     with pytest.raises(error):
         checkpoints.save(path, {"weight": torch.zeros(3)})
     assert_same(checkpoints.load(path), TENSORS)
@@ -272,8 +273,8 @@ def test_integer_tensors_may_differ_in_value_and_in_nothing_else() -> None:
 def test_coefficients_round_trip_with_their_names(tmp_path: Path) -> None:
     path = tmp_path / "coefficients.safetensors"
     values = torch.tensor([0.1, 0.2, 1 / 3], dtype=torch.float64).expand(2, 3)
-    Coefficients(values, ("a.weight", "b.weight"), ("x", "y", "z")).save(path)
-    loaded = Coefficients.load(path)
+    LearnedCoefficients(values, ("a.weight", "b.weight"), ("x", "y", "z")).save(path)
+    loaded = LearnedCoefficients.load(path)
     assert torch.equal(loaded.values, values)
     assert loaded.values.dtype == torch.float64
     assert (loaded.layer_names, loaded.task_names) == (("a.weight", "b.weight"), ("x", "y", "z"))
@@ -283,12 +284,12 @@ def test_a_checkpoint_that_holds_no_coefficients_is_refused(tmp_path: Path) -> N
     path = tmp_path / "model.safetensors"
     checkpoints.save(path, TENSORS)
     with pytest.raises(InputError, match="coefficients"):
-        Coefficients.load(path)
+        LearnedCoefficients.load(path)
 
 
 def test_coefficients_are_the_same_bytes_each_time(tmp_path: Path) -> None:
     """safetensors writes several metadata entries in an order that changes from call to call."""
-    learned = Coefficients(torch.zeros(2, 2, dtype=torch.float64), ("a", "b"), ("c", "d"))
+    learned = LearnedCoefficients(torch.zeros(2, 2, dtype=torch.float64), ("a", "b"), ("c", "d"))
     contents = set()
     for _ in range(20):
         learned.save(tmp_path / "coefficients.safetensors")

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from adamerge_core import checkpoints, storage
 from adamerge_core.adamerging import Engine, MergingCoefficients
-from adamerge_core.analysis import gram_matrix
+from adamerge_core.analysis import inner_products
 from adamerge_core.errors import InputError
 from adamerge_core.merging import trim_and_elect
 from adamerge_core.storage import StoredLayers, TensorFile, tensor_writer
@@ -329,7 +329,7 @@ def test_files_and_memory_give_equal_results(
         weights = coefficients[..., : len(ours.task_names)]
         assert torch.equal(ours.expand(weights), expected.expand(weights))
         assert_same(ours.merge(weights), expected.merge(weights))
-        assert torch.equal(gram_matrix(ours), gram_matrix(expected))
+        assert torch.equal(inner_products(ours), inner_products(expected))
         for index in range(len(ours.task_names)):
             assert torch.equal(ours.flat(index), expected.flat(index))
 

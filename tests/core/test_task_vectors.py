@@ -14,7 +14,7 @@ from torch import nn
 
 from adamerge_core import checkpoints
 from adamerge_core.adamerging import Engine
-from adamerge_core.analysis import cosine_matrix, gram_matrix, l2_norms
+from adamerge_core.analysis import cosine_matrix, inner_products, l2_norms
 from adamerge_core.errors import InputError
 from adamerge_core.merging import weight_averaging
 from adamerge_core.task_vectors import TaskVectors
@@ -226,7 +226,7 @@ def test_geometry_equals_numpy(problem) -> None:
     flat = np.stack([np.concatenate([v.ravel() for v in vs.values()]) for vs in vectors.values()])
     for k, row in enumerate(flat):
         np.testing.assert_array_equal(problem.task_vectors.flat(k).numpy(), row)
-    gram = gram_matrix(problem.task_vectors)
+    gram = inner_products(problem.task_vectors)
     np.testing.assert_allclose(gram.numpy(), flat @ flat.T, rtol=1e-12)
     lengths = np.linalg.norm(flat, axis=1)
     np.testing.assert_allclose(l2_norms(gram).numpy(), lengths, rtol=1e-12)
@@ -236,7 +236,7 @@ def test_geometry_equals_numpy(problem) -> None:
 
 def test_a_zero_task_vector_has_cosine_zero(problem) -> None:
     problem.finetuned["letters"] = dict(problem.pretrained)
-    cosines = cosine_matrix(gram_matrix(problem.task_vectors))
+    cosines = cosine_matrix(inner_products(problem.task_vectors))
     assert torch.isfinite(cosines).all()
     assert (cosines[1] == 0).all()
     assert (cosines[:, 1] == 0).all()
