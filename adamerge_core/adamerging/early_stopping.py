@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from adamerge_core.adamerging.engine import Engine
-from adamerge_core.adamerging.objective import softmax_entropy
 from adamerge_core.adamerging.settings import AdaptationSettings
 from adamerge_core.batches import rows_between, take
 from adamerge_core.distributed import world
+from adamerge_core.entropy import softmax_entropy
 
 _BATCH = 64
 """Images measured at once where the engine has no micro-batch."""

@@ -8,7 +8,7 @@ from torch import Tensor
 from adamerge_core.checkpoints import StateDict
 from adamerge_core.errors import InputError
 from adamerge_core.merging.averaging import task_arithmetic
-from adamerge_core.merging.registry import merge_rule, preprocessing
+from adamerge_core.merging.registry import before, merge_rule
 from adamerge_core.task_vectors import TaskVectors
 
 
@@ -24,7 +24,7 @@ def breadcrumbs(
     return task_arithmetic(mask_tails(task_vectors, beta, gamma), scaling)
 
 
-@preprocessing(source="arXiv 2312.06795; github.com/rezazzr/breadcrumbs")
+@before(source="arXiv 2312.06795; github.com/rezazzr/breadcrumbs")
 def mask_tails(task_vectors: TaskVectors, beta: float = 0.85, gamma: float = 0.994) -> TaskVectors:
     """Set the smallest and the largest magnitudes in each layer of each task vector to zero.
 

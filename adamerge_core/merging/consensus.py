@@ -6,7 +6,7 @@ from torch import Tensor
 from adamerge_core.checkpoints import StateDict
 from adamerge_core.errors import InputError
 from adamerge_core.merging.averaging import task_arithmetic
-from adamerge_core.merging.registry import merge_rule, preprocessing
+from adamerge_core.merging.registry import before, merge_rule
 from adamerge_core.task_vectors import TaskVectors
 
 
@@ -22,7 +22,7 @@ def consensus(
     return task_arithmetic(consensus_mask(task_vectors, tall_lambda, min_tasks), scaling)
 
 
-@preprocessing(source="arXiv 2405.07813; github.com/nik-dim/tall_masks")
+@before(source="arXiv 2405.07813; github.com/nik-dim/tall_masks")
 def consensus_mask(
     task_vectors: TaskVectors, tall_lambda: float = 0.4, min_tasks: int = 2
 ) -> TaskVectors:

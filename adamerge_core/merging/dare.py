@@ -9,7 +9,7 @@ from torch import Tensor
 from adamerge_core.checkpoints import StateDict
 from adamerge_core.errors import InputError
 from adamerge_core.merging.averaging import task_arithmetic
-from adamerge_core.merging.registry import merge_rule, preprocessing
+from adamerge_core.merging.registry import before, merge_rule
 from adamerge_core.task_vectors import TaskVectors
 
 
@@ -24,7 +24,7 @@ def dare(
     return task_arithmetic(drop_and_rescale(task_vectors, drop, seed), scaling)
 
 
-@preprocessing(source="arXiv 2311.03099; github.com/yule-BUAA/MergeLM")
+@before(source="arXiv 2311.03099; github.com/yule-BUAA/MergeLM")
 def drop_and_rescale(task_vectors: TaskVectors, drop: float = 0.9, seed: int = 0) -> TaskVectors:
     """Drop entries of each task vector at random, and divide the rest by 1 - drop.
 

@@ -1,7 +1,7 @@
 """Isotropic merging: an update whose singular values are all equal (arXiv 2502.04959, section 4).
 
-Neither rule is a sum over tasks: the directions of the common subspace belong to no task. So there
-is no preprocessing here to learn a coefficient per task over.
+Neither rule is a sum over tasks: the directions of the common subspace belong to no task. So
+neither gives task vectors to learn coefficients over.
 """
 
 import torch

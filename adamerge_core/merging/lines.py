@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from adamerge_core.checkpoints import StateDict
 from adamerge_core.errors import InputError
 from adamerge_core.merging.averaging import task_arithmetic
-from adamerge_core.merging.registry import merge_rule, preprocessing
+from adamerge_core.merging.registry import before, merge_rule
 from adamerge_core.task_vectors import TaskVectors
 
 BLOCK = re.compile(r"(?:[^.]+\.)*?\d+(?:\.\d+)*(?=\.|$)")
@@ -23,7 +23,7 @@ def lines(task_vectors: TaskVectors, alpha: float | None = None, beta: float = 0
     return task_arithmetic(scale_by_depth(task_vectors, alpha, beta), scaling=1.0)
 
 
-@preprocessing(source="arXiv 2410.17146; github.com/wang-kee/LiNeS", start=1.0)
+@before(source="arXiv 2410.17146; github.com/wang-kee/LiNeS", start=1.0)
 def scale_by_depth(
     task_vectors: TaskVectors, alpha: float | None = None, beta: float = 0.5
 ) -> TaskVectors:

@@ -7,7 +7,7 @@ from adamerge_core.checkpoints import StateDict
 from adamerge_core.errors import InputError
 from adamerge_core.merging.averaging import task_arithmetic
 from adamerge_core.merging.quantiles import kth_smallest_magnitudes, parameter_count
-from adamerge_core.merging.registry import merge_rule, preprocessing
+from adamerge_core.merging.registry import before, merge_rule
 from adamerge_core.task_vectors import TaskVectors
 
 
@@ -23,7 +23,7 @@ def ties_merging(task_vectors: TaskVectors, scaling: float = 0.3, keep: float = 
     return task_arithmetic(trim_and_elect(task_vectors, keep), scaling)
 
 
-@preprocessing(source="arXiv 2306.01708, section 4; arXiv 2310.02575, section 3.2")
+@before(source="arXiv 2306.01708, section 4; arXiv 2310.02575, section 3.2")
 def trim_and_elect(task_vectors: TaskVectors, keep: float = 0.2) -> TaskVectors:
     """Trim each task vector and mask it where it disagrees with the elected sign: Phi(tau_k).
 
@@ -31,6 +31,7 @@ def trim_and_elect(task_vectors: TaskVectors, keep: float = 0.2) -> TaskVectors:
     trimmed vectors; where that is zero, the sign that the majority of parameters has. This is what
     AdaMerging++ learns coefficients over. Raises InputError if keep is outside (0, 1].
     """
+    _check(keep)
     if not task_vectors.layers:  # no task changed anything
         return task_vectors
     thresholds = trim_thresholds(task_vectors, keep)
@@ -53,14 +54,18 @@ def trim_thresholds(task_vectors: TaskVectors, keep: float) -> Tensor:
     no task changed count too: a text tower that lies beside the image tower lets more of that stay.
     Raises InputError if keep is outside (0, 1].
     """
-    if not 0 < keep <= 1:
-        raise InputError(f"keep = {keep}: the share of entries to keep must be in (0, 1]")
+    _check(keep)
     floating = [each for each in task_vectors.pretrained.values() if each.is_floating_point()]
     count = sum(tensor.numel() for tensor in floating)
     unchanged = count - parameter_count(task_vectors)
     rank = max(count - int(keep * count), 1) - unchanged  # the zeros are the smallest
     thresholds = kth_smallest_magnitudes(task_vectors, [max(rank, 1)])[:, 0]
     return thresholds if rank > 0 else torch.zeros_like(thresholds)
+
+
+def _check(keep: float) -> None:
+    if not 0 < keep <= 1:
+        raise InputError(f"keep = {keep}: the share of entries to keep must be in (0, 1]")
 
 
 def _trim(stack: Tensor, thresholds: Tensor) -> Tensor:

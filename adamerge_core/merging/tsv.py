@@ -6,7 +6,7 @@ from torch import Tensor
 from adamerge_core.checkpoints import StateDict
 from adamerge_core.errors import InputError
 from adamerge_core.merging.averaging import task_arithmetic
-from adamerge_core.merging.registry import merge_rule, preprocessing
+from adamerge_core.merging.registry import before, merge_rule
 from adamerge_core.merging.spectral import as_matrices, is_matrix, polar_factor, thin_svd
 from adamerge_core.task_vectors import TaskVectors
 
@@ -24,7 +24,7 @@ def tsv_m(
     return task_arithmetic(tsv_decorrelate(task_vectors, rank_share), scaling)
 
 
-@preprocessing(source="arXiv 2412.00081, TSV-Merge", start=1.0)
+@before(source="arXiv 2412.00081, TSV-Merge", start=1.0)
 def tsv_decorrelate(task_vectors: TaskVectors, rank_share: float | None = None) -> TaskVectors:
     """Cut each task vector to low rank, its singular vectors orthogonal to the other tasks'.
 
