@@ -4,7 +4,7 @@ protocol.
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
@@ -25,11 +25,8 @@ from tasks.shared.encoders import accuracy, open_encoder, open_heads, open_split
 from tasks.shared.protocols import adapted_rows, measured_rows
 from tasks.shared.tables import ResumableRows, write_csv
 from tasks.shared.task_vectors import Statistics, open_statistics, open_task_vectors
-from tasks.suite.methods import parse_method
+from tasks.suite.methods import AdaptMethod, parse_as
 from tasks.suite.sections import Evaluate
-
-if TYPE_CHECKING:
-    from tasks.suite.methods import AdaptMethod
 
 
 @dataclass(frozen=True)
@@ -47,7 +44,7 @@ class Problem:
     def evaluate(self) -> Evaluate:
         return self.work.section(Evaluate)
 
-    def prepare(self, method: "AdaptMethod") -> Adaptation:
+    def prepare(self, method: AdaptMethod) -> Adaptation:
         """Put a method together over the test images."""
         compute = self.work.params["compute"]
         return Adaptation.prepare(
@@ -69,7 +66,7 @@ def run(work: Work) -> None:
     the criterion gave for each value.
     """
     suite, name, model = (work.options[key] for key in ("suite", "method", "model"))
-    tasks, method = work.params["tasks"], parse_method(work.params["methods"][name])
+    tasks, method = work.params["tasks"], parse_as(AdaptMethod, name, work.params["methods"])
     device = set_up(work.params["compute"])
     problem = Problem(
         work,
@@ -89,7 +86,7 @@ def run(work: Work) -> None:
 
 
 def _learned(
-    problem: Problem, method: "AdaptMethod", choices: list[dict[str, Any]]
+    problem: Problem, method: AdaptMethod, choices: list[dict[str, Any]]
 ) -> Iterator[tuple[str, Learned]]:
     """By protocol what was learned; fills `choices` where values are tried."""
     if not method.choose:
@@ -108,7 +105,7 @@ def _learned(
             adaptation = problem.prepare(method.with_value(value))
             return learn(problem, adaptation, protocol, f"{protocol}-{number}")
 
-        choice = choose(method, judge, make, problem.work.report, f"{protocol}/")
+        choice = choose(method.choose, judge, make, problem.work.report, f"{protocol}/")
         choices += [{"protocol": protocol} | row for row in choice.rows]
         yield protocol, choice.best
 

@@ -1,6 +1,6 @@
 """The one adaptation: a method's coefficients learned on its tasks' images."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from adamerge_core.adamerging.adapt import AdaptationStep, adapt
 from adamerge_core.adamerging.adarank import SingularMasks
-from adamerge_core.adamerging.engine import Engine
+from adamerge_core.adamerging.engine import Engine, Parameterisation
 from adamerge_core.adamerging.merging_coefficients import MergingCoefficients
 from adamerge_core.adamerging.objective import OBJECTIVES
 from adamerge_core.adamerging.settings import AdaptationSettings
@@ -58,7 +58,7 @@ class Adaptation:
         settings = method.settings
         images = {name: part.images for name, part in data.items()}
         targets = _targets(settings, encoder, task_vectors, heads, data)
-        parameterisation = MergingCoefficients
+        parameterisation: Callable[[TaskVectors], Parameterisation] = MergingCoefficients
         if settings.granularity == "singular_components":
             parameterisation = partial(SingularMasks, **method.mask_options)
         engine = Engine(
@@ -81,7 +81,9 @@ class Adaptation:
         images, targets = self.images, self.targets
         if rows:
             images = {name: each[rows[name]] for name, each in images.items()}
-            targets = {name: each[rows[name]] for name, each in targets.items()} if targets else None
+            targets = (
+                {name: each[rows[name]] for name, each in targets.items()} if targets else None
+            )
         return adapt(self.engine, images, self.settings, seed, resume_from, targets=targets)
 
     def start(self) -> Tensor:

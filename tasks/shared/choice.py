@@ -18,7 +18,7 @@ from adamerge_core.widening import widened
 from tasks.running.work import Reporter
 
 if TYPE_CHECKING:
-    from tasks.suite.methods import Method
+    from tasks.suite.method_entries import Choose
 
 BATCH = 64
 
@@ -96,21 +96,18 @@ class Choice(Generic[AnyMade]):
 
 
 def choose(
-    method: "Method",
+    options: "Choose",
     judge: Judge,
     make: Callable[[int, Any], AnyMade],
     report: Reporter,
     before: str = "",
 ) -> Choice[AnyMade]:
-    """Try every value of the method's `choose`, and keep what gives the best average; the first of
-    equal ones.
+    """Try every value of a parameter, and keep what gives the best average, the first of equals.
 
     make: (number from 1, value) -> what the method makes with it. before: stands in the names of
     the curves that are reported.
     """
-    if not method.choose:
-        raise ValueError("this method has nothing to choose")
-    parameter, by, values = method.choose.parameter, method.choose.by, method.choose.values
+    parameter, by, values = options.parameter, options.by, options.values
     rows: list[dict[str, Any]] = []
     best: AnyMade | None = None
     best_average = 0.0

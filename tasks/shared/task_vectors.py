@@ -27,7 +27,9 @@ def open_statistics(
         kind: {
             name: {
                 key: tensor.to(device)
-                for key, tensor in checkpoints.load(paths.statistic(model, kind, name, seed)).items()
+                for key, tensor in checkpoints.load(
+                    paths.statistic(model, kind, name, seed)
+                ).items()
             }
             for name in task_names
         }
