@@ -2,7 +2,7 @@
 
 What a program that merges its own models needs can be imported from here; a name is loaded, and
 torch where it needs that, when it is first used. docs/guide.md shows them at work. The rules
-themselves are reached by name, through RULES and PREPROCESSINGS.
+themselves are reached by name, through RULES, BEFORE and AFTER.
 """
 
 from importlib import import_module
@@ -14,20 +14,32 @@ if TYPE_CHECKING:
     from adamerge_core.adamerging.adarank import SingularMasks
     from adamerge_core.adamerging.engine import Engine, LossAndGradient
     from adamerge_core.adamerging.merging_coefficients import MergingCoefficients
-    from adamerge_core.adamerging.objective import OBJECTIVES, objective, softmax_entropy
+    from adamerge_core.adamerging.objective import OBJECTIVES, objective
     from adamerge_core.adamerging.settings import PRESETS, AdaptationSettings
     from adamerge_core.adamerging.targets import expert_targets
     from adamerge_core.analysis import cosine_matrix, inner_products, l2_norms
     from adamerge_core.coefficient_files import LearnedCoefficients
+    from adamerge_core.entropy import softmax_entropy
     from adamerge_core.errors import InputError
     from adamerge_core.evaluation import correct, percent, with_average
-    from adamerge_core.merging import PREPROCESSINGS, RULES, merge_rule, preprocessing
+    from adamerge_core.merging import (
+        AFTER,
+        BEFORE,
+        CRITERIA,
+        RULES,
+        after,
+        before,
+        criterion,
+        merge_rule,
+    )
     from adamerge_core.statistics import fisher_diagonal, gram_matrices
     from adamerge_core.task_vectors import TaskVectors
 
 __all__ = [
+    "AFTER",
+    "BEFORE",
+    "CRITERIA",
     "OBJECTIVES",
-    "PREPROCESSINGS",
     "PRESETS",
     "RULES",
     "AdaptationSettings",
@@ -40,9 +52,12 @@ __all__ = [
     "SingularMasks",
     "TaskVectors",
     "adapt",
+    "after",
+    "before",
     "checkpoints",
     "correct",
     "cosine_matrix",
+    "criterion",
     "distributed",
     "expert_targets",
     "fisher_diagonal",
@@ -52,22 +67,22 @@ __all__ = [
     "merge_rule",
     "objective",
     "percent",
-    "preprocessing",
     "softmax_entropy",
     "with_average",
 ]
 
 _HOMES = {
     "adamerging": "OBJECTIVES PRESETS AdaptationSettings AdaptationStep Engine LossAndGradient "
-    "MergingCoefficients SingularMasks adapt expert_targets softmax_entropy",
+    "MergingCoefficients SingularMasks adapt expert_targets",
     "adamerging.objective": "objective",
     "analysis": "cosine_matrix inner_products l2_norms",
     "checkpoints": "checkpoints",  # itself
     "coefficient_files": "LearnedCoefficients",
     "distributed": "distributed",  # itself
+    "entropy": "softmax_entropy",
     "errors": "InputError",
     "evaluation": "correct percent with_average",
-    "merging": "PREPROCESSINGS RULES merge_rule preprocessing",
+    "merging": "AFTER BEFORE CRITERIA RULES after before criterion merge_rule",
     "statistics": "fisher_diagonal gram_matrices",
     "task_vectors": "TaskVectors",
 }

@@ -9,10 +9,10 @@ from pathlib import Path
 
 @contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yields a temporary path in `path`'s folder (made if it is missing); renames it to `path` at
-    the end.
+    """Write a file whole or not at all: yields a temporary path, renamed to `path` at the end.
 
-    Write to the yielded path in any way (it exists, empty, and keeps the suffix of `path`). On
+    The folder is made if it is missing. Write to the yielded path in any way; it lies in the same
+    folder, exists, is empty, and keeps the suffix of `path`. On
     success the content is on disk before the rename, so a reader, a crash or a power cut meets
     the old file or the new one, never a part. On an exception the temporary file is removed and
     `path` is as it was.
@@ -39,7 +39,7 @@ def _flush(path: Path) -> None:
 
 
 def _flush_folder(folder: Path) -> None:
-    """Makes the rename itself durable, where folders can be opened (not on Windows)."""
+    """Make the rename itself durable, where folders can be opened (not on Windows)."""
     if os.name == "nt":
         return
     descriptor = os.open(folder, os.O_RDONLY)

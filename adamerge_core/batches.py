@@ -1,4 +1,4 @@
-"""Which images a step sees, and getting them out of arrays and onto a device."""
+"""Batches: the images a step draws, read out of arrays and copied to a device."""
 
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +14,7 @@ Item = TypeVar("Item")
 
 
 def batch_indices(count: int, batch: int, step: int, seed: tuple[int, ...]) -> np.ndarray:
-    """Indices [batch] int64 that step `step` (from 0) draws of `count` items.
+    """Draw the indices [batch] int64 of one step, counted from 0, out of `count` items.
 
     Every epoch is a new permutation from `seed`; a batch may span two epochs. It depends on nothing
     but its arguments, so a resumed run draws what an uninterrupted one would.
@@ -26,8 +26,11 @@ def batch_indices(count: int, batch: int, step: int, seed: tuple[int, ...]) -> n
 
 
 def rows_between(counts: Mapping[str, int], start: int, stop: int) -> dict[str, slice]:
-    """By name its rows among number `start` to `stop` of all, joined end to end in the order of
-    `counts`; empty where it has none."""
+    """Find the rows of each name that lie between two positions of all rows joined end to end.
+
+    counts: by name its number of rows, joined in this order. A name without rows there gets an
+    empty slice.
+    """
     rows, first = {}, 0
     for name, count in counts.items():
         rows[name] = slice(min(max(start - first, 0), count), min(max(stop - first, 0), count))
@@ -36,16 +39,16 @@ def rows_between(counts: Mapping[str, int], start: int, stop: int) -> dict[str, 
 
 
 def take(images: np.ndarray | Tensor, rows: np.ndarray | slice) -> Tensor:
-    """Some images [rows, ...] as a tensor of its own; `images` may be a memory-mapped array."""
+    """Copy some images [rows, ...] into a tensor; `images` may be a memory-mapped array."""
     if isinstance(images, Tensor):
         return images[torch.as_tensor(rows) if isinstance(rows, np.ndarray) else rows]
     return torch.from_numpy(np.array(images[rows]))
 
 
 def on_device(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
-    """The same batches; on a CUDA device each is read and copied while the one before is in use.
+    """Copy batches to a CUDA device, each one while the batch before it is in use.
 
-    Tensors keep their dtype: uint8 images cross as uint8. On another device the batches stay where
+    Tensors keep their dtype: uint8 images cross as uint8. For another device the batches stay where
     they are.
     """
     if device.type != "cuda":
@@ -69,7 +72,7 @@ def _copy(batch: Batch, device: torch.device, stream: torch.cuda.Stream) -> Batc
 
 
 def one_ahead(items: Iterator[Item], change: Callable[[Item], Item]) -> Iterator[Item]:
-    """The items, changed, in order; a thread makes the next one while the caller has this one."""
+    """Change items in a thread, one ahead of the caller, and yield them in order."""
     end = object()
 
     def following() -> object:

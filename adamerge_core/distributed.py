@@ -19,7 +19,7 @@ from adamerge_core.errors import InputError
 Part = TypeVar("Part")
 
 _ENVIRONMENT = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-"""What torchrun sets."""
+"""The variables that torchrun sets."""
 
 
 class RankError(RuntimeError):
@@ -41,17 +41,20 @@ class World:
     """Where the group's backend takes tensors; None sends nothing."""
 
     def share(self, count: int) -> slice:
-        """This rank's of `count` items: contiguous, in rank order, of sizes that differ by one at
-        most, so empty on the last ranks when there are fewer items than ranks."""
+        """Find this rank's slice of `count` items.
+
+        The slices are contiguous, in rank order, and differ by one item at most; the last ranks'
+        are empty when there are fewer items than ranks.
+        """
         size, longer = divmod(count, self.size)
         first = self.rank * size + min(self.rank, longer)
         return slice(first, first + size + (self.rank < longer))
 
     def sum(self, values: Tensor) -> Tensor:
-        """The elementwise sum over ranks, the same bits on each; where and as `values` is.
+        """Sum a tensor over the ranks, entry by entry: the same bits on each rank.
 
-        values: of one shape and dtype on all ranks. A group of the same size and backend gives the
-        same bits again.
+        The result has the device, shape and dtype of `values`, which are of one shape and dtype on
+        all ranks. A group of the same size and backend gives the same bits again.
         """
         if self.device is None:
             return values
@@ -61,7 +64,7 @@ class World:
             return total.to(values.device)
 
     def gather(self, part: Part) -> list[Part]:
-        """What each rank gives, in rank order; anything that can be pickled, tensors on the CPU."""
+        """Collect one object a rank, in rank order; it must pickle, with tensors on the CPU."""
         if self.device is None:
             return [part]
         parts = [part] * self.size
@@ -70,7 +73,7 @@ class World:
         return parts
 
     def check_equal(self, subject: str, values: dict[str, object]) -> None:
-        """Raises InputError on every rank, listing by name what differs between ranks."""
+        """Raise InputError on every rank, listing by name the values that differ between ranks."""
         given = self.gather(values)
         faults = [
             f"{name} is {given[0].get(name)} on rank 0, {other.get(name)} on rank {rank}; "
@@ -84,7 +87,7 @@ class World:
 
 
 def world() -> World:
-    """The group that torch.distributed is initialised with, whoever did it; else a world of one."""
+    """The ranks of the group that torch.distributed is initialised with, or a world of one."""
     if not (dist.is_available() and dist.is_initialized()):
         return World()
     on_cuda = dist.get_backend() == "nccl"
@@ -94,7 +97,7 @@ def world() -> World:
 
 @contextmanager
 def start(device: str = "auto", timeout: float = 600.0) -> Iterator[torch.device]:
-    """Join the group of torchrun's environment while the block runs; gives this rank's device.
+    """Join torchrun's group of ranks while the block runs; gives this rank's device.
 
     Without torchrun there is no group, and the same script runs as one process. device: cuda (rank
     i of a machine takes its i-th device; the backend is nccl), cpu (gloo), or auto: cuda where
@@ -122,7 +125,7 @@ def start(device: str = "auto", timeout: float = 600.0) -> Iterator[torch.device
 
 
 def _chosen_device(device: str, timeout: float, joins: bool) -> torch.device:
-    """This rank's device. Raises InputError listing what keeps it from joining the group."""
+    """Choose this rank's device. Raises InputError listing what keeps it from the group."""
     faults = []
     if device not in ("auto", "cpu", "cuda"):
         faults.append(f"device = {device!r}: must be one of auto, cpu, cuda")
@@ -148,7 +151,7 @@ def _chosen_device(device: str, timeout: float, joins: bool) -> torch.device:
 
 @contextmanager
 def _answered(rank: int) -> Iterator[None]:
-    """Say what a backend's error means."""
+    """Turn a backend's error into a RankError that says what it means."""
     try:
         yield
     except RuntimeError as error:

@@ -19,7 +19,7 @@ def correct(
     labels: np.ndarray | Tensor,
     batch_size: int = 64,
 ) -> np.ndarray:
-    """Which images the model's first guess gets right: [N] bool.
+    """Mark the images whose likeliest class is their label: [N] bool.
 
     images: [N, ...] as the encoder takes them, at least one; labels: [N] integers, image by image,
     on any device. In a torch.distributed group every rank calls it with the same images and gets
@@ -41,7 +41,7 @@ def correct(
 
 
 def _as_array(labels: np.ndarray | Tensor) -> np.ndarray:
-    """The labels as numpy sees them, which has no bfloat16; an array on disk stays there."""
+    """Turn labels into a numpy array, which has no bfloat16; an array on disk stays there."""
     if not isinstance(labels, Tensor):
         return np.asarray(labels)
     return (labels.float() if labels.is_floating_point() else labels).cpu().numpy()
@@ -62,10 +62,10 @@ def _check(images: int, labels: np.ndarray, batch_size: int) -> None:
 
 
 def percent(hits: np.ndarray) -> float:
-    """Top-1 accuracy in percent, [0, 100]; hits: bool, at least one."""
+    """Top-1 accuracy in percent, [0, 100]; from hits [N] bool, at least one."""
     return 100 * float(hits.mean())
 
 
 def with_average(per_task: Mapping[str, float]) -> dict[str, float]:
-    """The accuracies per task and their plain mean under `average`."""
+    """Add the plain mean of the tasks' accuracies under `average`."""
     return {**per_task, "average": sum(per_task.values()) / len(per_task)}

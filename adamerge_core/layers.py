@@ -11,10 +11,10 @@ _STEM = re.compile(
 
 
 def network_order(layer_names: Sequence[str]) -> tuple[list[int], dict[str, range]]:
-    """The layers' indices from shallow to deep, and the rows of each block in that order.
+    """Sort layers from shallow to deep: their indices, and the rows of each block in that order.
 
-    A block is what shares the name up to its first number (`blocks.3`, `resblocks.11`); layers
-    without a number are of the stem, before the blocks, or of the head, after them.
+    The layers of a block share their names up to the first number (`blocks.3`, `resblocks.11`);
+    layers without a number belong to the stem, before the blocks, or to the head, after them.
     """
     keys = [_depth(name) for name in layer_names]
     order = sorted(range(len(keys)), key=lambda index: keys[index])
@@ -26,7 +26,7 @@ def network_order(layer_names: Sequence[str]) -> tuple[list[int], dict[str, rang
 
 
 def _depth(layer_name: str) -> tuple[int, int, str, tuple[tuple[int, str], ...]]:
-    """A key to sort by: stem, blocks by number, head; then the block's name, then the layer's."""
+    """Make a key to sort by: stem, blocks by number, head; then the block's and layer's names."""
     parts = layer_name.split(".")
     natural = tuple((int(part), "") if part.isdigit() else (-1, part) for part in parts)
     first = next((index for index, part in enumerate(parts) if index and part.isdigit()), None)

@@ -40,14 +40,14 @@ UNCHANGED = "unchanged"
 """The key of a file's metadata with the layers that its task did not change: a JSON list."""
 
 _CHUNK = 1 << 20
-"""Bytes read at once where they are converted: few enough to stay in the processor's cache."""
+"""Bytes to read and convert at once: few enough to stay in the processor's cache."""
 
 _BLOCK = 1 << 24
-"""Bytes of a block of a layer: a buffer that is used again costs no new pages, a layer's would."""
+"""Bytes of a block of a layer: its buffer is used again, and so costs no new pages."""
 
 
 class _ByName(Mapping[str, Tensor]):
-    """Tensors under the names of another mapping, made anew at each access."""
+    """A mapping with the names of another one, whose tensors are made anew at each access."""
 
     def __init__(self, named: Mapping[str, Tensor]) -> None:
         self._named = named
@@ -63,7 +63,7 @@ class _ByName(Mapping[str, Tensor]):
 
 
 class TensorFile(_ByName):
-    """One safetensors file as a state dict that reads a tensor at each access.
+    """A safetensors file as a state dict that reads a tensor at each access.
 
     Tensors are fresh, on the CPU, in the file's dtype. The file stays open until the object is
     gone, so one that was replaced meanwhile is read as it was. Raises InputError when the file is
@@ -137,7 +137,7 @@ class TensorFile(_ByName):
 
 
 def open_files(paths: Mapping[str, Path]) -> dict[str, TensorFile]:
-    """The files of some tasks, opened. Raises one InputError that lists those that are broken."""
+    """Open one file a task. Raises one InputError that lists the broken ones."""
     files, faults = {}, []
     for task_name, path in paths.items():
         try:
@@ -153,7 +153,7 @@ def open_files(paths: Mapping[str, Path]) -> dict[str, TensorFile]:
 def tensor_writer(
     path: Path, layout: Mapping[str, Tensor], metadata: Mapping[str, str]
 ) -> Iterator[Callable[[Tensor], None]]:
-    """Yields a function that appends one tensor to a new safetensors file, whole or not at all.
+    """Write a safetensors file tensor by tensor, whole or not at all: yields the append function.
 
     layout: every tensor's shape and dtype; the tensors must be given in its order, which has wider
     dtypes before narrower ones, so that each starts at a multiple of its item size.
@@ -183,7 +183,7 @@ def _append(file: BinaryIO, tensor: Tensor) -> None:
 
 
 def as_bytes(flat: Tensor) -> memoryview:
-    """The memory of a contiguous tensor [n] on the CPU, of any dtype."""
+    """View the memory of a contiguous tensor [n] on the CPU, of any dtype."""
     return memoryview(flat.view(torch.uint8).numpy())  # type: ignore[arg-type]
 
 
@@ -191,7 +191,7 @@ class LazyLayers(_ByName):
     """Layers by name, [K, *shape], made anew at each access and not kept."""
 
     device: torch.device
-    """Where they are once made."""
+    """The device of the layers once they are made."""
 
     @abstractmethod
     def select(self, rows: Sequence[int]) -> "LazyLayers":
@@ -199,11 +199,11 @@ class LazyLayers(_ByName):
 
     @abstractmethod
     def to(self, device: torch.device | str) -> "LazyLayers":
-        """The layers, each moved to `device` when it is made."""
+        """The same layers, each moved to `device` when it is made."""
 
 
 class StoredLayers(LazyLayers):
-    """Layers over one file a task: an access reads the K slices of one layer.
+    """Layers in one file a task: an access reads the K slices of one layer.
 
     Stacks have the dtype of `pretrained`, into which narrower files are widened, and unless another
     device is given they are moved to its device as they are read. A layer's values are checked the
@@ -236,7 +236,7 @@ class StoredLayers(LazyLayers):
         return stack
 
     def blocks(self, name: str) -> Iterator[tuple[slice, Tensor]]:
-        """A layer's entries in order, some at a time: (which, [K, n] of them).
+        """Read a layer block by block: (slice of its flat entries, their task vectors [K, n]).
 
         The next block overwrites the last: all are read into one buffer, which costs a fraction of
         the time that reading the layer at once takes. Several threads may read, each its layer.
@@ -253,7 +253,7 @@ class StoredLayers(LazyLayers):
         self._checked.update(unchecked)
 
     def _unchecked(self, name: str) -> list[tuple[str, str]]:
-        """The (task, layer) whose values have not been read yet."""
+        """List the (task, layer) pairs whose values have not been read yet."""
         return [(task, name) for task in self._files if (task, name) not in self._checked]
 
     def _refuse_non_finite(
@@ -277,7 +277,7 @@ class StoredLayers(LazyLayers):
 
 
 class MappedLayers(LazyLayers):
-    """Other layers with a change applied at each access: (name, [K, *shape]) -> [K, *shape]."""
+    """Layers changed at each access by a function: (name, [K, *shape]) -> [K, *shape]."""
 
     def __init__(
         self,
@@ -285,7 +285,7 @@ class MappedLayers(LazyLayers):
         change: Callable[[str, Tensor], Tensor],
         device: torch.device | str | None = None,
     ) -> None:
-        """device: where `change` leaves them; None says that it does not move them."""
+        """device: the device of the changed layers; None for a change that moves nothing."""
         super().__init__(layers)
         self.device = layers.device if device is None else _resolved(device)
         self._layers = layers
@@ -303,9 +303,9 @@ class MappedLayers(LazyLayers):
 
 
 def open_layers(paths: Mapping[str, Path], pretrained: Mapping[str, Tensor]) -> StoredLayers:
-    """The layers that one file a task holds, in the order of `pretrained`; reads headers only.
+    """Open the layers in one file a task, in the order of `pretrained`; reads headers only.
 
-    They are moved to the device of `pretrained` as they are read. A layer that a file lacks and
+    Layers are moved to the device of `pretrained` as they are read. A layer that a file lacks and
     calls unchanged is zero for its task. Raises one InputError that lists every fault: files that
     are broken, tensors that some file lacks without saying so, that are none of the pretrained
     model or of another shape, and dtypes that the pretrained one does not hold exactly.
@@ -323,10 +323,10 @@ def open_layers(paths: Mapping[str, Path], pretrained: Mapping[str, Tensor]) -> 
 
 
 def _device_of(tensors: Mapping[str, Tensor]) -> torch.device:
-    """Where the first of them is; the CPU where there is none."""
+    """The device of the first tensor; the CPU where there is none."""
     return next((tensor.device for tensor in tensors.values()), torch.device("cpu"))
 
 
 def _resolved(device: torch.device | str) -> torch.device:
-    """The device as a tensor on it says it: cuda is cuda:0, or another current one."""
+    """The device with its index, as its tensors name it: cuda is cuda:0, or the current one."""
     return torch.empty(0, device=device).device

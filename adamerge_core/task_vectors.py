@@ -1,4 +1,4 @@
-"""Task vectors: what fine-tuning added to each tensor of one pretrained model."""
+"""Task vectors: the changes that fine-tuning made to the tensors of one pretrained model."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -113,7 +113,7 @@ class TaskVectors:
 
     @classmethod
     def open(cls, pretrained: StateDict, paths: Mapping[str, Path]) -> "TaskVectors":
-        """Task vectors that stay in one file a task, as `save` wrote them.
+        """Open task vectors that stay in one file a task, as `save` wrote them.
 
         Reads headers only. When a layer is read, it is widened to the dtype of `pretrained` and
         moved to its device. Raises InputError listing every file that is broken and every tensor
@@ -126,7 +126,7 @@ class TaskVectors:
 
     @classmethod
     def load(cls, pretrained: StateDict, paths: Mapping[str, Path]) -> "TaskVectors":
-        """What `open` gives, all read into memory. Raises InputError as `open` does."""
+        """Read task vectors from one file a task into memory. Raises InputError as `open` does."""
         return cls(pretrained, tuple(paths), dict(cls.open(pretrained, paths).layers))
 
     def save(self, paths: Mapping[str, Path], dtype: torch.dtype | None = None) -> None:
@@ -166,6 +166,7 @@ class TaskVectors:
 
     @property
     def layer_names(self) -> tuple[str, ...]:
+        """The L names of the layers, in the order of the coefficients' rows."""
         return tuple(self.layers)
 
     def select(self, task_names: tuple[str, ...]) -> "TaskVectors":
@@ -177,7 +178,7 @@ class TaskVectors:
         return TaskVectors(self.pretrained, task_names, layers)
 
     def map_layers(self, change: Callable[[str, Tensor], Tensor]) -> "TaskVectors":
-        """The task vectors with each layer changed: (name, [K, *shape]) -> [K, *shape].
+        """Change each layer by a function: (name, [K, *shape]) -> [K, *shape].
 
         On layers in files the change is made at every access and nothing is kept. After a costly
         one, `save` to other files and `open` those. `change` gives a tensor of the same dtype.
@@ -196,7 +197,7 @@ class TaskVectors:
         return TaskVectors(pretrained, self.task_names, moved.layers)
 
     def merge_layer(self, name: str, coefficients: Tensor) -> Tensor:
-        """theta_pre^l + sum_k lambda_k^l tau_k^l for one layer; `coefficients` is [K]."""
+        """Merge one layer by its coefficients [K]: theta_pre^l + sum_k lambda_k^l tau_k^l."""
         pretrained = self.pretrained[name]
         flat = pretrained.reshape(-1)
         if coefficients.requires_grad:  # a block would be overwritten before the backward
@@ -207,9 +208,10 @@ class TaskVectors:
         return torch.cat(parts).view(pretrained.shape)
 
     def blocks(self, name: str) -> Iterator[tuple[slice, Tensor]]:
-        """A layer's entries in order: (which, [K, n] of them).
+        """Go through a layer in blocks: (slice of its flat entries, their task vectors [K, n]).
 
-        From files some at a time, each block overwritten by the next; else all at once.
+        Layers in files come some entries at a time, each block overwritten by the next; layers in
+        memory come all at once.
         """
         if isinstance(self.layers, StoredLayers):
             yield from self.layers.blocks(name)
@@ -217,7 +219,7 @@ class TaskVectors:
             yield slice(None), as_rows(self.layers[name])
 
     def merge(self, coefficients: Tensor) -> StateDict:
-        """The merged state dict (AdaMerging, section 3.2).
+        """Merge the task vectors into one state dict by coefficients (AdaMerging, section 3.2).
 
         coefficients: [K] task-wise or [L, K] layer-wise, finite, any floating dtype.
         Tensors that are no layer are the pretrained ones. Raises InputError on another shape.
@@ -229,7 +231,10 @@ class TaskVectors:
         return {name: merged.get(name, tensor) for name, tensor in self.pretrained.items()}
 
     def expand(self, coefficients: Tensor) -> Tensor:
-        """Coefficients [K] or [L, K] as [L, K]. Raises InputError on another shape."""
+        """Expand coefficients [K] or [L, K] to [L, K].
+
+        Raises InputError on another shape and on non-finite values.
+        """
         shape = (len(self.layers), len(self.task_names))
         if coefficients.shape not in (shape, shape[1:]):
             raise InputError(
@@ -241,7 +246,7 @@ class TaskVectors:
         return coefficients.expand(shape)
 
     def flat(self, task_index: int) -> Tensor:
-        """One task vector as one vector [parameters] over all layers."""
+        """Join one task vector's layers into one vector [parameters]."""
         layers, row = self.layers, task_index
         if isinstance(layers, LazyLayers):
             layers, row = layers.select([task_index]), 0
@@ -257,7 +262,7 @@ class TaskVectors:
 
 
 def as_rows(stack: Tensor) -> Tensor:
-    """A layer's task vectors [K, *shape] as [K, n]."""
+    """Flatten a layer's task vectors [K, *shape] to rows [K, n]."""
     return stack.reshape(len(stack), -1)
 
 
@@ -269,7 +274,7 @@ def _changed(layers: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _file_layout(layers: Mapping[str, Tensor], dtype: torch.dtype | None) -> dict[str, Tensor]:
-    """Shape and dtype of every layer in a file, wider dtypes first."""
+    """Plan a file: the shape and dtype of every layer, wider dtypes first."""
     layout = {}
     for name, tensor in layers.items():
         narrows = dtype is not None and checkpoints.widens(dtype, tensor.dtype)

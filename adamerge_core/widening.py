@@ -1,14 +1,14 @@
-"""Precision that sums and logarithms need, whatever dtype the models have."""
+"""Dtypes wide enough for sums and logarithms, whatever dtype the models have."""
 
 import torch
 from torch import Tensor
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:
-    """float32, or `dtype` where that is wider."""
+    """The wider of float32 and `dtype`."""
     return torch.promote_types(dtype, torch.float32)
 
 
 def widened(tensor: Tensor) -> Tensor:
-    """In float32, or in its own dtype where that is wider; of any shape, on its device."""
+    """Convert a tensor to float32, or leave it where its dtype is wider."""
     return tensor.to(wide(tensor.dtype))

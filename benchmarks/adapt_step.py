@@ -36,8 +36,9 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from adamerge_core.adamerging import AdaptationSettings, Engine, adapt, softmax_entropy
+from adamerge_core.adamerging import AdaptationSettings, Engine, adapt
 from adamerge_core.adamerging.precision import LOWERED
+from adamerge_core.entropy import softmax_entropy
 from adamerge_core.task_vectors import TaskVectors
 from benchmarks.arrangements import ARRANGEMENTS, COMPILED, IN_FILES, MERGING, OURS, engine
 from benchmarks.machine import GIB, memory_available, peak_resident, say

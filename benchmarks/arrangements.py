@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from adamerge_core.adamerging import Engine, softmax_entropy
+from adamerge_core.adamerging import Engine
+from adamerge_core.entropy import softmax_entropy
 from adamerge_core.task_vectors import TaskVectors
 from benchmarks.random_models import Problem
 

@@ -4,7 +4,7 @@ from adamerge_core.adamerging.adapt import AdaptationStep, adapt
 from adamerge_core.adamerging.adarank import SingularMasks
 from adamerge_core.adamerging.engine import Engine, LossAndGradient
 from adamerge_core.adamerging.merging_coefficients import MergingCoefficients
-from adamerge_core.adamerging.objective import OBJECTIVES, softmax_entropy
+from adamerge_core.adamerging.objective import OBJECTIVES
 from adamerge_core.adamerging.settings import PRESETS, AdaptationSettings
 from adamerge_core.adamerging.targets import expert_targets
 
@@ -19,5 +19,4 @@ __all__ = [
     "SingularMasks",
     "adapt",
     "expert_targets",
-    "softmax_entropy",
 ]

@@ -14,7 +14,7 @@ from adamerge_core.merging.spectral import as_matrices, is_matrix, thin_svd
 from adamerge_core.task_vectors import TaskVectors
 
 _LOGIT = 0.1
-"""Of a component that is kept at the start; the others have its negative."""
+"""The first logit of a component that is kept at the start; the others have its negative."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,10 @@ class _Components:
 
 
 class SingularMasks:
-    """theta_pre + sum_k lambda_k^l U_k diag(s_k b_k) V_k^T, learning masks b and coefficients.
+    """AdaRank's parameterisation: masks of singular components, and merging coefficients.
 
-    b = 1 where a component's logit m is above 0; its gradient is that of sigmoid(m / temperature)
+    A layer is theta_pre + sum_k lambda_k^l U_k diag(s_k b_k) V_k^T, with masks b. b = 1 where a
+    component's logit m is above 0; its gradient is that of sigmoid(m / temperature)
     (straight-through). Matrix layers (merging.spectral.is_matrix; kernels as [out, in * h * w]) are
     masked; the others are merged by their coefficients alone. Coefficients are layer-wise and
     learned along, as in the published code. That code masks the weights of attention and MLP blocks
@@ -48,8 +49,11 @@ class SingularMasks:
     def __init__(
         self, task_vectors: TaskVectors, rank_share: float = 1.0, temperature: float = 10.0
     ) -> None:
-        """rank_share: of each layer's components, from the largest, that start unmasked, in [0, 1];
-        1.0 and temperature 10 are published for task arithmetic. Raises InputError."""
+        """
+        rank_share: the share of each layer's components, from the largest, that start unmasked, in
+        [0, 1]. temperature: T of the sigmoid, above 0. 1.0 and 10 are published for task
+        arithmetic. Raises InputError listing the values outside these ranges.
+        """
         faults = []
         if not 0 <= rank_share <= 1:
             faults.append(f"rank_share = {rank_share}: must be in [0, 1]")
@@ -74,11 +78,11 @@ class SingularMasks:
 
     @property
     def description(self) -> dict[str, Any]:
-        """What, beside the task vectors, the meaning of the parameters depends on."""
+        """The two options, as JSON; state files record them."""
         return {"rank_share": self.rank_share, "temperature": self.temperature}
 
     def start(self, granularity: str, value: float) -> Tensor:
-        """All coefficients at `value`, and the logits that keep the first components."""
+        """The parameters with all coefficients at `value` and the first components unmasked."""
         shape = (len(self.task_vectors.layers), len(self.task_vectors.task_names))
         parts = [torch.full(shape, value, dtype=torch.float64).flatten()]
         for each in self._components.values():
@@ -88,16 +92,16 @@ class SingularMasks:
         return torch.cat(parts)
 
     def coefficients(self, parameters: Tensor) -> Tensor:
-        """The merging coefficients [L, K]."""
+        """Read the merging coefficients [L, K] out of the parameters."""
         shape = (len(self.task_vectors.layers), len(self.task_vectors.task_names))
         return parameters[: math.prod(shape)].view(shape)
 
     def masks(self, parameters: Tensor) -> dict[str, Tensor]:
-        """Per matrix layer which components are kept: [K, r] bool, from the largest."""
+        """Read the masks [K, r] bool of the matrix layers, from the largest component on."""
         return {name: logits > 0 for name, _, logits in self._layers(parameters)}
 
     def _layers(self, parameters: Tensor) -> Iterator[tuple[str, _Components, Tensor]]:
-        """(name, components, logits [K, r]) of every matrix layer."""
+        """Go through the matrix layers: (name, components, logits [K, r])."""
         end = self.coefficients(parameters).numel()
         for name, each in self._components.items():
             first, end = end, end + each.values.numel()
@@ -105,7 +109,7 @@ class SingularMasks:
 
     @torch.no_grad()
     def merge_into(self, tensors: Mapping[str, Tensor], parameters: Tensor) -> None:
-        """Write every merged layer over the tensor of its name."""
+        """Overwrite each tensor that is a layer with the merged layer of its name."""
         coefficients = self.coefficients(parameters)
         self._rest.merge_into(tensors, coefficients[self._others])
         for row, (name, each, logits) in zip(self._masked, self._layers(parameters), strict=True):
@@ -118,7 +122,7 @@ class SingularMasks:
 
     @torch.no_grad()
     def pull_back(self, gradients: Mapping[str, Tensor | None], parameters: Tensor) -> Tensor:
-        """The gradient in the parameters, [P] float64 on the CPU.
+        """Turn the gradient in the merged layers into that in the parameters: [P] float64, CPU.
 
         With p_ki = s_ki u_ki^T G v_ki, where G is the gradient in the merged layer, it is
         sum_i b_ki p_ki in lambda_k and lambda_k p_ki sigmoid'(m_ki / T) / T in m_ki.

@@ -1,4 +1,4 @@
-"""Which images adaptation sees, and when the entropy of those it does not see ends it."""
+"""Early stopping: images held out of adaptation, whose entropy ends it."""
 
 import math
 from collections.abc import Mapping
@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from adamerge_core.adamerging.engine import Engine
-from adamerge_core.adamerging.objective import softmax_entropy
 from adamerge_core.adamerging.settings import AdaptationSettings
 from adamerge_core.batches import rows_between, take
 from adamerge_core.distributed import world
+from adamerge_core.entropy import softmax_entropy
 
 _BATCH = 64
 """Images measured at once where the engine has no micro-batch."""
@@ -21,7 +21,7 @@ _BATCH = 64
 def split(
     count: int, settings: AdaptationSettings, seed: tuple[int, ...]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rows that adaptation may draw, and rows held out: two disjoint ascending int64 arrays.
+    """Split image numbers into those to draw and those held out: disjoint ascending int64 arrays.
 
     Of `count` images the unlabeled share is chosen from `seed`, at least one; of these the held-out
     share, rounded, at least one unless it is 0.
@@ -35,7 +35,7 @@ def split(
 
 
 class EarlyStopping:
-    """The lowest held-out entropy so far, where it was, and for how long it has not fallen."""
+    """A record of the lowest held-out entropy: its parameters, step, and measurements since."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class EarlyStopping:
         rows: Mapping[str, np.ndarray],
         start: Tensor,
     ) -> None:
-        """images: per task [N_k, ...]; rows: those held out; start: parameters of step 0."""
+        """images: per task [N_k, ...]; rows: per task the held-out ones; start: of step 0."""
         self._images, self._rows = images, rows
         self.best_parameters = start
         self._best_entropy = math.inf
@@ -51,9 +51,10 @@ class EarlyStopping:
         self._measured_since = 0
 
     def measure(self, engine: Engine, step: int, parameters: Tensor) -> dict[str, float]:
-        """Per task the mean entropy of its held-out images after step `step`.
+        """Merge, and measure each task's mean entropy in nats over its held-out images.
 
-        In a torch.distributed group every rank calls it; the images are split over ranks.
+        step: the number of steps done, kept with the parameters where the sum is the lowest. In a
+        torch.distributed group every rank calls it; the images are split over ranks.
         """
         engine.merge(parameters)
         entropy = self._mean_entropies(engine)
@@ -66,7 +67,7 @@ class EarlyStopping:
         return entropy
 
     def exhausted(self, patience: int) -> bool:
-        """Whether the last `patience` measurements found nothing lower."""
+        """Whether the last `patience` measurements were no lower than the lowest."""
         return self._measured_since >= patience
 
     def _mean_entropies(self, engine: Engine) -> dict[str, float]:
@@ -86,7 +87,7 @@ class EarlyStopping:
         return total
 
     def state(self) -> dict[str, Any]:
-        """All but the best parameters, as JSON."""
+        """The record without the best parameters, as JSON."""
         return {
             "best_entropy": self._best_entropy,
             "best_step": self._best_step,

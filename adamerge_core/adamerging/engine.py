@@ -7,10 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from adamerge_core.adamerging.merging_coefficients import MergingCoefficients
-from adamerge_core.adamerging.objective import OBJECTIVES, softmax_entropy
+from adamerge_core.adamerging.objective import OBJECTIVES
 from adamerge_core.adamerging.precision import PRECISIONS, backward, faster_precision
 from adamerge_core.batches import rows_between
 from adamerge_core.distributed import World, world
+from adamerge_core.entropy import softmax_entropy
 from adamerge_core.errors import InputError
 from adamerge_core.storage import LazyLayers
 from adamerge_core.task_vectors import TaskVectors

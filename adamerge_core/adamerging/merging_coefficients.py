@@ -1,4 +1,4 @@
-"""Merging coefficients: writing merged layers into an encoder, and the gradient in coefficients."""
+"""Merging by coefficients into an encoder's tensors, and the gradient in the coefficients."""
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +16,7 @@ _READERS = 4
 """Threads that read files: more hold more blocks in memory."""
 
 _SMALL = 2**15
-"""Entries of a layer up to which starting a kernel costs more than running it."""
+"""Most entries of a small layer: starting a kernel for it costs more than running it."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,12 @@ class _Group:
 
 
 class MergingCoefficients:
-    """theta_pre^l + sum_k lambda_k^l tau_k^l (AdaMerging, section 3.2).
+    """AdaMerging's parameterisation: one coefficient a task, or one a layer and task.
 
-    Its parameters are coefficients [K] or [L, K] float64. Small layers are copied into batches of
-    one size; each larger stack is read once a merge and once a gradient. From files it is read in
-    blocks, by as many threads as PyTorch computes with, four at most.
+    A layer is theta_pre^l + sum_k lambda_k^l tau_k^l (section 3.2). The parameters are coefficients
+    [K] or [L, K] float64. Small layers are copied into batches of one size; each larger stack is
+    read once a merge and once a gradient. From files it is read in blocks, by as many threads as
+    PyTorch computes with, four at most.
     """
 
     granularities: ClassVar[tuple[str, ...]] = ("task_wise", "layer_wise")
@@ -67,18 +68,18 @@ class MergingCoefficients:
 
     @property
     def description(self) -> dict[str, Any]:
-        """What, beside the task vectors, the meaning of the parameters depends on: nothing."""
+        """Empty: no option changes what the coefficients mean."""
         return {}
 
     def start(self, granularity: str, value: float) -> Tensor:
-        """Coefficients [K] or [L, K] float64 that all are `value`."""
+        """Coefficients of one value: [K] float64 task-wise, [L, K] layer-wise."""
         shape = (len(self.task_vectors.layers), len(self.task_vectors.task_names))
         shape_of = {"task_wise": shape[1:], "layer_wise": shape}
         return torch.full(shape_of[granularity], value, dtype=torch.float64)
 
     @torch.no_grad()
     def merge_into(self, tensors: Mapping[str, Tensor], parameters: Tensor) -> None:
-        """Write every merged layer over the tensor of its name."""
+        """Overwrite each tensor that is a layer with the merged layer of its name."""
         rows = self.task_vectors.expand(parameters)
         weights = {dtype: rows.to(self._device, dtype) for dtype in self._dtypes}
         for group in self._groups:
@@ -94,7 +95,7 @@ class MergingCoefficients:
         )
 
     def _merge_layer(self, name: str, weight: Tensor, target: Tensor) -> None:
-        """weight: the layer's coefficients [K]."""
+        """Write one merged layer into `target`; weight: the layer's coefficients [K]."""
         flat = self.task_vectors.pretrained[name].reshape(1, -1)
         contiguous = target.is_contiguous()  # channels last the entries lie in another order
         merged = target.view(1, -1) if contiguous else torch.empty_like(flat)
@@ -105,10 +106,11 @@ class MergingCoefficients:
 
     @torch.no_grad()
     def pull_back(self, gradients: Mapping[str, Tensor | None], parameters: Tensor) -> Tensor:
-        """The gradient in the coefficients, of their shape, float64 on the CPU.
+        """Turn the gradient in the merged layers into that in the coefficients.
 
-        gradients: by layer that in the merged tensor; a layer without one counts as zero. The
-        gradient in lambda_k^l is the inner product of the layer's with tau_k^l.
+        gradients: by layer name; a layer without one counts as zero. The gradient in lambda_k^l is
+        the inner product of the layer's gradient with tau_k^l. Gives the coefficients' shape,
+        float64 on the CPU.
         """
         shape = (len(self._numbers), len(self.task_vectors.task_names))
         dtype = reduce(torch.promote_types, self._dtypes, torch.float32)
@@ -131,7 +133,7 @@ class MergingCoefficients:
                 result += torch.mv(block, flat[entries])
 
     def _for_large(self, work: Callable[[str], None]) -> None:
-        """Do `work` for every large layer, side by side where that means waiting for files."""
+        """Do `work` for every large layer, in threads where the layers are in files."""
         if not isinstance(self.task_vectors.layers, StoredLayers):
             for name in self._large:
                 work(name)

@@ -1,61 +1,28 @@
 """What adaptation minimises: losses of the merged model's logits, by name in a registry."""
 
-import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from adamerge_core.entropy import softmax_entropy
+from adamerge_core.merging.registry import Entry, register
+
 Loss = Callable[[Tensor, Tensor | None], Tensor]
 
-
-@dataclass(frozen=True)
-class Objective:
-    """A loss by name: (logits [N, classes], targets of these N or None) -> [N], one an image."""
-
-    name: str
-    summary: str
-    """What it is, in one line."""
-    source: str
-    """The paper, and where in it the formula stands."""
-    needs: str | None
-    """What the targets are: "experts" (see expert_targets), "labels"; None where it takes none."""
-    function: Loss
-
-    def __call__(self, logits: Tensor, targets: Tensor | None) -> Tensor:
-        return self.function(logits, targets)
-
-
-OBJECTIVES: dict[str, Objective] = {}
-"""Objectives by name. Targets are labels [N] int64 or probabilities [N, classes]."""
+OBJECTIVES: dict[str, Entry] = {}
+"""Objectives by name: (logits [N, classes], targets of these N or None) -> [N], one an image.
+Targets are labels [N] int64 or probabilities [N, classes]."""
 
 
 def objective(*, source: str, needs: str | None = None) -> Callable[[Loss], Loss]:
     """Register a function (logits, targets) -> [N] as an objective under its own name.
 
+    needs: what the targets are: "experts" (see expert_targets), "labels"; None where it takes none.
     Raises TypeError where there is an objective of that name.
     """
-
-    def add(function: Loss) -> Loss:
-        name = function.__name__
-        if name in OBJECTIVES:
-            raise TypeError(f"{name}: registered twice; give the function another name")
-        summary = (inspect.getdoc(function) or "").split("\n\n")[0].replace("\n", " ")
-        OBJECTIVES[name] = Objective(name, summary, source, needs, function)
-        return function
-
-    return add
-
-
-def softmax_entropy(logits: Tensor) -> Tensor:
-    """Shannon entropy in nats of softmax(logits) (AdaMerging, equation 5).
-
-    logits: [..., classes] -> [...], in [0, log(classes)].
-    """
-    log_probabilities = torch.log_softmax(logits, dim=-1)
-    return -(log_probabilities.exp() * log_probabilities).sum(dim=-1)
+    return register(OBJECTIVES, 2, source=source, needs=needs)
 
 
 @objective(source="arXiv 2310.02575, equation 5")

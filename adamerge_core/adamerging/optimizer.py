@@ -1,4 +1,4 @@
-"""Adam over few merging parameters, which may be bound to [0, 1]."""
+"""Adam over the merging parameters, which a clamp may keep in [0, 1]."""
 
 import math
 
@@ -18,12 +18,12 @@ class Optimizer:
 
     @property
     def parameters(self) -> Tensor:
-        """What the forward pass uses: a copy, in [0, 1] unless the clamp is none."""
+        """A copy of the parameters for the forward pass: in [0, 1] unless the clamp is none."""
         values = self._leaf.detach().clone()
         return values.clamp_(0, 1) if self._settings.clamp == "published" else values
 
     def step(self, gradient: Tensor, step: int) -> None:
-        """Update number `step`, from 1, by the gradient in `parameters`."""
+        """Update the parameters by the gradient in them; step: the update's number, from 1."""
         if self._settings.clamp == "published":
             inside = (self._leaf >= 0) & (self._leaf <= 1)
             gradient = torch.where(inside, gradient, 0.0)
@@ -35,7 +35,7 @@ class Optimizer:
                 self._leaf.clamp_(0, 1)
 
     def state(self) -> dict[str, Tensor]:
-        """All that a resumed run needs."""
+        """The parameters and Adam's moments, for a run that resumes."""
         return {**self._adam.state[self._leaf], "parameters": self._leaf.detach()}
 
     def restore(self, state: dict[str, Tensor]) -> None:
@@ -47,7 +47,10 @@ class Optimizer:
 
 
 def learning_rate_at(settings: AdaptationSettings, step: int) -> float:
-    """Of step `step`, from 1; the cosine is at its highest at the first and above 0 at the last."""
+    """The learning rate of a step, counted from 1.
+
+    The cosine is at its highest at the first step and above 0 at the last.
+    """
     if settings.schedule == "constant":
         return settings.learning_rate
     return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - 1) / settings.steps))

@@ -1,4 +1,4 @@
-"""Which precision the forward and backward passes run in."""
+"""Precisions of the forward and backward passes: bfloat16 products, and the choice of one."""
 
 import logging
 import time
@@ -14,21 +14,21 @@ LOWERED = ("bfloat16", "bfloat16_backward")
 PRECISIONS = ("float32", *LOWERED, "auto")
 
 _GAIN = 1.15
-"""How many times as fast a lowered precision must be to be worth its rounding."""
+"""The least gain in speed, as a factor, for which a lowered precision is worth its rounding."""
 
 _DEVIATION = 0.01
-"""Of the gradient, relative to its norm: the most that a lowered precision may change it. At 0.003
+"""The most that a lowered precision may change the gradient, relative to its norm. At 0.003
 (bfloat16_backward) the final coefficients of the mini suite stay within 0.01 of float32's, at 0.17
 (bfloat16) 55 % of them (docs/benchmarks.md)."""
 
 _QUICK = 5e-3
-"""Seconds of a pass below which there is little to gain, and other loads decide what is faster."""
+"""Seconds of a short pass: below it there is little to gain, and other loads decide the winner."""
 
 _log = logging.getLogger(__name__)
 
 
 class LoweredProducts(TorchDispatchMode):
-    """While it is active, float32 matrix products and convolutions are computed in bfloat16.
+    """A mode in which float32 matrix products and convolutions are computed in bfloat16.
 
     Their results are float32 again. Products of other dtypes stay as they are, and so do depthwise
     and other grouped convolutions: what these take is memory traffic, not arithmetic.
@@ -68,7 +68,7 @@ def _raised(value: Tensor | None) -> Tensor | None:
 
 
 def backward(loss: Tensor, precision: str) -> None:
-    """`loss.backward()`, its products in bfloat16 if the precision is bfloat16_backward."""
+    """Run `loss.backward()`, with products in bfloat16 where the precision says so."""
     with LoweredProducts() if precision == "bfloat16_backward" else nullcontext():
         loss.backward()
 
@@ -76,7 +76,7 @@ def backward(loss: Tensor, precision: str) -> None:
 def faster_precision(
     run: Callable[[str], None], gradient: Callable[[], Tensor], device: torch.device
 ) -> str:
-    """The fastest precision that hardly changes the gradient.
+    """Measure the precisions, and choose the fastest that hardly changes the gradient.
 
     run: does one forward and backward pass in the precision given. gradient: the gradient in the
     merging parameters of the last pass. A lowered precision must be at least 1.15 times as fast as
@@ -117,7 +117,7 @@ def _relative_distance(found: Tensor, expected: Tensor) -> float:
 
 
 def _seconds(run: Callable[[str], None], precision: str, device: torch.device) -> float:
-    """The fastest of three runs after one that warms up."""
+    """Time a pass in seconds: the fastest of three runs after one that warms up."""
     run(precision)
     taken = []
     for _ in range(3):

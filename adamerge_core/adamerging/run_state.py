@@ -1,4 +1,4 @@
-"""The state of an unfinished adaptation on disk, with the name of the run that it belongs to."""
+"""State files: an unfinished adaptation on disk, with a description of its run."""
 
 import hashlib
 import json
@@ -21,7 +21,7 @@ from adamerge_core.task_vectors import TaskVectors, as_rows
 _BEST = "best_parameters"
 
 _SAMPLE = 1 << 20
-"""Entries of each task vector that are hashed: few beside the many GB that files may hold."""
+"""Entries of each task vector to hash: few beside the many GB that files may hold."""
 
 
 def save(
@@ -32,7 +32,7 @@ def save(
     stopping: EarlyStopping | None,
     engine: Engine,
 ) -> None:
-    """Write what the run needs to go on after step `step`."""
+    """Write the state after a step: parameters, moments, early stopping, precision, and the run."""
     tensors = dict(optimizer.state())
     content = {"run": run, "step": step, "precision": engine.precision, "early_stopping": None}
     if stopping:
@@ -49,9 +49,10 @@ def load(
     stopping: EarlyStopping | None,
     engine: Engine,
 ) -> int:
-    """Take up a saved state; the number of steps done.
+    """Put a saved state into optimizer, early stopping and engine; gives the steps done.
 
-    Raises InputError that says what differs when the file belongs to another run.
+    run: the result of `described` here. Raises InputError listing the differences when the file
+    belongs to another run.
     """
     tensors = checkpoints.load(path)
     content = _content(path)
@@ -82,7 +83,7 @@ def _content(path: Path) -> dict[str, Any]:
 def described(
     engine: Engine, parameters: Tensor, settings: Mapping[str, Any], targets: Arrays | None
 ) -> dict[str, Any]:
-    """What a state belongs to, beside seed and numbers of images, as JSON reads it back.
+    """Describe a run as JSON, so that a state file of another run can be told from this one's.
 
     Task vectors are told apart by the names of all layers and the bits of the smallest ones (see
     _sample), targets by the label of every image, of probabilities the likeliest class: those that
@@ -103,7 +104,7 @@ def described(
 
 
 def _sample(vectors: TaskVectors) -> Iterator[Tensor]:
-    """Of the layers, from the smallest on, the first _SAMPLE entries a task: [K, n] of each."""
+    """Go through the layers from the smallest on, up to _SAMPLE entries a task: [K, n] of each."""
     sizes = {name: vectors.pretrained[name].numel() for name in vectors.layers}
     left = _SAMPLE
     for name in sorted(sizes, key=sizes.__getitem__):

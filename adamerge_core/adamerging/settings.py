@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from adamerge_core.adamerging.objective import OBJECTIVES
 
@@ -118,3 +119,12 @@ PRESETS = {
 the experts' labels say more than entropy does, many small batches let coefficients go further than
 few large ones, and a cosine allows large steps (docs/presets.md).
 adarank: those of the code published with arXiv 2503.22178 for task arithmetic, eight tasks."""
+
+
+def settings_of(granularity: str, preset: str | None, **changes: Any) -> AdaptationSettings:
+    """Make settings of a granularity: a preset's values or the defaults, and `changes`.
+
+    singular_components has no clamp unless `changes` say so, which is a fault (see faults).
+    """
+    unclamped = {"clamp": "none"} if granularity == "singular_components" else {}
+    return replace(PRESETS[preset or "paper"], granularity=granularity, **{**unclamped, **changes})

@@ -1,4 +1,4 @@
-"""What objectives compare the merged model's predictions with."""
+"""Targets of objectives: the experts' predictions, and checks of what a caller gives."""
 
 from collections.abc import Mapping
 
@@ -25,7 +25,7 @@ def expert_targets(
     images: Arrays,
     batch_size: int = 64,
 ) -> dict[str, Tensor]:
-    """Each expert's class probabilities for its own task's images (SyMerge, arXiv 2412.19098).
+    """Predict each task's images with its own fine-tuned model, the expert (arXiv 2412.19098).
 
     Expert k is theta_pre + tau_k, so `task_vectors` are the plain ones, not preprocessed. images:
     per task [N_k, ...]. Returns per task [N_k, classes] float32 (float64 for a float64 encoder) on
@@ -68,7 +68,7 @@ def _check(
 
 
 def image_faults(task_vectors: TaskVectors, images: Arrays) -> list[str]:
-    """The tasks without images, a line each."""
+    """List the tasks without images, a line each."""
     faults = []
     for name in task_vectors.task_names:
         if name not in images:
@@ -103,9 +103,9 @@ def _predictions(
 def target_faults(
     engine: Engine, images: Arrays, targets: Arrays | None, objective: str
 ) -> list[str]:
-    """What is wrong with the targets of an objective, a line each.
+    """List what is wrong with the targets of an objective, a line each.
 
-    images: of every task, none empty.
+    images: per task, none empty.
     """
     needs = OBJECTIVES[objective].needs
     if needs is None:

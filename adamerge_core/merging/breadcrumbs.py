@@ -8,7 +8,7 @@ from torch import Tensor
 from adamerge_core.checkpoints import StateDict
 from adamerge_core.errors import InputError
 from adamerge_core.merging.averaging import task_arithmetic
-from adamerge_core.merging.registry import merge_rule, preprocessing
+from adamerge_core.merging.registry import before, merge_rule
 from adamerge_core.task_vectors import TaskVectors
 
 
@@ -16,7 +16,7 @@ from adamerge_core.task_vectors import TaskVectors
 def breadcrumbs(
     task_vectors: TaskVectors, scaling: float = 0.3, beta: float = 0.85, gamma: float = 0.994
 ) -> StateDict:
-    """theta_pre + scaling * the sum of the task vectors without small entries and outliers.
+    """Add the scaled sum of the task vectors without their small entries and outliers.
 
     beta, gamma: the quantiles of each layer's magnitudes between which entries stay (see
     mask_tails).
@@ -24,9 +24,9 @@ def breadcrumbs(
     return task_arithmetic(mask_tails(task_vectors, beta, gamma), scaling)
 
 
-@preprocessing(source="arXiv 2312.06795; github.com/rezazzr/breadcrumbs")
+@before(source="arXiv 2312.06795; github.com/rezazzr/breadcrumbs")
 def mask_tails(task_vectors: TaskVectors, beta: float = 0.85, gamma: float = 0.994) -> TaskVectors:
-    """Each layer of each task vector, its smallest and largest magnitudes set to zero.
+    """Set the smallest and the largest magnitudes in each layer of each task vector to zero.
 
     The smallest `beta` of the entries and the largest 1 - `gamma` are masked: with n entries, those
     from the (floor(beta n) + 1)-th to the ceil(gamma n)-th smallest magnitude stay, and entries

@@ -6,7 +6,7 @@ from torch import Tensor
 from adamerge_core.checkpoints import StateDict
 from adamerge_core.errors import InputError
 from adamerge_core.merging.averaging import task_arithmetic
-from adamerge_core.merging.registry import merge_rule, preprocessing
+from adamerge_core.merging.registry import before, merge_rule
 from adamerge_core.task_vectors import TaskVectors
 
 
@@ -14,7 +14,7 @@ from adamerge_core.task_vectors import TaskVectors
 def consensus(
     task_vectors: TaskVectors, scaling: float = 0.3, tall_lambda: float = 0.4, min_tasks: int = 2
 ) -> StateDict:
-    """theta_pre + scaling * the sum of the task vectors over weights that several tasks use.
+    """Add the scaled sum of the task vectors at the weights that several tasks use.
 
     tall_lambda: how much closer than theta_pre the merge must be for a task to use a weight.
     min_tasks: how many tasks must use it (see consensus_mask).
@@ -22,11 +22,11 @@ def consensus(
     return task_arithmetic(consensus_mask(task_vectors, tall_lambda, min_tasks), scaling)
 
 
-@preprocessing(source="arXiv 2405.07813; github.com/nik-dim/tall_masks")
+@before(source="arXiv 2405.07813; github.com/nik-dim/tall_masks")
 def consensus_mask(
     task_vectors: TaskVectors, tall_lambda: float = 0.4, min_tasks: int = 2
 ) -> TaskVectors:
-    """The task vectors, zero at the weights that fewer than `min_tasks` tasks use.
+    """Set the task vectors to zero at the weights that fewer than `min_tasks` tasks use.
 
     Task k uses a weight if |tau_k| >= tall_lambda |tau_MTL - tau_k|, with tau_MTL = sum_k tau_k
     (its TALL mask). With 2, the selfish weights (used by one task) and the catastrophic ones (by
@@ -53,6 +53,6 @@ def consensus_mask(
 
 
 def _users(stack: Tensor, tall_lambda: float) -> Tensor:
-    """How many tasks use each weight: [K, *shape] -> int64 [*shape]."""
+    """The number of tasks that use each weight: [K, *shape] -> int64 [*shape]."""
     others = stack.sum(dim=0) - stack
     return (stack.abs() >= tall_lambda * others.abs()).sum(dim=0)

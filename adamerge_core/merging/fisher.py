@@ -16,11 +16,12 @@ from adamerge_core.task_vectors import TaskVectors
 def fisher_merging(
     task_vectors: TaskVectors, fisher: Mapping[str, StateDict], floor: float = 1e-6
 ) -> StateDict:
-    """sum_k F_k theta_k / sum_k F_k, element by element, each F_k scaled to the same norm.
+    """Average the fine-tuned models, entry by entry weighted by their Fisher information.
 
-    fisher: per task what statistics.fisher_diagonal gives; layers without it, such as buffers, are
-    averaged. floor: the least weight of an entry, above 0, where the root mean square entry of
-    each F_k over the layers is 1; entries that no task cares about are averaged.
+    This is sum_k F_k theta_k / sum_k F_k, each F_k scaled to the same norm. fisher: per task the
+    result of statistics.fisher_diagonal; layers without it, such as buffers, are averaged. floor:
+    the least weight of an entry, above 0, where the root mean square entry of each F_k over the
+    layers is 1; entries that no task cares about are averaged.
 
     The paper leaves a factor lambda_k per model free; as in the authors' code it is one over the L2
     norm of F_k, or the least sure model would outweigh the others everywhere. Their code raises F
@@ -54,7 +55,7 @@ def _scale(task_vectors: TaskVectors, fisher: StateDict) -> float:
 
 
 def _weighted_mean(stack: Tensor, weights: list[Tensor], floor: float) -> Tensor:
-    """Of a layer's task vectors [K, *shape], in their dtype; plain where there are no weights."""
+    """The mean of a layer's task vectors [K, *shape], in their dtype; plain without weights."""
     if not weights:
         return stack.mean(dim=0)
     weight = torch.stack(weights).to(stack.device).clamp_min(floor)

@@ -1,7 +1,7 @@
 """Isotropic merging: an update whose singular values are all equal (arXiv 2502.04959, section 4).
 
-Neither rule is a sum over tasks: the directions of the common subspace belong to no task. So there
-is no preprocessing here to learn a coefficient per task over.
+Neither rule is a sum over tasks: the directions of the common subspace belong to no task. So
+neither gives task vectors to learn coefficients over.
 """
 
 import torch
@@ -16,7 +16,7 @@ from adamerge_core.task_vectors import TaskVectors
 
 @merge_rule(source="arXiv 2502.04959, section 4, Iso-C")
 def iso_c(task_vectors: TaskVectors, scaling: float = 1.5) -> StateDict:
-    """theta_pre + scaling * the summed task vectors, each singular value replaced by their mean.
+    """Add the summed task vectors, scaled, with every singular value replaced by their mean.
 
     Of a matrix (see spectral.py) with the sum U S V^T the update is mean(S) U V^T; of other layers
     the mean over the tasks. The singular values and their mean are those that are not zero: where
@@ -32,7 +32,7 @@ def iso_c(task_vectors: TaskVectors, scaling: float = 1.5) -> StateDict:
 def iso_cts(
     task_vectors: TaskVectors, scaling: float = 1.5, common_share: float = 0.8
 ) -> StateDict:
-    """Iso-C in the top directions of the summed task vectors, joined by the tasks' own directions.
+    """Apply Iso-C to the top directions of the summed task vectors and the tasks' own directions.
 
     Of a matrix (see spectral.py) the top singular triplets of the sum are the common subspace; each
     task adds as many of what is left of it outside the common left singular vectors. All left and
@@ -71,7 +71,7 @@ def _iso_cts(matrices: Tensor, common_share: float) -> Tensor:
 
 
 def _columns(svd: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    """U, S and V: singular vectors as columns, so that a cut of the last dimension fits all."""
+    """Turn (U, S, V^T) into (U, S, V), whose last dimensions all count the singular values."""
     u, s, vt = svd
     return u, s, vt.mT
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from adamerge_core.checkpoints import StateDict
 from adamerge_core.errors import InputError
 from adamerge_core.merging.averaging import task_arithmetic
-from adamerge_core.merging.registry import merge_rule, preprocessing
+from adamerge_core.merging.registry import before, merge_rule
 from adamerge_core.task_vectors import TaskVectors
 
 BLOCK = re.compile(r"(?:[^.]+\.)*?\d+(?:\.\d+)*(?=\.|$)")
@@ -15,23 +15,23 @@ BLOCK = re.compile(r"(?:[^.]+\.)*?\d+(?:\.\d+)*(?=\.|$)")
 
 @merge_rule(source="arXiv 2410.17146; github.com/wang-kee/LiNeS")
 def lines(task_vectors: TaskVectors, alpha: float | None = None, beta: float = 0.5) -> StateDict:
-    """theta_pre + sum_k lambda^l tau_k, lambda^l growing linearly with the depth of layer l.
+    """Add the task vectors with a coefficient that grows linearly with the depth of the layer.
 
-    alpha: lambda of the first block; None takes 1 / K. beta: how much larger it is in the last one
+    alpha: the coefficient of the first block; None takes 1 / K. beta: its growth to the last block
     (see scale_by_depth). There is no other scaling.
     """
     return task_arithmetic(scale_by_depth(task_vectors, alpha, beta), scaling=1.0)
 
 
-@preprocessing(source="arXiv 2410.17146; github.com/wang-kee/LiNeS", start=1.0)
+@before(source="arXiv 2410.17146; github.com/wang-kee/LiNeS", start=1.0)
 def scale_by_depth(
     task_vectors: TaskVectors, alpha: float | None = None, beta: float = 0.5
 ) -> TaskVectors:
-    """lambda^l tau_k with lambda^l = alpha + beta (b - 1) / (B - 1) in block b of B.
+    """Scale each layer of the task vectors by a factor that is linear in the layer's depth.
 
-    Tensors outside the blocks take alpha, be they before or after, as in the published code; the
-    paper's formula has blocks only. The blocks are those of the whole model, changed or not (see
-    block_of).
+    The factor is lambda^l = alpha + beta (b - 1) / (B - 1) in block b of B. Tensors outside the
+    blocks take alpha, be they before or after, as in the published code; the paper's formula has
+    blocks only. The blocks are those of the whole model, changed or not (see block_of).
 
     alpha: None takes 1 / K. That is the published choice for merging, the L1 norm of sum_k tau_k
     over that of the merged vector over K, where the merged vector is the sum. beta: the authors
@@ -56,7 +56,7 @@ def scale_by_depth(
 
 
 def block_of(layer_names: Iterable[str]) -> dict[str, tuple[int, int]]:
-    """By name (index of its block, number of blocks), for the names that lie in a block.
+    """Find the block of each name that lies in one: (index of the block, number of blocks).
 
     A block is what the first numbers of a name count: resblocks.7 of a ViT, blocks.3.1 of an
     EfficientNet, layer3.1 of a ResNet. Blocks whose names differ only in the numbers make one tower

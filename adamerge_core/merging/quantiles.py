@@ -16,12 +16,12 @@ INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def parameter_count(task_vectors: TaskVectors) -> int:
-    """Number of entries of one task vector over all layers; reads no layer."""
+    """The number of entries of one task vector over all layers; reads no layer."""
     return sum(task_vectors.pretrained[name].numel() for name in task_vectors.layers)
 
 
 def kth_smallest_magnitudes(task_vectors: TaskVectors, ranks: Sequence[int]) -> Tensor:
-    """Per task the k-th smallest magnitudes over all layers, exactly: [K, ranks].
+    """Find the k-th smallest magnitudes of each task vector over all layers, exactly: [K, ranks].
 
     ranks: each from 1 to the number of parameters; equal magnitudes count as often as they occur.
     Layers of several dtypes are compared in the dtype that torch promotes them to, which is the
@@ -56,7 +56,7 @@ def kth_smallest_magnitudes(task_vectors: TaskVectors, ranks: Sequence[int]) -> 
 def _digit_histograms(
     task_vectors: TaskVectors, dtype: torch.dtype, shift: int, prefixes: list[list[int]]
 ) -> list[dict[int, Tensor]]:
-    """Per task and distinct prefix: int64 [DIGIT_VALUES], how often each digit follows it."""
+    """Count, per task and distinct prefix, the digits that follow it: int64 [DIGIT_VALUES]."""
     highest = shift + DIGIT_BITS == 8 * dtype.itemsize
     histograms: list[dict[int, Tensor]] = [{} for _ in prefixes]
     for stack in task_vectors.layers.values():
@@ -73,7 +73,7 @@ def _digit_histograms(
 
 
 def _select(histogram: Tensor, rank: int) -> tuple[int, int]:
-    """The digit of the rank-th smallest value, and how many values have a smaller digit."""
+    """Find the digit of the rank-th smallest value, and the number of values below that digit."""
     cumulative = histogram.cumsum(0)
     digit = int(torch.searchsorted(cumulative, rank))
     return digit, int(cumulative[digit] - histogram[digit])

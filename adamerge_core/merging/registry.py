@@ -1,43 +1,62 @@
-"""The registry of merge rules and preprocessings: what a decorator over a function adds.
+"""The registry of everything that can stand in a method: what a decorator over a function adds.
 
-A rule is one function in one file of this package, found by its name. Its docstring's first line
-is what `adamerge methods` prints; its keyword parameters, with their defaults, are the method's.
+A part is one function in one file of this package, found by its name. Its docstring's first
+paragraph is what `adamerge methods` prints; its keyword parameters, with their defaults, are the
+method's.
 """
 
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
+
+from adamerge_core.parameters import REQUIRED, Parameter, of_function
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A rule or a preprocessing by name."""
+    """A registered function, called as the function is."""
 
     name: str
     summary: str
-    """What it does, in one line."""
+    """Its docstring's first paragraph, on one line."""
+    doc: str
+    """Its docstring."""
     source: str
     """The paper, and where in it the formula stands."""
     needs: str | None
-    """The statistic that it takes per task beside the task vectors; None where it needs no data."""
-    parameters: Mapping[str, Any]
-    """Its parameters' defaults, by name."""
+    """What it takes beside its other inputs; None where it needs no more data.
+
+    Of a rule or what stands after: a statistic per task, a name of adamerge_core.statistics. Of an
+    objective or a criterion: "labels" or "experts", what its targets are.
+    """
+    parameters: Mapping[str, Parameter]
+    """Its keyword parameters by name."""
+    module: str
+    """The dotted name of the module that it stands in."""
     function: Callable[..., Any]
-    start: float | None = None
-    """Of a preprocessing: see there."""
+    start: float = 0.3
+    """Of what stands before: the coefficient of every task where adaptation starts."""
+    better: Literal["higher", "lower"] = "higher"
+    """Of a criterion: which values are better."""
 
     def __call__(self, *arguments: Any, **parameters: Any) -> Any:
         return self.function(*arguments, **parameters)
 
 
 RULES: dict[str, Entry] = {}
-"""Rules: (TaskVectors, [statistics,] **parameters) -> the merged state dict."""
+"""Merge rules: (TaskVectors, [statistics,] **parameters) -> the merged state dict."""
 
-PREPROCESSINGS: dict[str, Entry] = {}
-"""Preprocessings: (TaskVectors, **parameters) -> TaskVectors to learn coefficients over."""
+BEFORE: dict[str, Entry] = {}
+"""Before a rule or an adaptation: (TaskVectors, **parameters) -> TaskVectors."""
+
+AFTER: dict[str, Entry] = {}
+"""After them: (merged state dict, TaskVectors, [statistics,] **parameters) -> state dict."""
+
+CRITERIA: dict[str, Entry] = {}
+"""What the best value of a parameter is chosen by: (logits [N, classes], targets) -> [N]."""
 
 
 def merge_rule(*, source: str, needs: str | None = None) -> Callable[[Function], Function]:
@@ -46,42 +65,68 @@ def merge_rule(*, source: str, needs: str | None = None) -> Callable[[Function],
     needs: the statistic that the function takes as its second argument, {task: state dict}; a name
     of adamerge_core.statistics.
     """
-    return _register(RULES, source, needs, positional=1 if needs is None else 2)
+    return register(RULES, 1 if needs is None else 2, source=source, needs=needs)
 
 
-def preprocessing(*, source: str, start: float = 0.3) -> Callable[[Function], Function]:
-    """Register a function (TaskVectors, **parameters) -> TaskVectors as a preprocessing.
+def before(*, source: str, start: float = 0.3) -> Callable[[Function], Function]:
+    """Register a function (TaskVectors, **parameters) -> TaskVectors to stand before merging.
 
-    start: the coefficient of every task with which what comes out sums to the rule's own merge:
-    where adaptation starts.
+    start: the coefficient of every task with which what comes out sums to the merge of the rule
+    that the function is part of: where adaptation starts.
     """
-    return _register(PREPROCESSINGS, source, None, positional=1, start=start)
+    return register(BEFORE, 1, source=source, start=start)
 
 
-def _register(
-    registry: dict[str, Entry],
+def after(*, source: str, needs: str | None = None) -> Callable[[Function], Function]:
+    """Register a function (StateDict, TaskVectors, **parameters) -> StateDict to stand after it.
+
+    It gets the merged state dict and the task vectors as they were before anything changed them.
+    needs: the statistic that the function takes as its third argument, {task: state dict}; a name
+    of adamerge_core.statistics.
+    """
+    return register(AFTER, 2 if needs is None else 3, source=source, needs=needs)
+
+
+def criterion(
+    *,
     source: str,
-    needs: str | None,
-    positional: int,
-    start: float | None = None,
+    needs: Literal["labels", "experts"] | None = None,
+    better: Literal["higher", "lower"],
 ) -> Callable[[Function], Function]:
+    """Register a function (logits [N, classes], targets) -> [N] to choose a parameter's value by.
+
+    It is averaged over a task's validation images, then over the tasks. needs: what the targets
+    are: labels [N], the experts' class probabilities [N, classes], or None where it takes none.
+    """
+    return register(CRITERIA, 2, source=source, needs=needs, better=better)
+
+
+def register(
+    registry: dict[str, Entry], positional: int, **facts: Any
+) -> Callable[[Function], Function]:
+    """Add a function to a registry under its own name; its first `positional` arguments are inputs.
+
+    facts: of the entry, by field. Raises TypeError where a parameter has no default, or there is an
+    entry of that name.
+    """
+
     def add(function: Function) -> Function:
         name = function.__name__
-        parameters = list(inspect.signature(function).parameters.values())[positional:]
-        unset = [each.name for each in parameters if each.default is inspect.Parameter.empty]
+        parameters = of_function(function, positional)
+        unset = [key for key, each in parameters.items() if each.default is REQUIRED]
         if unset:
             raise TypeError(f"{name}: parameters {', '.join(unset)} need a default")
         if name in registry:
             raise TypeError(f"{name}: registered twice; give the function another name")
-        summary = inspect.getdoc(function) or ""
+        doc = inspect.getdoc(function) or ""
         registry[name] = Entry(
-            name,
-            summary.split("\n\n")[0].replace("\n", " "),
-            source,
-            needs,
-            {each.name: each.default for each in parameters},
-            function,
-            start,
+            name=name,
+            summary=doc.split("\n\n")[0].replace("\n", " "),
+            doc=doc,
+            parameters=parameters,
+            module=function.__module__,
+            function=function,
+            **{"needs": None, **facts},
         )
         return function
 

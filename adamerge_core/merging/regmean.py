@@ -16,12 +16,13 @@ from adamerge_core.task_vectors import TaskVectors
 def regmean(
     task_vectors: TaskVectors, gram: Mapping[str, StateDict], alpha: float = 0.9
 ) -> StateDict:
-    """W = sum_k W_k G_k (sum_k G_k)^-1 per linear layer, from Gram matrices of its inputs.
+    """Fit each linear layer by least squares to the outputs of all fine-tuned ones.
 
-    That is the W [out, in] that minimises sum_k |X_k W^T - X_k W_k^T|^2, with G_k = X_k^T X_k.
-    gram: per task what statistics.gram_matrices gives, {name: [in, in]}; a convolution's kernel
+    W = sum_k W_k G_k (sum_k G_k)^-1 is the W [out, in] that minimises
+    sum_k |X_k W^T - X_k W_k^T|^2, with the Gram matrices G_k = X_k^T X_k of the layer's inputs.
+    gram: per task the result of statistics.gram_matrices, {name: [in, in]}; a convolution's kernel
     counts as [out, in * height * width]. Layers without it are averaged, biases among them.
-    alpha: factor of the entries off the diagonal of each G_k, in [0, 1]; 0.9 in most of the
+    alpha: the factor of the entries off the diagonal of each G_k, in [0, 1]; 0.9 in most of the
     paper's experiments, and 0 leaves a mean weighted by input power.
 
     The published code inverts the sum, which fails where it is singular (an input that is always
@@ -45,7 +46,7 @@ def regmean(
 
 
 def _gram_shape(weight: Tensor) -> tuple[int, ...]:
-    """[in, in] for a weight [out, in] or a kernel [out, in, height, width]."""
+    """The shape [in, in] for a weight [out, in] or a kernel [out, in, height, width]."""
     inputs = weight.shape[1:].numel()
     return (inputs, inputs)
 

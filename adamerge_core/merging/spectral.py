@@ -1,4 +1,4 @@
-"""What the rules on a layer's singular vectors or row space share: TSV-M, Iso-C, Iso-CTS, WUDI.
+"""Matrices and their singular vectors, for the rules TSV-M, Iso-C, Iso-CTS and WUDI.
 
 A layer is a matrix [out, in] if it has two dimensions, and [out, in * h * w] if it is a kernel
 [out, in, h, w]; out and in must both exceed 1. All other layers (biases, norms, a depthwise kernel
@@ -20,19 +20,19 @@ from adamerge_core.widening import widened
 
 
 def is_matrix(stack: Tensor) -> bool:
-    """Whether a layer's task vectors [K, *shape] are matrices, by their shape."""
+    """Whether the shape of a layer's task vectors [K, *shape] makes them matrices."""
     return stack.dim() > 2 and stack.shape[1] > 1 and stack.shape[2] > 1
 
 
 def as_matrices(stack: Tensor) -> Tensor:
-    """[K, out, in, ...] as [K, out, in * ...], in float32 where its dtype is of lower precision."""
+    """Flatten task vectors [K, out, in, ...] to matrices [K, out, in * ...], float32 or wider."""
     return widened(stack).reshape(*stack.shape[:2], -1)
 
 
 def thin_svd(
     matrices: Tensor, rank: int | None = None, scale: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """U [..., m, r], S [..., r] descending, V^T [..., r, n], without the null space.
+    """Decompose matrices [..., m, n] into U [..., m, r], S [..., r] descending, V^T [..., r, n].
 
     Singular values that are zero up to rounding have arbitrary singular vectors; these are set to
     zero with the value, so that what is made of them depends on the matrices alone.
@@ -76,7 +76,7 @@ def _by_eigenvectors(matrices: Tensor, rank: int | None) -> tuple[Tensor, Tensor
 
 
 def polar_factor(matrix: Tensor) -> Tensor:
-    """The nearest matrix with orthonormal columns, or rows if it is wide: [m, n] -> [m, n].
+    """Find the nearest matrix [m, n] with orthonormal columns, or rows if it is wide.
 
     U V^T of the SVD, the orthogonal Procrustes solution. Of a matrix that lacks rank it is the
     partial isometry of the same row and column space; zero columns stay zero.
@@ -88,7 +88,7 @@ def polar_factor(matrix: Tensor) -> Tensor:
 def merge_updates(
     task_vectors: TaskVectors, merge_matrices: Callable[[Tensor], Tensor], scaling: float
 ) -> StateDict:
-    """theta_pre + scaling * update, layer by layer.
+    """Add a scaled update to each layer: theta_pre + scaling * update.
 
     merge_matrices: [K, m, n] -> the update [m, n] of a layer that is a matrix; the mean over the
     tasks is the update of the others. Raises InputError if scaling is not finite.

@@ -6,7 +6,7 @@ from torch import Tensor
 from adamerge_core.checkpoints import StateDict
 from adamerge_core.errors import InputError
 from adamerge_core.merging.averaging import task_arithmetic
-from adamerge_core.merging.registry import merge_rule, preprocessing
+from adamerge_core.merging.registry import before, merge_rule
 from adamerge_core.merging.spectral import as_matrices, is_matrix, polar_factor, thin_svd
 from adamerge_core.task_vectors import TaskVectors
 
@@ -15,18 +15,18 @@ from adamerge_core.task_vectors import TaskVectors
 def tsv_m(
     task_vectors: TaskVectors, scaling: float = 1.0, rank_share: float | None = None
 ) -> StateDict:
-    """theta_pre + scaling * the sum of low-rank task vectors with orthogonalised singular vectors.
+    """Add the scaled sum of low-rank task vectors with orthogonalised singular vectors.
 
-    The sum over tsv_decorrelate. scaling: 1 leaves the sum as it is; the authors' code evaluates
-    0.1 to 3. rank_share: see there. One task alone,
-    with the defaults, gives its fine-tuned model.
+    The task vectors and rank_share are those of tsv_decorrelate. scaling: 1 leaves the sum as it
+    is; the authors' code evaluates 0.1 to 3. One task alone, with the defaults, gives its
+    fine-tuned model.
     """
     return task_arithmetic(tsv_decorrelate(task_vectors, rank_share), scaling)
 
 
-@preprocessing(source="arXiv 2412.00081, TSV-Merge", start=1.0)
+@before(source="arXiv 2412.00081, TSV-Merge", start=1.0)
 def tsv_decorrelate(task_vectors: TaskVectors, rank_share: float | None = None) -> TaskVectors:
-    """Each task vector at low rank, its singular vectors made orthogonal to the other tasks'.
+    """Cut each task vector to low rank, its singular vectors orthogonal to the other tasks'.
 
     Of a matrix (see spectral.py) the top singular triplets of each task are kept, U_k S_k V_k^T.
     [U_1 ... U_K] and [V_1 ... V_K] are each replaced by the nearest matrix with orthonormal columns

@@ -12,11 +12,12 @@ from adamerge_core.task_vectors import TaskVectors
 
 @merge_rule(source="arXiv 2503.08099")
 def wudi(task_vectors: TaskVectors, steps: int = 300, learning_rate: float = 1e-5) -> StateDict:
-    """theta_pre + tau: the sum of the task vectors, moved by Adam to where they interfere less.
+    """Add the sum of the task vectors, moved by Adam to where it interferes less with each.
 
-    Of a matrix (see spectral.py) the loss is sum_k ||(tau - tau_k) tau_k^T||^2 / ||tau_k||^2 in
-    Frobenius norms: a task's own vectors stand in for the inputs that the layer sees. A task that
-    does not change the layer is left out. One task alone gives its fine-tuned model.
+    The merged model is theta_pre + tau. Of a matrix (see spectral.py) the loss is
+    sum_k ||(tau - tau_k) tau_k^T||^2 / ||tau_k||^2 in Frobenius norms: a task's own vectors stand
+    in for the inputs that the layer sees. A task that does not change the layer is left out. One
+    task alone gives its fine-tuned model.
 
     steps, learning_rate: of Adam with betas 0.9 and 0.999, no weight decay; 300 and 1e-5, and the
     squared norm, as in the authors' interference.py (their coef.py divides by the norm itself)
@@ -43,7 +44,7 @@ def wudi(task_vectors: TaskVectors, steps: int = 300, learning_rate: float = 1e-
 
 
 def quadratic_terms(matrices: Tensor) -> tuple[Tensor, Tensor]:
-    """G [n, n] and B [m, n] of the loss's gradient 2 (tau G - B), from the tasks' [K, m, n].
+    """Compute G [n, n] and B [m, n] of the loss's gradient 2 (tau G - B), from tau_k [K, m, n].
 
     G = sum_k G_k and B = sum_k tau_k G_k, where G_k = tau_k^T tau_k / ||tau_k||^2. So a step costs
     one product, however many tasks there are.

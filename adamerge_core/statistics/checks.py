@@ -1,18 +1,21 @@
 """Checks that statistics share: of what they are computed from, and of what a rule is given."""
 
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from adamerge_core.errors import InputError
-from adamerge_core.task_vectors import TaskVectors
+
+if TYPE_CHECKING:  # statistics are computed without task vectors
+    from adamerge_core.task_vectors import TaskVectors
 
 
 def check_statistics(
     needed: str,
-    task_vectors: TaskVectors,
+    task_vectors: "TaskVectors",
     statistics: Mapping[str, Mapping[str, Tensor]],
     shape_for: Callable[[Tensor], tuple[int, ...]],
 ) -> None:

@@ -22,7 +22,7 @@ def fisher_diagonal(
     probes: int = 4,
     seed: int = 0,
 ) -> StateDict:
-    """The diagonal Fisher information of each parameter of a model (arXiv 2111.09832).
+    """Compute the diagonal Fisher information of each parameter of a model (arXiv 2111.09832).
 
     F = mean over images x of E_{y ~ p(y|x)} [(d log p(y|x) / d theta)^2], the expectation over the
     model's own predictions; no labels. encoder: images [N, ...] -> features [N, D]; head: features
@@ -80,7 +80,7 @@ class _Frames:
         self._drawn = 0
 
     def of(self, first: int, count: int) -> Tensor:
-        """[count, classes, rank] float64 of the images from `first` on; asked for in order."""
+        """Draw the frames [count, classes, rank] float64 of images from `first` on, in order."""
         # those of other ranks' images are drawn too, so that an image has its own whoever asks
         self._random.standard_normal((first - self._drawn, *self._shape))
         gaussian = torch.from_numpy(self._random.standard_normal((count, *self._shape)))

@@ -23,7 +23,7 @@ _ATTENTION = inspect.signature(F.multi_head_attention_forward)
 def gram_matrices(
     encoder: nn.Module, images: np.ndarray | Tensor, batch_size: int = 64
 ) -> StateDict:
-    """Per linear layer the Gram matrix X^T X / rows of its inputs X (arXiv 2212.09849).
+    """Compute the Gram matrix X^T X / rows of the inputs X of each linear layer (arXiv 2212.09849).
 
     encoder: images [N, ...] -> features. Returns {name of the weight: [in, in]} in float32 or
     wider, on the encoder's device. A row of X is what one row of the output is computed from: a
@@ -55,7 +55,7 @@ def gram_matrices(
 
 
 class _InputRecorder(TorchFunctionMode):
-    """While active, adds up X^T X of the inputs of every linear map by a parameter of `encoder`.
+    """A mode that adds up X^T X of the inputs of every linear map by a parameter of `encoder`.
 
     Modules are no place to listen: nn.MultiheadAttention never calls its out_proj. Weights are
     recognised where they are used, by identity; convolutions by the module that runs, since it may
@@ -81,7 +81,7 @@ class _InputRecorder(TorchFunctionMode):
             handle.remove()
 
     def means(self, group: World) -> StateDict:
-        """X^T X / rows over the inputs that all ranks have seen; the same call on every rank."""
+        """Divide the sums by the rows, over the inputs of all ranks; every rank calls it."""
         own = {name: (self.rows[name], len(s), s.dtype) for name, s in self.sums.items()}
         seen = group.gather(own)
         everywhere = {name: (side, d) for part in seen for name, (_, side, d) in part.items()}
@@ -138,7 +138,7 @@ class _InputRecorder(TorchFunctionMode):
             self._add(name, _patches(input, weight.shape[2:], stride, padding, dilation))
 
     def _attend(self, arguments: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
-        """Attention as called, its output projection taken out and done here to see its input."""
+        """Run attention with its output projection done here, so that its input is seen."""
         query, weight = arguments["query"], arguments["out_proj_weight"]
         if query is arguments["key"] and query is arguments["value"]:
             self._see_linear(query, arguments["in_proj_weight"])
@@ -156,7 +156,7 @@ def _patches(
     padding: tuple[int, int] | str,
     dilation: tuple[int, int],
 ) -> Tensor:
-    """What each output position of a convolution sees: [..., C, H, W] -> [..., positions, in]."""
+    """Cut the patches under a convolution's kernel: [..., C, H, W] -> [..., positions, in]."""
     if padding == "same":
         down, right = (step * (size - 1) for step, size in zip(dilation, kernel, strict=True))
         x = F.pad(x, (right // 2, right - right // 2, down // 2, down - down // 2))

@@ -1,1 +1,1 @@
-"""What needs open_clip, torchvision or albumentations: encoders, heads, images, corruptions."""
+"""CLIP image encoders, heads, images and corruptions, with open_clip and its relatives."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class ZeroShotHead(nn.Module):
-    """Frozen linear head over normalised features, without bias (AdaMerging, appendix B)."""
+    """A frozen linear classifier of normalised features, without bias (AdaMerging, appendix B)."""
 
     weight: Tensor
 
@@ -19,7 +19,7 @@ class ZeroShotHead(nn.Module):
         self.register_buffer("weight", weight)
 
     def forward(self, features: Tensor) -> Tensor:
-        """features [N, D] of any length -> logits [N, classes]."""
+        """Classify features [N, D] of any length: logits [N, classes]."""
         return F.linear(F.normalize(features, dim=-1), self.weight)
 
 
@@ -30,10 +30,10 @@ def zero_shot_weight(
     classes: Sequence[str],
     templates: Sequence[str],
 ) -> Tensor:
-    """[classes, D] float32: per class the normalised mean of its prompts' normalised embeddings.
+    """Make a head's weight [classes, D] float32 out of the class names' prompts.
 
-    templates hold one "{}" each, filled with the class name. Times exp(logit_scale) of the CLIP.
-    On the CLIP's device.
+    A row is the normalised mean of its prompts' normalised embeddings, times exp(logit_scale) of
+    the CLIP, on whose device the weight is. templates: with one "{}" each, for the class name.
     """
     rows, device = [], clip.logit_scale.device
     for name in classes:

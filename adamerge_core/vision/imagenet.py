@@ -14,7 +14,7 @@ _FILE = Path("models") / "efficientnet-lite0-57934424.pth"
 
 
 def load_efficientnet_lite0(trunk: nn.Module) -> None:
-    """Put the ImageNet weights of EfficientNet-Lite0 into timm's `tf_efficientnet_lite0`.
+    """Load the ImageNet weights of EfficientNet-Lite0 into timm's `tf_efficientnet_lite0`.
 
     The file names its tensors otherwise but holds them in timm's order, which the shapes confirm.
     Raises InputError when the package is not installed or does not fit.

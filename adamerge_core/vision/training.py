@@ -1,4 +1,4 @@
-"""Training that makes what is merged: the text tower, fine-tuned and jointly trained encoders."""
+"""Training of CLIP: the text tower, and encoders fine-tuned on one task or several."""
 
 import json
 import math
@@ -21,19 +21,19 @@ from adamerge_core.vision.images import LabeledImages
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """AdamW with a linear warm-up and a cosine to zero."""
+    """Settings of AdamW with a linear warm-up and a cosine to zero."""
 
     steps: int
     batch_size: int
     learning_rate: float
-    """At its highest."""
+    """The learning rate at its highest."""
     warmup_steps: int = 0
     weight_decay: float = 0.0
     gradient_clip: float = math.inf
-    """Greatest L2 norm of the whole gradient."""
+    """The greatest L2 norm of the whole gradient; a longer one is scaled down to it."""
 
     def learning_rate_at(self, step: int) -> float:
-        """Of step `step`, from 0."""
+        """The learning rate of a step, counted from 0."""
         if step < self.warmup_steps:
             return self.learning_rate * (step + 1) / self.warmup_steps
         progress = (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)
@@ -42,11 +42,12 @@ class TrainingSettings:
 
 @dataclass(frozen=True)
 class TrainingStep:
-    """What one step did."""
+    """One step of the training."""
 
     step: int
-    """Counts from 1."""
+    """The step's number, from 1."""
     loss: float
+    """The mean cross-entropy of the step's batch, before the update."""
     learning_rate: float
 
 
@@ -102,7 +103,7 @@ def tune_text_tower(
     settings: TrainingSettings,
     seed: int,
 ) -> Iterator[TrainingStep]:
-    """Locked-image tuning (arXiv 2111.07991): train text tower and projection, image tower locked.
+    """Train text tower and projection with the image tower locked (LiT, arXiv 2111.07991).
 
     image_features: [N, width] pooled features before the projection, float32.
     captions: [N, prompts, context length] int64, the same for images of one class. Every step draws
@@ -132,7 +133,7 @@ def _train(
     resume_from: Path | None = None,
     save_every: int = 20,
 ) -> Iterator[TrainingStep]:
-    """`run` is what a state in `resume_from` belongs to, as JSON."""
+    """Train by AdamW; run: a description, as JSON, that tells its state file from others'."""
     values: Sequence[nn.Parameter] = list(parameters.values())
     optimizer = torch.optim.AdamW(
         values, lr=settings.learning_rate, weight_decay=settings.weight_decay
@@ -153,7 +154,7 @@ def _train(
 
 
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
-"""What AdamW keeps of each parameter."""
+"""The state that AdamW keeps of each parameter."""
 
 
 def _save_state(
@@ -175,7 +176,7 @@ def _load_state(
     parameters: Mapping[str, nn.Parameter],
     optimizer: torch.optim.AdamW,
 ) -> int:
-    """Take up a saved state; the number of steps done. Raises InputError for another run's file."""
+    """Put a saved state into the model; gives the steps done. InputError: another run's file."""
     tensors = checkpoints.load(path)
     content = json.loads(checkpoints.read_metadata(path).get("state", "{}"))
     _check_run(path, content.get("run", {}), run, parameters, tensors)

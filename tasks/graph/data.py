@@ -21,7 +21,7 @@ def _downloads(suite: Suite) -> list[Stage]:
             "tasks.download",
             {"dataset": name},
             deps=source.files(),
-            code=source.modules,
+            code=source.modules(name),
             params=[f"datasets.{name}"],
             outs=[paths.raw(name), paths.classes(name)],
         )

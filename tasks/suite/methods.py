@@ -1,284 +1,296 @@
-"""The section merge of a suite: a method's name says what its parameters are."""
+"""The methods of a suite: what an entry says, checked against the registries of the core.
 
-from collections.abc import Mapping
-from functools import cache, reduce
-from operator import or_
-from typing import Annotated, Any, ClassVar, Literal
+An entry has `rule` or `adapt`, and beside it, flat, the parameters of the rule or the settings of
+the adaptation; `before` and `after` name registered functions, `choose` a parameter and the values
+to try. It keeps what the suite says: defaults are the core's.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import (
-    ConfigDict,
+    Discriminator,
     Field,
-    RootModel,
-    SerializeAsAny,
-    StrictBool,
+    Tag,
+    TypeAdapter,
     ValidationError,
     ValidationInfo,
-    create_model,
     field_validator,
-    model_validator,
 )
-from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from adamerge_core.adamerging.objective import OBJECTIVES
+from adamerge_core.adamerging.settings import (
+    GRANULARITIES,
+    PRESETS,
+    AdaptationSettings,
+    settings_of,
+)
 from adamerge_core.errors import InputError
-from tasks.suite.fields import (
-    Coefficient,
-    Count,
-    Finite,
-    Name,
-    Positive,
-    Scalings,
-    Section,
-    Share,
-    one_of,
+from adamerge_core.merging.registry import RULES
+from adamerge_core.parameters import Parameter
+from tasks.suite.method_entries import (
+    MANY_TASKS,
+    MethodEntry,
+    Parts,
+    listed,
+    refuse,
+    tasks_of,
 )
-from tasks.suite.rules import (
-    Parameter,
-    Rule,
-    merge_rules,
-    objectives,
-    preprocessings,
-    presets,
-    required_of_adaptations,
+from tasks.suite.method_values import (
+    MASK_OPTIONS,
+    SETTINGS,
+    faults_of,
+    faults_of_settings,
+    known_settings,
 )
 
+RESERVED = ("pretrained", "individual", "traditional_mtl", "average")
+"""Rows and columns of every table, which no method may be called."""
 
-class Method(Section):
-    """The parameters of a merging method."""
+NO_DATA, UNLABELED = "none", "unlabeled images"
+VALIDATION_LABELS, TEST_LABELS = "labels of validation images", "labels of test images"
 
-    kind: ClassVar[str] = "merge"
-    """The stage that makes its model: merge, sweep or adapt."""
-
-
-class Sweep(Method):
-    """A rule at the best of several scalings, and the rule's other parameters."""
-
-    kind = "sweep"
-    scalings: Scalings
+_NAME = re.compile(r"[a-z0-9_]+")
 
 
-class Adaptation(Method):
-    kind = "adapt"
-    steps: Count
-    images_per_task: Count
-    batches_per_step: Count | None = None
-    learning_rate: Positive
-    start: Coefficient
+class RuleMethod(MethodEntry):
+    """A merge rule with its parameters."""
 
+    own = ("rule", "before", "after", "choose")
+    adapts: ClassVar[bool] = False
+    supervised: ClassVar[bool] = False
+    """Whether it learned from the true labels of test images."""
 
-class AdaptationMethod(Adaptation):
-    """An adaptation with all that adamerge_core.adamerging.AdaptationSettings takes; what is left
-    out is as published.
-    """
+    rule: str
 
-    preset: Annotated[str, one_of(presets)] | None = None
-    """Of adamerge_core.adamerging.PRESETS: its values are those of what the entry leaves out."""
-    start: Finite
-    """In [0, 1] unless nothing clamps the coefficients."""
-    granularity: Literal["task_wise", "layer_wise", "singular_components"] | None = None
-    """By default what the method's name begins with, layer_wise if with neither."""
-    objective: Annotated[str, one_of(objectives)] | None = None
-    """self_labelling learns from the individual models' predictions; cross_entropy from the true
-    labels of the images, a reference that no method without labels can reach."""
-    clamp: Literal["published", "projected", "none"] | None = None
-    schedule: Literal["constant", "cosine"] | None = None
-    unlabeled_share: Share | None = None
-    held_out_share: Annotated[float, Field(ge=0, lt=1)] | None = None
-    """Above 0, adaptation stops early."""
-    measure_every: Count | None = None
-    patience: Count | None = None
-    rank_share: Annotated[float, Field(ge=0, le=1)] | None = None
-    """Of AdaRank: the share of singular components that start unmasked."""
-    temperature: Positive | None = None
-    """Of AdaRank's masks."""
-
-    @model_validator(mode="before")
+    @field_validator("rule")
     @classmethod
-    def _filled_in_by_its_preset(cls, entry: Any) -> Any:
-        if not isinstance(entry, Mapping) or entry.get("preset") is None:
-            return entry
-        given = {name: value for name, value in entry.items() if value is not None}
-        # where the preset is unknown, that is the fault, not what it leaves out
-        return presets().get(str(given["preset"]), required_of_adaptations()) | given
-
-    @model_validator(mode="after")
-    def _fitting_together(self) -> "AdaptationMethod":
-        faults, singular = [], self.granularity == "singular_components"
-        clamped = not singular and self.clamp != "none"
-        if clamped and not 0 <= self.start <= 1:
-            faults.append(f"start = {self.start}: must be in [0, 1], or clamp must be none")
-        if singular and self.clamp not in (None, "none"):
-            faults.append(f"clamp = {self.clamp!r}: singular_components has none; leave it out")
-        faults += [
-            f"{name} = {getattr(self, name)}: is only of granularity singular_components"
-            for name in ("rank_share", "temperature")
-            if getattr(self, name) is not None and not singular
-        ]
-        if faults:
-            raise ValueError("\n".join(faults))
-        return self
-
-
-class AdaptationPlusPlus(AdaptationMethod):
-    """Over trim_and_elect."""
-
-    keep: Share = Field(default_factory=lambda: _its_default("trim_and_elect", "keep"))
-
-
-def _its_default(preprocessing: str, parameter: str) -> Any:
-    return preprocessings()[preprocessing].parameters[parameter].default
-
-
-class PreprocessedAdaptation(AdaptationMethod):
-    """Over any preprocessing of the task vectors, or none."""
-
-    preprocessing: Annotated[str, one_of(preprocessings)] | None = None
-    preprocessing_parameters: Annotated[dict[str, Any] | None, Field(validate_default=True)] = None
-
-    @field_validator("preprocessing_parameters")
-    @classmethod
-    def _its_parameters(
-        cls, parameters: dict[str, Any] | None, info: ValidationInfo
-    ) -> dict[str, Any] | None:
-        """Checked, defaults filled in."""
-        name = info.data.get("preprocessing")
-        if name is None:
-            if parameters and "preprocessing" in info.data:
-                raise ValueError("there is no preprocessing to take them; name one")
-            return parameters
-        section = _section_of_preprocessing(name)
-        return section.model_validate(parameters or {}).model_dump()
-
-
-_ADAPTATIONS = (
-    "task_wise_adamerging",
-    "task_wise_adamerging_pp",
-    "layer_wise_adamerging",
-    "layer_wise_adamerging_pp",
-)
-"""Those of the paper; any other name is that of a rule, or has `steps` or `preset`."""
-
-
-def _method_type(name: str, content: Any) -> type[Method] | None:
-    """What the parameters of a method must be; None for a name that means no method."""
-    if name in merge_rules():
-        return _section_of_rule(name, Method)
-    swept = merge_rules().get(name.removesuffix("_best"))
-    if swept and "scaling" in swept.parameters:
-        return _section_of_rule(swept.name, Sweep)
-    adapts = isinstance(content, Mapping) and not {"steps", "preset"}.isdisjoint(content)
-    if adapts or name in _ADAPTATIONS:
-        return AdaptationPlusPlus if name.endswith("_pp") else PreprocessedAdaptation
-    return None
-
-
-@cache
-def _section_of_rule(name: str, base: type[Method]) -> type[Method]:
-    """The parameters of a merge rule with its defaults; a sweep sets `scaling`."""
-    fields = _fields(merge_rules()[name])
-    if issubclass(base, Sweep):
-        del fields["scaling"]
-    return create_model(name, __base__=base, **fields)
-
-
-@cache
-def _section_of_preprocessing(name: str) -> type[Section]:
-    return create_model(name, __base__=Section, **_fields(preprocessings()[name]))
-
-
-def _fields(rule: Rule) -> dict[str, Any]:
-    return {key: (_type(key, each), each.default) for key, each in rule.parameters.items()}
-
-
-RANGES: dict[str, Any] = {"scaling": Positive, "keep": Share}
-"""What these names mean in every rule; the ranges of others are the rule's (rule_parameters)."""
-
-_TYPES: dict[str, Any] = {
-    "float": Finite,
-    "int": Annotated[int, Field(strict=True)],
-    "str": str,
-    "bool": StrictBool,
-    "None": None,
-}
-
-
-def _type(name: str, parameter: Parameter) -> Any:
-    """What a suite may give for a parameter, by its annotation; anything where that says more."""
-    if parameter.annotation == "float" and name in RANGES:
-        return RANGES[name]
-    names = (parameter.annotation or type(parameter.default).__name__).split(" | ")
-    if not set(names) <= set(_TYPES):
-        return Any
-    return reduce(or_, (_TYPES[each] for each in names))
-
-
-class Merge(RootModel[dict[Name, SerializeAsAny[Method]]]):
-    """The methods to run, in the order of the tables; one that is left out is not run."""
-
-    model_config = ConfigDict(frozen=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _each_by_its_name(cls, content: Any) -> Any:
-        if not isinstance(content, Mapping):
-            return content
-        checked, faults = {}, []
-        for name, parameters in content.items():
-            if parameters is None:
-                continue
-            section = _method_type(str(name), parameters)
-            if section is None:
-                fault = PydanticCustomError("unknown_method", "is no method")
-                faults.append(InitErrorDetails(type=fault, loc=(name,), input=parameters))
-                continue
-            try:
-                checked[name] = section.model_validate(parameters)
-            except ValidationError as error:
-                faults += [_below(name, fault) for fault in error.errors()]
-        if content.get("task_arithmetic") is None:
-            fault = PydanticCustomError("missing", "is missing")
-            faults.append(InitErrorDetails(type=fault, loc=("task_arithmetic",), input=content))
-        if faults:
-            raise ValidationError.from_exception_data("merge", faults)
-        return checked
-
-    def __getitem__(self, method: str) -> Any:
-        """The parameters of a method. Raises InputError if it is not of this suite."""
-        if method not in self.root:
-            known = ", ".join(self.root)
-            raise InputError(f"method {method!r}: not one of this suite's; known are {known}")
-        return self.root[method]
-
-    def of_kind(self, kind: str) -> list[str]:
-        """The methods whose models the stage merge, sweep or adapt makes."""
-        return [name for name, parameters in self.root.items() if parameters.kind == kind]
-
-    def rule(self, method: str) -> Rule | None:
-        """The merge rule of a method; None for one that adapts."""
-        kind = self[method].kind
-        if kind == "adapt":
-            return None
-        return merge_rules()[method.removesuffix("_best") if kind == "sweep" else method]
-
-    def preprocessing(self, method: str) -> Rule | None:
-        """What an adaptation does to the task vectors first, if anything."""
-        if isinstance(self[method], AdaptationPlusPlus):
-            return preprocessings()["trim_and_elect"]
-        name = getattr(self[method], "preprocessing", None)
-        return preprocessings()[name] if name else None
-
-    def granularity(self, method: str) -> str:
-        """What an adaptation learns: task_wise, layer_wise or singular_components."""
-        chosen: str | None = self[method].granularity
-        return chosen or ("task_wise" if method.startswith("task_wise") else "layer_wise")
+    def _with_its_parameters(cls, name: str, info: ValidationInfo) -> str:
+        if name not in RULES:
+            raise ValueError(f"rule = {name!r}: must be one of {listed(RULES)}")
+        refuse(faults_of(RULES[name], info.data["parameters"], tasks_of(info)))
+        return name
 
     @property
-    def statistics(self) -> list[str]:
-        """The statistics that the methods need, each once."""
-        rules = [self.rule(method) for method in self.root]
-        return list(dict.fromkeys(rule.needs for rule in rules if rule and rule.needs))
+    def known(self) -> Mapping[str, Parameter]:
+        return RULES[self.rule].parameters
+
+    def faults(self, tasks: int) -> list[str]:
+        return faults_of(RULES[self.rule], self.parameters, tasks)
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The statistics that it takes, per task."""
+        kinds = [RULES[self.rule].needs, *(each.needs for each in self.around)]
+        return tuple(dict.fromkeys(kind for kind in kinds if kind))
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """The modules of its parts, beyond those of the stage that makes its model."""
+        parts = [RULES[self.rule], *self.around, *([self.criterion] if self.criterion else [])]
+        return tuple(dict.fromkeys(part.module for part in parts))
+
+    @property
+    def data(self) -> str:
+        """What it used beside the models."""
+        if self.criterion:
+            return VALIDATION_LABELS if self.criterion.needs == "labels" else UNLABELED
+        return UNLABELED if self.needs else NO_DATA
+
+    @property
+    def parts(self) -> Parts:
+        return self._made_of(rule=self.rule)
 
 
-def _below(name: str, fault: Any) -> InitErrorDetails:
-    """A fault of a method's section as one of the section merge."""
-    kind = PydanticCustomError(fault["type"], fault["msg"])
-    return InitErrorDetails(type=kind, loc=(name, *fault["loc"]), input=fault["input"])
+class AdaptMethod(MethodEntry):
+    """Coefficients learned on test images."""
+
+    own = ("adapt", "preset", "before", "after", "choose")
+    adapts: ClassVar[bool] = True
+
+    adapt: Literal["task_wise", "layer_wise", "singular_components"]
+    preset: str | None = Field(default=None, validate_default=True)
+
+    @field_validator("preset")
+    @classmethod
+    def _with_the_settings(cls, name: str | None, info: ValidationInfo) -> str | None:
+        faults = []
+        if name is not None and name not in PRESETS:
+            faults.append(f"preset = {name!r}: must be one of {listed(PRESETS)}")
+        if "adapt" in info.data:
+            preset = name if name in PRESETS else None
+            given = info.data["parameters"]
+            faults += faults_of_settings(info.data["adapt"], preset, given)
+        refuse(faults)
+        return name
+
+    @property
+    def known(self) -> Mapping[str, Parameter]:
+        return known_settings(self.adapt)
+
+    def faults(self, tasks: int) -> list[str]:
+        return faults_of_settings(self.adapt, self.preset, self.parameters)
+
+    @property
+    def settings(self) -> AdaptationSettings:
+        """The core's settings; what the entry leaves out is the preset's, or the core's default."""
+        mine = {k: v for k, v in self.parameters.items() if k in SETTINGS}
+        return settings_of(self.adapt, self.preset, **mine)
+
+    @property
+    def mask_options(self) -> dict[str, Any]:
+        """What the entry says of SingularMasks."""
+        return {k: v for k, v in self.parameters.items() if k in MASK_OPTIONS}
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The statistics that it takes, per task."""
+        return tuple(each.needs for each in self.around if each.needs)
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """The modules of its parts, beyond those of the stage that makes its model."""
+        parts = [*self.around, *([self.criterion] if self.criterion else [])]
+        return tuple(dict.fromkeys(part.module for part in parts))
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """What it minimises: one objective, or all that `choose` tries."""
+        if self.choose and self.choose.parameter == "objective":
+            return self.choose.values
+        return (self.settings.objective,)
+
+    @property
+    def supervised(self) -> bool:
+        """Whether it learned from the true labels of test images."""
+        return any(OBJECTIVES[name].needs == "labels" for name in self.objectives)
+
+    @property
+    def data(self) -> str:
+        """What it used beside the models."""
+        if self.supervised:
+            return TEST_LABELS
+        by_labels = self.criterion is not None and self.criterion.needs == "labels"
+        return VALIDATION_LABELS if by_labels else UNLABELED
+
+    @property
+    def parts(self) -> Parts:
+        return self._made_of(adapt=self.adapt, objective=" or ".join(self.objectives))
+
+
+Method = RuleMethod | AdaptMethod
+AnyMethod = TypeVar("AnyMethod", RuleMethod, AdaptMethod)
+
+
+def parse_method(entry: Mapping[str, Any]) -> Method:
+    """Read one entry. Raises InputError listing every fault."""
+    method, faults = _read(entry, MANY_TASKS)
+    if method is None:
+        raise InputError.listing("method", faults)
+    return method
+
+
+def parse_as(kind: type[AnyMethod], name: str, section: Mapping[str, Any]) -> AnyMethod:
+    """Read the entry of one name, which is to be of `kind`. Raises InputError listing every fault.
+
+    The stage of a method is of one kind; dvc.yaml says which.
+    """
+    method, faults = _read(section[name], MANY_TASKS)
+    if isinstance(method, kind):
+        return method
+    if method:
+        said = "adapt" if method.adapts else "rule"
+        faults = [f" has `{said}` now; write dvc.yaml anew: adamerge suite use"]
+    raise InputError.listing("methods", [_with_its_key(f"methods.{name}", line) for line in faults])
+
+
+def parse_methods(
+    section: Mapping[str, Any],
+    where: str = "methods",
+    tasks: int = MANY_TASKS,
+    may_choose: bool = True,
+) -> dict[str, Method]:
+    """Read a section of entries by name, in its order.
+
+    tasks: how many are merged, which some rules check. may_choose: whether there are images to
+    choose by. Raises InputError listing every fault.
+    """
+    methods, faults = _read_all(section, where, tasks, may_choose)
+    if faults:
+        raise InputError.listing(where, faults)
+    return methods
+
+
+def methods_faults(
+    section: Any, where: str = "methods", tasks: int = MANY_TASKS, may_choose: bool = True
+) -> list[str]:
+    """List what is wrong with a section of entries, a line each; see parse_methods."""
+    return _read_all(section, where, tasks, may_choose)[1]
+
+
+def _read_all(
+    section: Any, where: str, tasks: int, may_choose: bool
+) -> tuple[dict[str, Method], list[str]]:
+    if not isinstance(section, Mapping) or not section:
+        return {}, [f"{where} = {section!r}: must have an entry a method, for example {_EXAMPLE}"]
+    methods, faults = {}, []
+    for name, entry in section.items():
+        faults += _faults_of_name(name, where)
+        method, lines = _read(entry, tasks)
+        faults += [_with_its_key(f"{where}.{name}", line) for line in lines]
+        if method and method.choose and not may_choose:
+            faults.append(f"{where}.{name}.choose: there is nothing to choose by here; remove it")
+        elif method:
+            methods[str(name)] = method
+    return methods, faults
+
+
+def _with_its_key(key: str, line: str) -> str:
+    return f"{key}{line}" if line[0] in " :" else f"{key}.{line}"
+
+
+_EXAMPLE = "task_arithmetic: {rule: task_arithmetic, scaling: 0.3}"
+
+
+def _faults_of_name(name: Any, where: str) -> list[str]:
+    if not isinstance(name, str):
+        return [f"{where}.{name}: YAML reads this name as {name!r}; put it in quotes"]
+    if not _NAME.fullmatch(name):
+        return [f"{where}.{name}: a name has a-z, 0-9 and _ only"]
+    if name in RESERVED:
+        return [f"{where}.{name}: is a row or column of every table; give it another name"]
+    return []
+
+
+def _read(entry: Any, tasks: int) -> tuple[Method | None, list[str]]:
+    """The method, or None and its faults: lines that begin with a key, `:` or ` =`."""
+    if not isinstance(entry, Mapping):
+        return None, [f" = {entry!r}: must be a mapping, for example {{rule: task_arithmetic}}"]
+    kinds = [key for key in ("rule", "adapt") if key in entry]
+    if len(kinds) != 1:
+        said = "has both `rule` and `adapt`" if kinds else "has neither `rule` nor `adapt`"
+        rules, granularities = listed(RULES), ", ".join(GRANULARITIES)
+        return None, [f": {said}; give one: rule ({rules}) or adapt ({granularities})"]
+    try:
+        return _ENTRY.validate_python(dict(entry), context={"tasks": tasks}), []
+    except ValidationError as error:
+        return None, list(_lines(error))
+
+
+def _lines(error: ValidationError) -> Iterator[str]:
+    """A validator's own lines begin with their keys; pydantic's do not."""
+    for fault in error.errors():
+        if fault["type"] == "value_error":
+            yield from str(fault["ctx"]["error"]).splitlines()
+        else:
+            key = ".".join(str(part) for part in fault["loc"][1:])
+            yield f"{key} = {fault['input']!r}: {fault['msg']}"
+
+
+_ENTRY: TypeAdapter[Method] = TypeAdapter(
+    Annotated[
+        Annotated[RuleMethod, Tag("rule")] | Annotated[AdaptMethod, Tag("adapt")],
+        Discriminator(lambda entry: "rule" if "rule" in entry else "adapt"),
+    ]
+)

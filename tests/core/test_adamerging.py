@@ -32,11 +32,11 @@ from adamerge_core.adamerging import (
     Engine,
     LossAndGradient,
     adapt,
-    softmax_entropy,
 )
 from adamerge_core.batches import batch_indices, take
+from adamerge_core.entropy import softmax_entropy
 from adamerge_core.errors import InputError
-from adamerge_core.merging import PREPROCESSINGS, trim_and_elect
+from adamerge_core.merging import BEFORE, trim_and_elect
 from adamerge_core.task_vectors import TaskVectors
 
 VARIANTS = [
@@ -106,12 +106,12 @@ def numbered(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("granularity", ["task_wise", "layer_wise"])
-@pytest.mark.parametrize("name", sorted(PREPROCESSINGS))
+@pytest.mark.parametrize("name", sorted(BEFORE))
 def test_the_gradient_over_every_preprocessing_is_autograd_s(name: str, granularity: str) -> None:
     problem = tiny_problem(seed=4)
     finetuned = {task_name: numbered(state) for task_name, state in problem.finetuned.items()}
     plain = TaskVectors.from_checkpoints(numbered(problem.pretrained), finetuned)
-    vectors = PREPROCESSINGS[name](plain)
+    vectors = BEFORE[name](plain)
     assert any(not torch.equal(vectors.layers[n], stack) for n, stack in plain.layers.items())
     coefficients = random_coefficients(granularity, 4).requires_grad_()
     rows = coefficients.expand(LAYERS, len(CLASSES))

@@ -16,7 +16,7 @@ from small_models import naive_vectors, stacked, tiny_problem
 from torch import Tensor
 
 from adamerge_core.errors import InputError
-from adamerge_core.merging import PREPROCESSINGS, RULES
+from adamerge_core.merging import BEFORE, RULES
 from adamerge_core.merging.breadcrumbs import breadcrumbs, mask_tails
 from adamerge_core.merging.consensus import consensus, consensus_mask
 from adamerge_core.merging.dare import dare, drop_and_rescale
@@ -508,7 +508,7 @@ class TestAll:
     @pytest.mark.parametrize("dtype", DTYPES)
     @pytest.mark.parametrize("name", ["lines", *PAIRS])
     def test_dtypes_stay_and_each_layer_is_read_once(self, name: str, dtype: torch.dtype) -> None:
-        preprocessing = PREPROCESSINGS[PAIRS[name][0] if name in PAIRS else "scale_by_depth"]
+        preprocessing = BEFORE[PAIRS[name][0] if name in PAIRS else "scale_by_depth"]
         layers = random_layers({"blocks.0.weight": (4, 5), "blocks.1.bias": (5,), "scale": ()})
         original = task_vectors_of({n: stack.to(dtype) for n, stack in layers.items()})
         vectors, reads = counted(original)

@@ -12,7 +12,7 @@ from small_models import CLASSES, naive_trim_and_elect, naive_trimmed_vectors, s
 
 from adamerge_core.errors import InputError
 from adamerge_core.merging import (
-    PREPROCESSINGS,
+    BEFORE,
     RULES,
     task_arithmetic,
     ties_merging,
@@ -171,7 +171,7 @@ def test_the_registry_knows_what_a_rule_needs() -> None:
     assert set(GIVES_A_SINGLE_TASK) | {"iso_c", "iso_cts"} == set(DATA_FREE)
     needs = {name: rule.needs for name, rule in RULES.items() if rule.needs}
     assert needs == {"fisher_merging": "fisher_diagonal", "regmean": "gram_matrices"}
-    for name, entry in {**RULES, **PREPROCESSINGS}.items():
+    for name, entry in {**RULES, **BEFORE}.items():
         assert entry.name == name
         assert entry.summary.endswith((".", ":"))
         assert entry.source

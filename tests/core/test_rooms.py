@@ -48,6 +48,13 @@ def test_fine_tuning_depends_on_no_merging(imports: grimp.ImportGraph, module: s
     assert not [name for name in known if lies_in(name, MERGING)]
 
 
+@pytest.mark.parametrize("statistic", ["fisher", "gram"])
+def test_statistics_depend_on_no_merging(imports: grimp.ImportGraph, statistic: str) -> None:
+    known = imports.find_upstream_modules(f"adamerge_core.statistics.{statistic}")
+    others = [room for room in MERGING if room != "adamerge_core.statistics"]
+    assert not [name for name in known if lies_in(name, tuple(others))]
+
+
 def test_merging_has_these_rooms(imports: grimp.ImportGraph) -> None:
     assert set(MERGING) <= imports.modules
     assert "adamerge_core.storage" in imports.find_upstream_modules("adamerge_core.task_vectors")

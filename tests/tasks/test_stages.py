@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -16,30 +17,42 @@ from PIL import Image
 
 from adamerge_core import checkpoints
 from adamerge_core.coefficient_files import LearnedCoefficients
-from adamerge_core.vision.images import open_array
-from tasks import adapt, corrupt, download, evaluate, merge, prepare, pretrain, task_vectors
-from tasks import choose as sweep
-from tasks import collect_statistics as statistics
-from tasks.experiments import robustness as evaluate_corrupted
-from tasks.graph import build as graph
-from tasks.graph.paths import PROTOCOLS, REFERENCES, Files
-from tasks.report import __main__ as report
-from tasks.running.stage import PlainReporter
-from tasks.shared.encoders import finetune_settings
-from tasks.shared.training import train_encoder
-from tasks.suite.schema import Suite
+from tasks import wiring
+from tasks.graph import params_yaml, paths
+from tasks.graph.dvc_yaml import Stage
+from tasks.graph.paths import PROTOCOLS, REFERENCES
+from tasks.running.stage import options
+from tasks.running.work import Work
+from tasks.suite.schema import Suite, checked
 
 IMAGES = {"pretrain": 20, "train": 20, "val": 10, "test": 20}
 STEPS = {"steps": 2, "images_per_task": 4, "batches_per_step": 1, "learning_rate": 0.05}
-ADAPTATIONS = {
-    "layer_wise_over_depth": {
+ADAPTED = {
+    "over_depth": {
+        "adapt": "layer_wise",
+        "before": "scale_by_depth",
         "preset": "fast",
         **STEPS,
         "start": 1.0,
         "clamp": "none",
-        "preprocessing": "scale_by_depth",
     },
-    "adarank": {"preset": "adarank", **STEPS},
+    "adarank": {"adapt": "singular_components", "preset": "adarank", **STEPS},
+    "chosen_start": {
+        "adapt": "task_wise",
+        **STEPS,
+        "choose": {"start": [0.2, 0.4], "by": "entropy"},
+    },
+}
+MERGED = {
+    "task_arithmetic": {"rule": "task_arithmetic"},
+    "regmean": {"rule": "regmean"},
+    "trimmed_average": {"rule": "weight_averaging", "before": {"name": "trim_and_elect"}},
+    "best": {"rule": "task_arithmetic", "choose": {"scaling": [0.3, 1.0], "by": "accuracy"}},
+    "unlabeled": {"rule": "ties_merging", "choose": {"keep": [0.2, 1.0], "by": "agreement"}},
+}
+ROBUST = {
+    "task_arithmetic": {"rule": "task_arithmetic"},
+    "layer_wise": {"adapt": "layer_wise", **STEPS},
 }
 
 
@@ -47,26 +60,23 @@ def tiny_suite(device: str) -> Suite:
     raw: dict[str, Any] = yaml.safe_load((ROOT / "suites/mini.yaml").read_text(encoding="utf-8"))
     raw["suite"] = "tiny"
     raw["compute"] |= {"device": device, "micro_batch": 8}
-    raw["download"] = {
+    raw["tasks"] = ["stripes", "landuse"]
+    raw["datasets"] = {
         "stripes": {"source": "image_folder", "path": "photos", "templates": ["a photo of {}."]},
         "landuse": {"source": "miniature", "seed": 0, **IMAGES},
     }
+    raw["model"]["name"] = "tiny"
     raw["prepare"]["image_size"] = 32
     raw["corrupt"] |= {"tasks": ["landuse"], "corruptions": ["contrast"], "images": 8}
     raw["pretrain"] |= {"steps": 2, "captions_per_step": 16, "warmup_steps": 1}
+    raw["pretrain"]["datasets"] = ["landuse"]
     raw["finetune"] |= {"steps": 6, "batch_size": 8, "learning_rate": 3e-4, "warmup_steps": 1}
     raw["traditional_mtl"]["steps"] = 1
     raw["statistics"] = {"images": 4, "split": "val", "fisher_probes": 2}
-    raw["merge"] = {
-        "task_arithmetic": {},
-        "regmean": {},
-        "task_arithmetic_best": {"scalings": [0.3, 1.0]},
-        **ADAPTATIONS,
-    }
+    raw["methods"] = {**MERGED, **ADAPTED}
     raw["evaluate"] |= {"trajectory_images": 4, "trajectory_points": 2}
-    raw["evaluate_corrupted"] |= {"corruptions": ["clean", "contrast"]}
-    raw["evaluate_corrupted"]["adaptation"] = {**STEPS, "start": 0.3}
-    return Suite.model_validate(raw)
+    raw["robustness"] = {"corruptions": ["clean", "contrast"], "severity": 3, "methods": ROBUST}
+    return checked(raw, "tiny suite")
 
 
 def make_photos(folder: Path) -> None:
@@ -82,53 +92,44 @@ def make_photos(folder: Path) -> None:
                 Image.fromarray(pixels).save(folder / split / name / f"{index}.png")
 
 
+def work_of(stage: Stage) -> Work:
+    """What a stage process gives to run(), from params.yaml: nothing that is not declared."""
+    params = params_yaml.nested(params_yaml.values(stage.params))
+    return Work(stage.name, options(stage.cmd), params, stage.deps)
+
+
 def run_all(suite: Suite) -> None:
-    """As the stages' main functions do, in the order of the graph."""
-    files, quiet = Files(suite.name), PlainReporter()
-    for task in suite.task_names:
-        download.run(task, suite.task(task), files.raw(task), quiet)
-        prepare.run(task, files, suite.prepare.image_size)
-    images = open_array(files.images("landuse", "test"), 4)[: suite.corrupt.images]
-    corrupted = files.corrupted("landuse", "contrast")
-    corrupt.run(images, "contrast", suite.corrupt.severities, 0, corrupted, quiet)
+    """Every stage once, in the order of the graph; each reads and writes what it declares."""
+    for stage in wiring.stages(suite).values():
+        missing = [
+            path for path in stage.deps if path.startswith("data/") if not Path(path).exists()
+        ]
+        assert not missing, stage.name
+        importlib.import_module(_module(stage)).run(work_of(stage))
+        assert [path for path in stage.files if not Path(path).is_file()] == [], stage.name
 
-    pretrain.run(suite, quiet)
-    settings = finetune_settings(suite.finetune)
-    for task in suite.task_names:
-        train_encoder(task, [task], settings, suite, 0, quiet)
-    joint = finetune_settings(suite.finetune, suite.traditional_mtl.steps)
-    train_encoder("traditional_mtl", suite.task_names, joint, suite, 0, quiet)
-    task_vectors.run(suite, 0)
-    for kind in suite.merge.statistics:
-        for task in suite.task_names:
-            statistics.run(suite, kind, task, 0)
 
-    for method in suite.merge.of_kind("merge"):
-        merge.run(suite, method, 0)
-    for method in suite.merge.of_kind("sweep"):
-        sweep.run(suite, method, 0, quiet)
-    for method in suite.merge.of_kind("adapt"):
-        adapt.run(suite, method, 0, quiet)
-    for method in (*REFERENCES, *suite.merge.root):
-        evaluate.run(suite, method, 0, quiet)
-    for corruption in suite.evaluate_corrupted.corruptions:
-        evaluate_corrupted.run(suite, corruption, 0, quiet)
-    report.run(suite)
+def _module(stage: Stage) -> str:
+    name = stage.cmd.split()[2]
+    return f"{name}.__main__" if name == "tasks.report" else name
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def test_the_stages_of_a_tiny_suite(
     device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    (tmp_path / "tasks").symlink_to(ROOT / "tasks")
+    (tmp_path / "adamerge_core").symlink_to(ROOT / "adamerge_core")
     monkeypatch.chdir(tmp_path)
     make_photos(Path("photos"))
     suite = tiny_suite(device)
+    Path("params.yaml").write_text(yaml.safe_dump(suite.raw), encoding="utf-8")
     run_all(suite)
     written = {path.as_posix() for path in Path("data").rglob("*") if path.is_file()}
-    wanted = {path for stage in graph.stages(suite).values() for path in stage.files}
-    assert written == wanted
+    assert written == {path for stage in wiring.stages(suite).values() for path in stage.files}
     check_models(suite)
-    check_coefficients(suite)
+    check_coefficients()
+    check_choices(suite)
     check_tables(suite)
 
 
@@ -137,56 +138,56 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 
 
 def check_models(suite: Suite) -> None:
-    files = Files(suite.name)
-    pretrained = checkpoints.load(files.pretrained)
-    merged = checkpoints.load(files.merged("task_arithmetic", 0))
-    tuned = [checkpoints.load(files.finetuned(task, 0)) for task in suite.task_names]
+    pretrained = checkpoints.load(paths.pretrained("tiny"))
+    merged = checkpoints.load(paths.merged("tiny", "task_arithmetic", 0))
+    tuned = [checkpoints.load(paths.finetuned("tiny", task, 0)) for task in suite.tasks]
     name = "trunk.conv_stem.weight"
     added = sum(each[name] - pretrained[name] for each in tuned)
     assert added.abs().max() > 0
     torch.testing.assert_close(merged[name], pretrained[name] + 0.3 * added, rtol=0, atol=1e-6)
-    others = [checkpoints.load(files.merged(method, 0)) for method in suite.merge.of_kind("sweep")]
-    others += [checkpoints.load(files.merged(m, 0, p)) for m in ADAPTATIONS for p in PROTOCOLS]
-    for state in [checkpoints.load(files.merged("regmean", 0)), *others]:
+    others = [checkpoints.load(paths.merged("tiny", method, 0)) for method in MERGED]
+    others += [checkpoints.load(paths.merged("tiny", m, 0, p)) for m in ADAPTED for p in PROTOCOLS]
+    for state in others:
         checkpoints.check_same_architecture(pretrained, {"merged": state})
         assert not torch.equal(state[name], pretrained[name])
 
 
-def check_coefficients(suite: Suite) -> None:
-    files = Files(suite.name)
-    for method in ADAPTATIONS:
-        start = suite.merge[method].start
+def check_coefficients() -> None:
+    starts = {"over_depth": 1.0, "adarank": 0.3}
+    for method, start in starts.items():
         for protocol in PROTOCOLS:
-            learned = LearnedCoefficients.load(files.coefficients(method, 0, protocol))
-            assert learned.task_names == suite.task_names
+            learned = LearnedCoefficients.load(paths.coefficients("tiny", method, 0, protocol))
+            assert learned.task_names == ("stripes", "landuse")
             moved = (learned.values - start).abs()
             assert 0.01 < moved.max() <= 0.2  # Adam's: at most about its rate a step
-            rows = rows_of(files.trajectory(method, 0, protocol))
+            rows = rows_of(paths.trajectory("tiny", method, 0, protocol))
             assert [row["step"] for row in rows] == ["0", "1", "2"]
             assert all(float(row["loss"]) > 0 for row in rows[1:])
             assert [bool(row["accuracy_average"]) for row in rows] == [True, False, True]
 
 
+def check_choices(suite: Suite) -> None:
+    for method, parameter, count in (("best", "scaling", 2), ("unlabeled", "keep", 2)):
+        rows = rows_of(paths.choice("tiny", method, 0))
+        assert len({row[parameter] for row in rows}) == count
+    assert rows_of(paths.choice("tiny", "chosen_start", 0))
+
+
 def check_tables(suite: Suite) -> None:
-    files = Files(suite.name)
-    rows = rows_of(files.report / "results.csv")
-    methods = [*REFERENCES, *suite.merge.root]
+    rows = rows_of(paths.report("tiny") / "results.csv")
+    methods = [*REFERENCES, *suite.merging]
     assert [(row["method"], row["protocol"]) for row in rows] == [
         (method, protocol) for method in methods for protocol in PROTOCOLS
     ]
     for row in rows:
-        accuracies = [float(row[column]) for column in (*suite.task_names, "average")]
+        accuracies = [float(row[column]) for column in (*suite.tasks, "average")]
         assert all(0 <= accuracy <= 100 for accuracy in accuracies)
         assert np.mean(accuracies[:-1]) == pytest.approx(accuracies[-1], abs=0.01)
+        shown = json.loads(paths.averages("tiny", row["method"], 0).read_text(encoding="utf-8"))
+        assert shown[row["protocol"]] == pytest.approx(accuracies[-1], abs=0.01)
     stripes = {row["method"]: float(row["stripes"]) for row in rows[:: len(PROTOCOLS)]}
     assert stripes["individual"] > max(80, stripes["pretrained"])
-    corrupted = rows_of(files.report / "corrupted.csv")
+    corrupted = rows_of(paths.report("tiny") / "corrupted.csv")
     assert [(row["corruption"], row["method"]) for row in corrupted] == [
-        (corruption, method)
-        for corruption in ("clean", "contrast")
-        for method in ("task_arithmetic", "layer_wise_adamerging")
+        (corruption, method) for corruption in ("clean", "contrast") for method in ROBUST
     ]
-    page = (files.report / "index.html").read_text(encoding="utf-8")
-    assert all(f'title="{method}"' in page for method in methods)
-    measured = json.loads(files.pretrain_metrics().read_text(encoding="utf-8"))
-    assert measured["pretraining accuracy"].keys() == {*suite.task_names, "average"}
