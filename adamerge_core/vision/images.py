@@ -20,7 +20,7 @@ class LabeledImages:
 
     @classmethod
     def open(cls, images: Path, labels: Path) -> "LabeledImages":
-        """Open a split's files. Raises InputError when one is missing, broken or of another form."""
+        """Open a split's files. Raises InputError when one is missing, broken or misfits."""
         arrays = cls(open_array(images, 4), open_array(labels, 1))
         if len(arrays.images) != len(arrays.labels):
             raise InputError(

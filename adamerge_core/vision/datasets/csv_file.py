@@ -8,7 +8,7 @@ from pathlib import Path
 
 from adamerge_core.errors import InputError
 from adamerge_core.vision.archive import DatasetImages
-from adamerge_core.vision.datasets.labeled_files import SPLITS, Files, LabeledFiles
+from adamerge_core.vision.datasets.labeled_files import SHOWN, SPLITS, Files, LabeledFiles
 from adamerge_core.vision.datasets.registry import source
 
 
@@ -32,13 +32,9 @@ class CsvFile(LabeledFiles):
         return [*super().faults(dataset), *self.share_faults("test_fraction")]
 
     def images(self, dataset: str) -> DatasetImages:
-        table = Path(self.path)
-        return self.dealt(
-            f"data file {table}",
-            table.parent,
-            self._listed(table),
-            test_fraction=self.test_fraction,
-        )
+        table, share = Path(self.path), self.test_fraction
+        files = self._listed(table)
+        return self.dealt(f"data file {table}", table.parent, files, test_fraction=share)
 
     def _listed(self, table: Path) -> Files:
         """List the images. Raises InputError listing all that is wrong with the table."""
