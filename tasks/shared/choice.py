@@ -58,7 +58,7 @@ class Judge:
         """
         entry, targets = CRITERIA[criterion], None
         if entry.needs == "labels":
-            targets = {name: torch.as_tensor(part.labels[:]) for name, part in data.items()}
+            targets = {name: take(part.labels, slice(None)) for name, part in data.items()}
         elif entry.needs == "experts":
             images = {name: part.images for name, part in data.items()}
             targets = expert_targets(encoder, task_vectors, heads, images, BATCH)
