@@ -170,6 +170,22 @@ def test_plain_dvc_repro_gives_the_same_files_and_records(
     assert pipeline.info.end_time == found["report"].info.end_time
 
 
+def test_the_flow_and_an_experiment_share_what_ran(ran: Project) -> None:
+    """Each takes from the other; dvc.lock need not be committed for it."""
+    before, params = ran.hashes(), Path("params.yaml").read_text()
+    done = ran.run("dvc", "exp", "run", "-q", "-S", "merge.scaling=0.7")
+    assert done.returncode == 0, done.stderr
+    changed = ran.hashes()
+    assert changed[MERGED] != before[MERGED]
+    said, _ = run_flow()
+    assert "0 ran, 8 cached" in said
+    assert ran.hashes() == changed
+    ran.write("params.yaml", params)
+    said, printed = run_flow()
+    assert "0 ran, 8 cached" in said
+    assert ran.hashes() == before
+
+
 def test_lineage_goes_to_the_source(ran: Project) -> None:
     traced = lineage.trace(MERGED)
     assert traced.md5 == traced.locked_md5 == md5(Path(MERGED))
