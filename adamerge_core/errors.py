@@ -5,7 +5,13 @@ class InputError(ValueError):
     """An input breaks a rule; the message gives each value, the rule and the fix."""
 
     @classmethod
-    def listing(cls, subject: str, faults: list[str]) -> "InputError":
-        """Make one error of all the faults found in `subject`, a line each."""
+    def listing(cls, subject: str, faults: list[str], shown: int | None = None) -> "InputError":
+        """Make one error of all the faults found in `subject`, a line each.
+
+        shown: how many lines a longer list is cut to; the error then says how many more there are.
+        """
         count = f"{len(faults)} fault" + ("s" if len(faults) > 1 else "")
-        return cls(f"{subject}: {count}\n" + "\n".join(f"  - {fault}" for fault in faults))
+        lines = faults[:shown]
+        if len(lines) < len(faults):
+            lines.append(f"and {len(faults) - len(lines)} more")
+        return cls(f"{subject}: {count}\n" + "\n".join(f"  - {line}" for line in lines))

@@ -138,9 +138,10 @@ def image_encoder(model: str) -> nn.Module:
         return TinyTower()
     import open_clip
 
-    from adamerge_core.vision import encoders
+    from adamerge_core.vision.clip import create_clip
+    from adamerge_core.vision.clip import image_encoder as clip_encoder
 
     mini = "efficientnet_lite0_clip"
     logging.disable(logging.WARNING)  # open_clip warns that the weights are random
-    clip = encoders.create_clip(mini) if model == "mini" else open_clip.create_model(model)
-    return encoders.image_encoder(clip, mini)  # another scaling of pixels would cost the same
+    clip = create_clip(mini) if model == "mini" else open_clip.create_model(model)
+    return clip_encoder(clip, mini)  # another scaling of pixels would cost the same

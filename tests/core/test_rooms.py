@@ -25,7 +25,7 @@ FINE_TUNING = (
     "adamerge_core.checkpoints",
     "adamerge_core.distributed",
     "adamerge_core.evaluation",
-    "adamerge_core.vision.encoders",
+    "adamerge_core.vision.clip",
     "adamerge_core.vision.heads",
     "adamerge_core.vision.training",
     "adamerge_core.widening",

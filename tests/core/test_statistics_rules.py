@@ -22,7 +22,7 @@ from adamerge_core.merging.fisher import fisher_merging
 from adamerge_core.merging.regmean import regmean
 from adamerge_core.statistics import fisher_diagonal, gram_matrices
 from adamerge_core.task_vectors import TaskVectors
-from adamerge_core.vision.encoders import create_clip, image_encoder
+from adamerge_core.vision.clip import create_clip, image_encoder
 
 Statistics = dict[str, dict[str, Tensor]]
 Rule = Callable[[TaskVectors, Statistics], dict[str, Tensor]]

@@ -22,8 +22,9 @@ from torch import Tensor, nn
 from adamerge_core import checkpoints
 from adamerge_core.batches import batch_indices
 from adamerge_core.errors import InputError
-from adamerge_core.vision import encoders, imagenet
-from adamerge_core.vision.encoders import create_clip, fold_batch_norms, image_encoder, tokenizer
+from adamerge_core.vision import imagenet
+from adamerge_core.vision.architectures import ARCHITECTURES
+from adamerge_core.vision.clip import create_clip, fold_batch_norms, image_encoder, tokenizer
 from adamerge_core.vision.heads import ZeroShotHead, zero_shot_weight
 from adamerge_core.vision.images import LabeledImages
 from adamerge_core.vision.training import TrainingSettings, finetune, tune_text_tower
@@ -93,7 +94,7 @@ def test_a_convolution_with_a_bias_keeps_it(bias: bool) -> None:
 
 
 def test_the_image_encoder_keeps_open_clips_names_and_scales_pixels(clip: CLIP) -> None:
-    plain = CLIP(**encoders.ARCHITECTURES[ARCHITECTURE]).visual.eval()
+    plain = CLIP(**ARCHITECTURES[ARCHITECTURE]).visual.eval()
     randomise_batch_norms(plain)
     encoder = image_encoder(copy.deepcopy(clip), ARCHITECTURE)
     assert list(encoder.state_dict()) == list(plain.state_dict())

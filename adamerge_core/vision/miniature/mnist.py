@@ -23,11 +23,6 @@ SHARES = {split: count // len(CLASS_NAMES) for split, count in SUPPLY.items()}
 PARTITION_SEED = 5000
 
 
-def supply(split: str) -> int:
-    """How many images the split holds."""
-    return SUPPLY[split]
-
-
 @cache
 def _digits() -> tuple[drawing.Pixels, np.ndarray]:
     """All digits: uint8 [5000, 28, 28] and labels int64 [5000]."""
