@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from tasks.wiring.dvc_yaml import DVC_YAML
+from tasks.graph.dvc_yaml import DVC_YAML
 
 from adamerge_core.atomic import atomic_write
 from adamerge_core.errors import InputError
