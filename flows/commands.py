@@ -10,8 +10,7 @@ from datetime import datetime
 
 from flows import servers
 from flows.suites import check, use
-from tasks.graph import dvc_yaml
-from tasks.graph.paths import Files
+from tasks.graph import dvc_lock, paths
 from tasks.report import results
 from tasks.suite.schema import Suite
 from tasks.tracking import ingest
@@ -100,7 +99,7 @@ def _show_results(suite: Suite) -> None:
     rows = results.read(suite.name)
     if rows:
         print(f"\n{results.text_table(rows, results.references(suite.name))}\n")
-        print(f"report   {Files(suite.name).report / 'index.html'}")
+        print(f"report   {paths.report(suite.name) / 'index.html'}")
     print("pages    adamerge ui   (MLflow: runs, curves, lineage; Prefect: flow runs, logs)")
 
 
@@ -109,7 +108,7 @@ def status() -> int:
     from flows.dvc import plan as dvc_plan
 
     suite = check()
-    plan, ran = dvc_plan.plan(), dvc_yaml.read_lock()
+    plan, ran = dvc_plan.plan(), dvc_lock.read_lock()
     kinds = {name: _kind(name, plan.changed, ran) for name in plan.upstream}
     groups = dict.fromkeys(name.split("@")[0] for name in plan.upstream)
     print(f"suite {suite.name}, seeds {', '.join(map(str, suite.seeds))}")

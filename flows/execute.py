@@ -18,8 +18,8 @@ from flows.dvc.plan import Plan
 from flows.dvc.worker import Worker
 from flows.estimates import Estimates, clock
 from flows.order import Order, Outcome
-from tasks.graph import dvc_yaml
-from tasks.graph.build import uses_device
+from tasks.graph import dvc_lock, dvc_yaml, params_yaml
+from tasks.graph.templates import uses_device
 from tasks.running.hashes import signature
 from tasks.running.journal import Journal
 
@@ -191,7 +191,7 @@ class Run:
 
     def _journal_cached(self, names: Collection[str]) -> None:
         """Notes for MLflow that these stages lead to the runs that produced their files."""
-        locked = dvc_yaml.read_lock()
+        locked = dvc_lock.read_lock()
         for name in self._plan.upstream:
             if name in names and (entry := locked.get(name)):
                 facts = {"params": entry.params, "deps": entry.deps, "outs": entry.outs}
@@ -219,7 +219,7 @@ class _Lines:
 
 def _stages_on_device() -> set[str]:
     """Lists the stages that share the one accelerator, if the suite uses one; each may fill it."""
-    if dvc_yaml.read_params().get("compute", {}).get("device", "cpu") == "cpu":
+    if params_yaml.read_params().get("compute", {}).get("device", "cpu") == "cpu":
         return set()
     return {name for name, stage in dvc_yaml.read().items() if uses_device(stage)}
 

@@ -20,7 +20,7 @@ from adamerge_core.errors import InputError
 from flows.dvc.internals import no_experiments
 from flows.dvc.plan import Plan, plan
 from flows.execute import Run
-from tasks.graph import dvc_yaml
+from tasks.graph import params_yaml
 from tasks.running import journal, processes
 from tasks.running.environment import WORK, configure
 from tasks.tracking.follower import Follower
@@ -55,7 +55,7 @@ def prepare() -> None:
 
 def workers() -> int:
     """Computes how many stages may be at work at a time: the cores by the threads of one stage."""
-    threads = int(dvc_yaml.read_params().get("compute", {}).get("threads", 1))
+    threads = int(params_yaml.read_params().get("compute", {}).get("threads", 1))
     return max(1, _cores() // max(1, threads))
 
 

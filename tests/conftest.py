@@ -88,13 +88,13 @@ from pathlib import Path
 
 from adamerge_core.errors import InputError
 from adamerge_core.atomic import atomic_write
-from tasks.graph import dvc_yaml
+from tasks.graph import dvc_yaml, params_yaml
 from tasks.running.stage import run_stage
 
 NAME = os.environ["DVC_STAGE"]
 STAGE = dvc_yaml.read()[NAME]
 PARAMS = dvc_yaml.params_of(STAGE)
-PACE = dvc_yaml.read_params()["grow"]  # of every stage, also of those that do not depend on it
+PACE = params_yaml.read_params()["grow"]  # of every stage, also of those that do not depend on it
 RESULTS = """method,protocol,seed,a,b,average
 pretrained,transductive,0,10,20,15
 ties_merging,transductive,0,60,70,65

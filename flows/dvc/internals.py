@@ -32,7 +32,9 @@ from voluptuous import Invalid
 
 from adamerge_core.atomic import atomic_write
 from adamerge_core.errors import InputError
-from tasks.graph.dvc_yaml import DVC_LOCK, DVC_YAML, load_yaml
+from tasks.graph.dvc_lock import DVC_LOCK
+from tasks.graph.dvc_yaml import DVC_YAML
+from tasks.graph.params_yaml import load_yaml
 from tasks.running.environment import WORK
 
 # the file whose lock every DVC command holds while it reads or writes the project

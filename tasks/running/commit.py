@@ -3,7 +3,7 @@
 import subprocess
 from dataclasses import dataclass
 
-from tasks.graph.dvc_yaml import DVC_LOCK
+from tasks.graph.dvc_lock import DVC_LOCK
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from tasks.graph import dvc_yaml
+from tasks.graph import params_yaml
 from tasks.running.commit import Commit
 from tasks.running.environment import WORK
 from tasks.running.processes import process_facts
@@ -105,7 +105,7 @@ def start_pipeline(key: str, name: str, cmd: str) -> Journal:
     """Opens the journal of a pipeline run: the suite's parameters, the state of the code."""
     commit = Commit.current()
     log = Journal(run=key)
-    suite, params = dvc_yaml.suite_name(), dvc_yaml.read_params()
+    suite, params = params_yaml.suite_name(), params_yaml.read_params()
     about = {"name": name, "cmd": cmd, "suite": suite, "params": params}
     log.start("pipeline", **about, commit=commit.revision, dirty=commit.dirty)
     return log

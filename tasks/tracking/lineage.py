@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from adamerge_core.errors import InputError
-from tasks.graph import dvc_yaml
-from tasks.graph.dvc_yaml import Locked, Stage, is_code
+from tasks.graph import dvc_lock, dvc_yaml
+from tasks.graph.dvc_lock import Locked
+from tasks.graph.dvc_yaml import Stage, is_code
 from tasks.running.hashes import md5
 from tasks.tracking.database import DATABASE
 from tasks.tracking.runs import FoundRun
@@ -57,7 +58,7 @@ def trace(path: str) -> Lineage:
 
     Raises InputError for any other file, and for one that is not there.
     """
-    stages, locked = dvc_yaml.read(), dvc_yaml.read_lock()
+    stages, locked = dvc_yaml.read(), dvc_lock.read_lock()
     name = _in_project(path)
     writer = {out: stage for stage in stages.values() for out in stage.files}
     if name not in writer:

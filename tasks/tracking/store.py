@@ -12,7 +12,7 @@ from typing import Any
 
 from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelInput
 
-from tasks.graph.paths import Files
+from tasks.graph import paths
 from tasks.report import results
 from tasks.running.hashes import md5, stored
 from tasks.tracking.models import MergedModels
@@ -174,7 +174,7 @@ class Store(Runs):
         Of a flow they are: it ends as they are published. Stages that DVC ran without one may have
         made some of the files only, and others may have come since.
         """
-        path = Files(start["suite"]).report / "results.csv"
+        path = paths.report(start["suite"]) / "results.csv"
         if not start.get("adopted"):
             return True
         tag = tag_name("out", path.as_posix())
@@ -187,7 +187,7 @@ class Store(Runs):
         values = {f"average/{p}/{m}": value for (p, m), value in results.averages(rows).items()}
         self.log_points(run_id, [{"time": time, "step": 0, "values": values}])
         for name in ("results.csv", "index.html", "report.md"):
-            path = Files(suite).report / name
+            path = paths.report(suite) / name
             if path.is_file():
                 self.log_file(run_id, path, name, "report")
         best = results.best_merged(suite, rows, results.references(suite))

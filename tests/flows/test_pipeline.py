@@ -20,7 +20,7 @@ from adamerge_core.errors import InputError
 from flows import cli
 from flows.dvc.internals import modify_lock, no_experiments
 from flows.dvc.plan import plan
-from tasks.graph import dvc_yaml
+from tasks.graph import dvc_lock, dvc_yaml, params_yaml
 from tasks.running.hashes import md5
 from tasks.tracking import ingest, lineage
 
@@ -314,6 +314,6 @@ def test_the_fast_writer_of_dvc_lock_agrees_with_dvc(ran: Project, tmp_path: Pat
 
 
 def test_a_lock_is_read_as_it_is_written(ran: Project) -> None:
-    entry = dvc_yaml.read_lock()["grow@a"]
+    entry = dvc_lock.read_lock()["grow@a"]
     assert entry.outs["data/suites/toy/grown/a.txt"] == md5(Path("data/suites/toy/grown/a.txt"))
-    assert entry.params == {"grow": dvc_yaml.read_params()["grow"]}
+    assert entry.params == {"grow": params_yaml.read_params()["grow"]}

@@ -97,7 +97,14 @@ def found(condition: str) -> object:
 def test_the_page_of_a_stage_shows_what_it_read_and_wrote(ran: Project, read: object) -> None:
     run = found("tags.`adamerge.stage` = 'grow@a' and params.`grow.steps` = '5'")
     page = read(run.page, "python work.py")
-    for shown in ("grow@a", "loss", "accuracy", "grow.steps", "a/train", "data/suites/toy/grown/a.txt"):
+    for shown in (
+        "grow@a",
+        "loss",
+        "accuracy",
+        "grow.steps",
+        "a/train",
+        "data/suites/toy/grown/a.txt",
+    ):
         assert shown in page, shown
     assert run.outs()["data/suites/toy/grown/a.txt"] in page
 
