@@ -23,7 +23,7 @@ from tasks.shared.adaptation import Adaptation
 from tasks.shared.device import set_up
 from tasks.shared.encoders import accuracy, open_encoder, open_heads
 from tasks.shared.methods import make_model
-from tasks.shared.tables import write_csv
+from tasks.shared.tables import ACCURACY, MEASURED_CORRUPTED, write_long
 from tasks.shared.task_vectors import Statistics, open_statistics, open_task_vectors
 from tasks.suite.methods import Method, RuleMethod, parse_method
 
@@ -96,7 +96,7 @@ def run(work: Work) -> None:
         encoder.load_state_dict(merged)
         measured = accuracy(encoder, heads, data)
         rows += [_row(work, name, task, measured[task]) for task in tasks]
-    write_csv(paths.robustness(suite, corruption, work.seed), rows)
+    write_long(paths.robustness(suite, corruption, work.seed), MEASURED_CORRUPTED, rows)
 
 
 def _model(
@@ -140,7 +140,7 @@ def _row(work: Work, method: str, task: str, value: float) -> dict[str, Any]:
     corruption = work.options["corruption"]
     severity = 0 if corruption == CLEAN else work.params["robustness"]["severity"]
     named = {"corruption": corruption, "severity": severity, "method": method, "seed": work.seed}
-    return {**named, "task": task, "metric": "accuracy", "value": value}
+    return {**named, "task": task, "metric": ACCURACY, "value": value}
 
 
 if __name__ == "__main__":
