@@ -52,7 +52,6 @@ def use(name: str | None, seeds: list[int] | None, *, force: bool) -> int:
     _write(text, suite)
     count = len(graph.stages(suite))
     print(f"{suite.name} is active: {count} stages, seeds {', '.join(map(str, suite.seeds))}")
-    print("next: adamerge run")
     return 0
 
 

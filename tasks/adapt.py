@@ -2,186 +2,170 @@
 protocol.
 """
 
-import argparse
-from collections.abc import Callable, Mapping
-from dataclasses import fields
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
 
 from adamerge_core import checkpoints
-from adamerge_core.adamerging import (
-    OBJECTIVES,
-    AdaptationSettings,
-    Engine,
-    MergingCoefficients,
-    SingularMasks,
-    adapt,
-    expert_targets,
-)
-from adamerge_core.adamerging.engine import Parameterisation
 from adamerge_core.checkpoints import StateDict
 from adamerge_core.coefficient_files import LearnedCoefficients
-from adamerge_core.merging import PREPROCESSINGS, trim_and_elect
 from adamerge_core.task_vectors import TaskVectors
 from adamerge_core.vision.images import LabeledImages
-from tasks.graph.build import merge_stage
-from tasks.graph.paths import PROTOCOLS, Files
-from tasks.running.stage import Reporter, run_stage
+from tasks.graph import paths
+from tasks.graph.paths import PROTOCOLS
+from tasks.running.stage import run_stage
+from tasks.running.work import Work
+from tasks.shared.adaptation import Adaptation
+from tasks.shared.choice import Judge, choose
+from tasks.shared.device import set_up
 from tasks.shared.encoders import accuracy, open_encoder, open_heads, open_split
 from tasks.shared.protocols import adapted_rows, measured_rows
 from tasks.shared.tables import ResumableRows, write_csv
-from tasks.shared.task_vectors import open_task_vectors
-from tasks.suite.methods import (
-    Adaptation,
-    AdaptationMethod,
-    AdaptationPlusPlus,
-    PreprocessedAdaptation,
-)
-from tasks.suite.schema import Evaluate, Suite, load_params
+from tasks.shared.task_vectors import Statistics, open_statistics, open_task_vectors
+from tasks.suite.methods import AdaptMethod, parse_as
+from tasks.suite.sections import Evaluate
 
 
-def run(suite: Suite, method: str, seed: int, report: Reporter) -> None:
-    """Write coefficients, trajectory and merged model of each protocol.
+@dataclass(frozen=True)
+class Problem:
+    """What the adaptations of a stage share."""
 
-    Raises InputError for a method that is not one of the suite's.
+    work: Work
+    encoder: nn.Module
+    heads: Mapping[str, nn.Module]
+    task_vectors: TaskVectors
+    statistics: Statistics
+    test: Mapping[str, LabeledImages]
+
+    @property
+    def evaluate(self) -> Evaluate:
+        return self.work.section(Evaluate)
+
+    def prepare(self, method: AdaptMethod) -> Adaptation:
+        """Put a method together over the test images."""
+        compute = self.work.params["compute"]
+        return Adaptation.prepare(
+            method, self.encoder, self.task_vectors, self.heads, self.test, compute
+        )
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What one adaptation ended with."""
+
+    model: StateDict
+    coefficients: LearnedCoefficients
+    trajectory: list[dict[str, Any]]
+
+
+def run(work: Work) -> None:
+    """Write coefficients, trajectory and merged model of each protocol; with `choose` also what
+    the criterion gave for each value.
     """
-    params, files = suite.merge[method], Files(suite.name)
-    settings = adaptation_settings(suite.merge.granularity(method), params)
-    plain = open_task_vectors(files, suite.task_names, seed).to(suite.compute.device)
-    encoder, heads = open_encoder(suite), open_heads(suite, suite.task_names)
-    test = open_split(files, suite.task_names, "test")
-    targets = adaptation_targets(settings, plain, encoder, heads, test)
-    engine = Engine(
-        encoder,
-        _preprocessed(plain, params),
-        heads,
-        suite.compute.micro_batch,
-        suite.compute.precision,
-        parameterisation=_parameterisation(settings, params),
+    suite, name, model = (work.options[key] for key in ("suite", "method", "model"))
+    tasks, method = work.params["tasks"], parse_as(AdaptMethod, name, work.params["methods"])
+    device = set_up(work.params["compute"])
+    problem = Problem(
+        work,
+        open_encoder(work.params["model"]["architecture"], device),
+        open_heads(model, tasks, device),
+        open_task_vectors(model, tasks, work.seed).to(device),
+        open_statistics(model, method.needs, tasks, work.seed, device),
+        open_split(tasks, work.options["size"], "test"),
+    )
+    choices: list[dict[str, Any]] = []
+    for protocol, learned in _learned(problem, method, choices):
+        write_csv(paths.trajectory(suite, name, work.seed, protocol), learned.trajectory)
+        learned.coefficients.save(paths.coefficients(suite, name, work.seed, protocol))
+        checkpoints.save(paths.merged(suite, name, work.seed, protocol), learned.model)
+    if choices:
+        write_csv(paths.choice(suite, name, work.seed), choices)
+
+
+def _learned(
+    problem: Problem, method: AdaptMethod, choices: list[dict[str, Any]]
+) -> Iterator[tuple[str, Learned]]:
+    """By protocol what was learned; fills `choices` where values are tried."""
+    if not method.choose:
+        adaptation = problem.prepare(method)
+        for protocol in PROTOCOLS:
+            yield protocol, learn(problem, adaptation, protocol, protocol)
+        return
+    tasks, size = problem.work.params["tasks"], problem.work.options["size"]
+    validation = open_split(tasks, size, "val")
+    judge = Judge.prepare(
+        method.choose.by, problem.encoder, problem.task_vectors, problem.heads, validation
     )
     for protocol in PROTOCOLS:
-        _adapt(suite, method, protocol, seed, engine, settings, test, targets, report)
+
+        def make(number: int, value: Any, protocol: str = protocol) -> Learned:
+            adaptation = problem.prepare(method.with_value(value))
+            return learn(problem, adaptation, protocol, f"{protocol}-{number}")
+
+        choice = choose(method.choose, judge, make, problem.work.report, f"{protocol}/")
+        choices += [{"protocol": protocol} | row for row in choice.rows]
+        yield protocol, choice.best
 
 
-def _preprocessed(vectors: TaskVectors, params: Adaptation) -> TaskVectors:
-    """The task vectors that coefficients are learned over."""
-    if isinstance(params, AdaptationPlusPlus):
-        return trim_and_elect(vectors, params.keep)
-    if isinstance(params, PreprocessedAdaptation) and params.preprocessing:
-        preprocess = PREPROCESSINGS[params.preprocessing]
-        return preprocess(vectors, **(params.preprocessing_parameters or {}))
-    return vectors
-
-
-def _parameterisation(
-    settings: AdaptationSettings, params: AdaptationMethod
-) -> Callable[[TaskVectors], Parameterisation]:
-    if settings.granularity != "singular_components":
-        return MergingCoefficients
-    chosen = {name: getattr(params, name) for name in ("rank_share", "temperature")}
-    return partial(SingularMasks, **{k: v for k, v in chosen.items() if v is not None})
-
-
-def adaptation_targets(
-    settings: AdaptationSettings,
-    vectors: TaskVectors,
-    encoder: nn.Module,
-    heads: Mapping[str, nn.Module],
-    test: Mapping[str, LabeledImages],
-) -> Mapping[str, np.ndarray | Tensor] | None:
-    """Per task what the objective compares predictions with, a row an image; None if nothing."""
-    needs = OBJECTIVES[settings.objective].needs
-    if needs == "labels":
-        return {name: part.labels for name, part in test.items()}
-    if needs == "experts":
-        images = {name: part.images for name, part in test.items()}
-        return dict(expert_targets(encoder, vectors, heads, images))
-    return None
-
-
-def _adapt(
-    suite: Suite,
-    method: str,
-    protocol: str,
-    seed: int,
-    engine: Engine,
-    settings: AdaptationSettings,
-    test: Mapping[str, LabeledImages],
-    targets: Mapping[str, np.ndarray | Tensor] | None,
-    report: Reporter,
-) -> None:
-    """Learn coefficients on the test images that the protocol allows."""
-    files, scratch, vectors = Files(suite.name), report.scratch, engine.task_vectors
-    seen = {n: adapted_rows(len(part.labels), protocol, suite.evaluate) for n, part in test.items()}
-    images = {name: part.images[seen[name]] for name, part in test.items()}
-    allowed = {name: each[seen[name]] for name, each in targets.items()} if targets else None
-    watched = {name: _watched(part, protocol, suite.evaluate) for name, part in test.items()}
-    rows = ResumableRows(scratch, protocol)
-    state = scratch / f"{protocol}.safetensors" if scratch else None
-    points = set(np.linspace(0, settings.steps, suite.evaluate.trajectory_points).round())
+def learn(problem: Problem, adaptation: Adaptation, protocol: str, label: str) -> Learned:
+    """Learn on the test images that the protocol allows. label: names files and curves."""
+    report, test = problem.work.report, problem.test
+    share = problem.evaluate.held_out_fraction
+    seen = {n: adapted_rows(len(part.labels), protocol, share) for n, part in test.items()}
+    settings, vectors = adaptation.settings, adaptation.engine.task_vectors
+    rows = ResumableRows(report.scratch, label)
+    state = report.scratch / f"{label}.safetensors" if report.scratch else None
+    measure = _accuracy_at(problem, adaptation, protocol)
 
     def record(
         step: int, loss: dict[str, float], entropy: dict[str, float], parameters: Tensor
     ) -> None:
-        measured: dict[str, float] = {}
-        if step in points:
-            engine.merge(parameters)
-            measured = accuracy(engine.encoder, engine.heads, watched)
-        coefficients = _coefficients(engine, parameters)
-        row = _curve_row(step, loss, entropy, coefficients, measured, suite.task_names)
+        coefficients = adaptation.coefficients(parameters)
+        measured = measure(step, parameters)
+        row = _curve_row(step, loss, entropy, coefficients, measured, vectors.task_names)
         rows.append(row)
-        curves = {f"{protocol}/{k}": v for k, v in row.items() if k != "step" and v is not None}
+        curves = {f"{label}/{k}": v for k, v in row.items() if k != "step" and v is not None}
         report.metrics(curves, step)
 
     if state is None or not state.exists():
-        record(0, {}, {}, engine.parameterisation.start(settings.granularity, settings.start))
-    for step in adapt(engine, images, settings, seed, state, targets=allowed):
+        record(0, {}, {}, adaptation.start())
+    for step in adaptation.steps(problem.work.seed, state, seen):
         record(step.step, step.loss, step.entropy, step.coefficients)
         entropy = sum(step.entropy.values()) / len(step.entropy)
-        text = f"{method} {protocol}  entropy {entropy:.3f}"
+        text = f"{problem.work.options['method']} {label}  entropy {entropy:.3f}"
         report.progress(step.step, settings.steps, text)
-    learned = vectors.expand(_coefficients(engine, step.coefficients))
-    write_csv(files.trajectory(method, seed, protocol), rows.rows)
-    LearnedCoefficients(learned, vectors.layer_names, vectors.task_names).save(
-        files.coefficients(method, seed, protocol)
+    learned = vectors.expand(adaptation.coefficients(step.coefficients))
+    return Learned(
+        adaptation.model(step.coefficients, problem.statistics),
+        LearnedCoefficients(learned, vectors.layer_names, vectors.task_names),
+        rows.rows,
     )
-    checkpoints.save(files.merged(method, seed, protocol), _merged(engine, step.coefficients))
 
 
-def _coefficients(engine: Engine, parameters: Tensor) -> Tensor:
-    """[K] or [L, K], without AdaRank's masks."""
-    if isinstance(engine.parameterisation, SingularMasks):
-        return engine.parameterisation.coefficients(parameters)
-    return parameters
+def _accuracy_at(
+    problem: Problem, adaptation: Adaptation, protocol: str
+) -> Callable[[int, Tensor], dict[str, float]]:
+    """Of a step and its parameters the accuracy on a few images; nothing at most steps."""
+    evaluate, engine = problem.evaluate, adaptation.engine
+    watched = {name: _watched(part, protocol, evaluate) for name, part in problem.test.items()}
+    points = set(np.linspace(0, adaptation.settings.steps, evaluate.trajectory_points).round())
+
+    def measure(step: int, parameters: Tensor) -> dict[str, float]:
+        if step not in points:
+            return {}
+        engine.merge(parameters)
+        return accuracy(engine.encoder, engine.heads, watched)
+
+    return measure
 
 
-def _merged(engine: Engine, parameters: Tensor) -> StateDict:
-    """The model of the parameters learned."""
-    if isinstance(engine.parameterisation, MergingCoefficients):
-        return engine.task_vectors.merge(engine.task_vectors.expand(parameters))
-    engine.merge(parameters)
-    return engine.encoder.state_dict()
-
-
-def adaptation_settings(granularity: str, params: Adaptation) -> AdaptationSettings:
-    """The core's settings for a section of the suite; what it leaves out is the default.
-
-    singular_components takes no clamp.
-    """
-    names = {field.name for field in fields(AdaptationSettings)}
-    chosen = params.model_dump(include=names, exclude_none=True) | {"granularity": granularity}
-    if granularity == "singular_components":
-        chosen["clamp"] = "none"
-    return AdaptationSettings(**chosen)
-
-
-def _watched(part: LabeledImages, protocol: str, settings: Evaluate) -> LabeledImages:
+def _watched(part: LabeledImages, protocol: str, evaluate: Evaluate) -> LabeledImages:
     """The first few of the images that the protocol measures on."""
-    rows = measured_rows(len(part.labels), protocol, settings)
-    first = slice(settings.trajectory_images)
+    rows = measured_rows(len(part.labels), protocol, evaluate.held_out_fraction)
+    first = slice(evaluate.trajectory_images)
     return LabeledImages(part.images[rows][first], part.labels[rows][first])
 
 
@@ -204,18 +188,5 @@ def _curve_row(
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m tasks.adapt", description=__doc__)
-    parser.add_argument(
-        "--method", required=True, help="an AdaMerging method of params.yaml, section merge"
-    )
-    parser.add_argument(
-        "--seed", required=True, type=int, help="of the task vectors and the images drawn"
-    )
-    method, seed = parser.parse_args().method, parser.parse_args().seed
-    suite = load_params()
-    run_stage(merge_stage(suite, method, seed), lambda report: run(suite, method, seed, report))
-
-
 if __name__ == "__main__":
-    main()
+    run_stage(run)

@@ -1,70 +1,80 @@
 """evaluate: top-1 accuracy of one method on every task's test images, by both protocols."""
 
-import argparse
 from pathlib import Path
 
 import numpy as np
+from torch import nn
 
 from adamerge_core.evaluation import correct, percent, with_average
-from tasks.graph.build import evaluate_stage
-from tasks.graph.paths import PROTOCOLS, REFERENCES, Files
-from tasks.running.stage import Reporter, run_stage
+from adamerge_core.vision.images import LabeledImages
+from tasks.graph import paths
+from tasks.graph.paths import PROTOCOLS
+from tasks.running.stage import run_stage
+from tasks.running.work import Work
+from tasks.shared.device import set_up
 from tasks.shared.encoders import load_weights, open_encoder, open_heads, open_split
 from tasks.shared.protocols import measured_rows
-from tasks.shared.tables import write_json
-from tasks.suite.schema import Suite, load_params
+from tasks.shared.tables import ACCURACY, MEASURED, write_json, write_long
 
 
-def run(suite: Suite, method: str, seed: int, report: Reporter) -> None:
-    """Write percent per task and their plain mean, for each protocol.
-
-    Raises InputError for a method that is neither a reference nor one of the suite's.
-    """
-    files = Files(suite.name)
-    encoder, heads = open_encoder(suite), open_heads(suite, suite.task_names)
-    test = open_split(files, suite.task_names, "test")
-    hits: dict[tuple[Path, str], np.ndarray] = {}
-    loaded: Path | None = None
-    protocols: dict[str, dict[str, float]] = {}
+def run(work: Work) -> None:
+    """Write the method's accuracies, and their plain mean over the tasks by protocol."""
+    suite, method, tasks = work.options["suite"], work.options["method"], work.params["tasks"]
+    device = set_up(work.params["compute"])
+    encoder = open_encoder(work.params["model"]["architecture"], device)
+    heads = open_heads(work.options["model"], tasks, device)
+    test = open_split(tasks, work.options["size"], "test")
+    share = work.params["evaluate"]["held_out_fraction"]
+    hits = Hits(encoder, heads)
+    rows, averages = [], {}
     for protocol in PROTOCOLS:
-        accuracy = {}
-        for done, (name, part) in enumerate(test.items(), start=1):
-            path = weights(suite, method, protocol, name, seed)
-            if (path, name) not in hits:
-                if path != loaded:
-                    load_weights(encoder, path)
-                    loaded = path
-                hits[path, name] = correct(encoder, heads[name], part.images, part.labels)
-            rows = measured_rows(len(part.labels), protocol, suite.evaluate)
-            accuracy[name] = percent(hits[path, name][rows])
-            report.progress(done, len(test), f"{method} {protocol}  {name}: {accuracy[name]:.1f} %")
-        protocols[protocol] = with_average(accuracy)
-        curves = {f"{protocol}/{name}": value for name, value in protocols[protocol].items()}
-        report.metrics(curves, 0)
-    content = {"method": method, "seed": seed, "protocols": protocols}
-    write_json(files.evaluation(method, seed), content)
+        measured = {}
+        for done, (task, part) in enumerate(test.items(), start=1):
+            seen = measured_rows(len(part.labels), protocol, share)
+            measured[task] = percent(hits.of(weights(work, protocol, task), task, part)[seen])
+            work.report.progress(
+                done, len(test), f"{method} {protocol}  {task}: {measured[task]:.1f} %"
+            )
+        named = {"method": method, "protocol": protocol, "seed": work.seed, "metric": ACCURACY}
+        rows += [{**named, "task": task, "value": value} for task, value in measured.items()]
+        with_mean = with_average(measured)
+        averages[protocol] = round(with_mean["average"], 2)
+        work.report.metrics({f"{protocol}/{task}": v for task, v in with_mean.items()}, 0)
+    write_long(paths.evaluation(suite, method, work.seed), MEASURED, rows)
+    write_json(paths.averages(suite, method, work.seed), averages)
 
 
-def weights(suite: Suite, method: str, protocol: str, task_name: str, seed: int) -> Path:
-    """The checkpoint that a method uses on a task."""
-    files = Files(suite.name)
+class Hits:
+    """Which test images a checkpoint gets right: each is loaded and measured once in a row."""
+
+    def __init__(self, encoder: nn.Module, heads: dict[str, nn.Module]) -> None:
+        self._encoder, self._heads = encoder, heads
+        self._loaded: Path | None = None
+        self._found: dict[tuple[Path, str], np.ndarray] = {}
+
+    def of(self, checkpoint: Path, task: str, test: LabeledImages) -> np.ndarray:
+        """Measure a task's test images: [N] bool."""
+        key = (checkpoint, task)
+        if key not in self._found:
+            if checkpoint != self._loaded:
+                load_weights(self._encoder, checkpoint)
+                self._loaded = checkpoint
+            self._found[key] = correct(self._encoder, self._heads[task], test.images, test.labels)
+        return self._found[key]
+
+
+def weights(work: Work, protocol: str, task: str) -> Path:
+    """Name the checkpoint that the method uses on a task: by protocol where it adapts."""
+    suite, model, method = (work.options[key] for key in ("suite", "model", "method"))
     if method == "pretrained":
-        return files.pretrained
-    if method in REFERENCES:
-        return files.finetuned(task_name if method == "individual" else method, seed)
-    adapts = suite.merge[method].kind == "adapt"
-    return files.merged(method, seed, protocol if adapts else None)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m tasks.evaluate", description=__doc__)
-    known = f"{', '.join(REFERENCES)}, or one of params.yaml, section merge"
-    parser.add_argument("--method", required=True, help=known)
-    parser.add_argument("--seed", required=True, type=int, help="of fine-tuning and adaptation")
-    method, seed = parser.parse_args().method, parser.parse_args().seed
-    suite = load_params()
-    run_stage(evaluate_stage(suite, method, seed), lambda report: run(suite, method, seed, report))
+        return paths.pretrained(model)
+    if method == "individual":
+        return paths.finetuned(model, task, work.seed)
+    if method == "traditional_mtl":
+        return paths.traditional_mtl(suite, work.seed)
+    adapted = paths.merged(suite, method, work.seed, protocol)
+    return adapted if adapted.as_posix() in work.deps else paths.merged(suite, method, work.seed)
 
 
 if __name__ == "__main__":
-    main()
+    run_stage(run)

@@ -121,10 +121,10 @@ few large ones, and a cosine allows large steps (docs/presets.md).
 adarank: those of the code published with arXiv 2503.22178 for task arithmetic, eight tasks."""
 
 
-def settings_of(granularity: str, preset: str = "paper", **changes: Any) -> AdaptationSettings:
-    """Make settings of a granularity: a preset's values, and `changes` where they are given.
+def settings_of(granularity: str, preset: str | None, **changes: Any) -> AdaptationSettings:
+    """Make settings of a granularity: a preset's values or the defaults, and `changes`.
 
     singular_components has no clamp unless `changes` say so, which is a fault (see faults).
     """
     unclamped = {"clamp": "none"} if granularity == "singular_components" else {}
-    return replace(PRESETS[preset], granularity=granularity, **{**unclamped, **changes})
+    return replace(PRESETS[preset or "paper"], granularity=granularity, **{**unclamped, **changes})

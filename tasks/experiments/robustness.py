@@ -1,82 +1,147 @@
-"""evaluate_corrupted: task arithmetic and layer-wise AdaMerging on corrupted test images.
+"""robustness: merging methods on corrupted test images, an experiment of the paper's section 4.
 
-As in the paper's robustness study, the corrupted tasks alone are merged, and AdaMerging adapts to
-the corrupted images that it is measured on.
+As there, the corrupted tasks alone are merged, and what adapts learns on the corrupted images that
+it is measured on. `clean` is the images as they are, as many as were corrupted.
 """
 
-import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+from torch import nn
 
-from adamerge_core.adamerging import Engine, adapt
-from adamerge_core.merging import task_arithmetic
+from adamerge_core.checkpoints import StateDict
+from adamerge_core.task_vectors import TaskVectors
 from adamerge_core.vision.images import LabeledImages, open_array
-from tasks.adapt import adaptation_settings
-from tasks.graph.build import evaluate_corrupted_stage
-from tasks.graph.paths import Files
-from tasks.running.stage import Reporter, run_stage
+from tasks.graph import paths
+from tasks.graph.dvc_yaml import Stage
+from tasks.graph.merging import heads_of, statistics_of, vectors_of
+from tasks.graph.templates import CORRUPTION, SEED, SUITE, axes, template
+from tasks.running.stage import run_stage
+from tasks.running.work import Work
+from tasks.shared.adaptation import Adaptation
+from tasks.shared.device import set_up
 from tasks.shared.encoders import accuracy, open_encoder, open_heads
-from tasks.shared.tables import write_json
-from tasks.shared.task_vectors import open_task_vectors
-from tasks.suite.schema import Suite, load_params
+from tasks.shared.methods import make_model
+from tasks.shared.tables import ACCURACY, MEASURED_CORRUPTED, write_long
+from tasks.shared.task_vectors import Statistics, open_statistics, open_task_vectors
+from tasks.suite.methods import Method, RuleMethod, parse_method
 
-_METHOD = "layer_wise_adamerging"
+if TYPE_CHECKING:
+    from tasks.suite.methods import Method
+    from tasks.suite.schema import Suite
+
+CLEAN = "clean"
 
 
-def run(suite: Suite, corruption: str, seed: int, report: Reporter) -> None:
-    """Write percent per task and their mean for both methods; `clean` is the images as they are."""
-    files, names = Files(suite.name), suite.corrupt.tasks
-    images = {name: _images(suite, name, corruption) for name in names}
-    labels = {name: open_array(files.labels(name, "test"), 1) for name in names}
-    data = {name: LabeledImages(images[name], labels[name][: len(images[name])]) for name in names}
-    encoder, heads = open_encoder(suite), open_heads(suite, names)
-    task_vectors = open_task_vectors(files, names, seed).to(suite.compute.device)
+def stages(suite: "Suite") -> list[Stage]:
+    """Make the templates of the experiment: under corruptions, and on the clean images beside."""
+    corruptions = suite.robustness.corruptions
+    return [
+        _template(suite, "robustness", [name for name in corruptions if name != CLEAN]),
+        _template(suite, "robustness_clean", [name for name in corruptions if name == CLEAN]),
+    ]
 
-    encoder.load_state_dict(task_arithmetic(task_vectors, suite.merge["task_arithmetic"].scaling))
-    methods = {"task_arithmetic": accuracy(encoder, heads, data)}
-    engine = Engine(
-        encoder, task_vectors, heads, suite.compute.micro_batch, suite.compute.precision
+
+def _template(suite: "Suite", name: str, corruptions: list[str]) -> Stage:
+    tasks, size, methods = suite.corrupt.tasks, str(suite.size), suite.robust.values()
+    clean = name == "robustness_clean"
+    corruption = CLEAN if clean else CORRUPTION
+    named = {"suite": SUITE, "model": suite.model.name, "size": size}
+    axis = {} if clean else {"corruption": corruptions}
+    return template(
+        name,
+        "tasks.experiments.robustness",
+        {**named, "corruption": corruption, "seed": SEED},
+        matrix={**axes(suite=suite.name), **axis, **axes(seed=suite.seeds if corruptions else [])},
+        deps=[
+            *vectors_of(suite, tasks),
+            *dict.fromkeys(path for each in methods for path in statistics_of(suite, each, tasks)),
+            *heads_of(suite, tasks),
+            *(paths.labels(task, size, "test") for task in tasks),
+            *(_images_file(task, size, corruption) for task in tasks),
+        ],
+        code=dict.fromkeys(module for method in methods for module in method.modules),
+        params=[
+            "corrupt.tasks",
+            *(["corrupt.images"] if clean else ["corrupt.severities", "robustness.severity"]),
+            "robustness.methods",
+            "compute",
+            "model.architecture",
+        ],
+        outs=[paths.robustness(SUITE, corruption, SEED)],
     )
-    settings = adaptation_settings("layer_wise", suite.evaluate_corrupted.adaptation)
-    state = report.scratch / "adaptation.safetensors" if report.scratch else None
-    for step in adapt(engine, images, settings, seed, state):
-        loss = sum(step.entropy.values())
-        report.metrics({"loss": loss}, step.step)
-        text = f"{_METHOD} on {corruption}  entropy {loss / len(names):.3f}"
-        report.progress(step.step, settings.steps, text)
-    engine.merge(step.coefficients)
-    methods[_METHOD] = accuracy(encoder, heads, data)
-    content = {
-        "corruption": corruption,
-        "severity": 0 if corruption == "clean" else suite.evaluate_corrupted.severity,
-        "seed": seed,
-        "tasks": list(names),
-        "methods": methods,
-    }
-    write_json(files.corrupted_evaluation(corruption, seed), content)
 
 
-def _images(suite: Suite, task_name: str, corruption: str) -> np.ndarray:
-    """uint8 [N, H, W, 3]: the images at the severity to evaluate."""
-    files = Files(suite.name)
-    if corruption == "clean":
-        return open_array(files.images(task_name, "test"), 4)[: suite.corrupt.images]
-    row = suite.corrupt.severities.index(suite.evaluate_corrupted.severity)
-    return open_array(files.corrupted(task_name, corruption), 5)[row]
+def _images_file(task: str, size: str, corruption: str) -> Path:
+    if corruption == CLEAN:
+        return paths.images(task, size, "test")
+    return paths.corrupted(task, size, corruption)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m tasks.experiments.robustness", description=__doc__
-    )
-    parser.add_argument("--corruption", required=True, help="one of evaluate_corrupted.corruptions")
-    parser.add_argument("--seed", required=True, type=int, help="of fine-tuning and adaptation")
-    corruption, seed = parser.parse_args().corruption, parser.parse_args().seed
-    run_stage(
-        evaluate_corrupted_stage(corruption, seed),
-        lambda report: run(load_params(), corruption, seed, report),
-    )
+def run(work: Work) -> None:
+    """Write percent per task for every method, in long form."""
+    suite, model, corruption = (work.options[key] for key in ("suite", "model", "corruption"))
+    tasks, params = work.params["corrupt"]["tasks"], work.params
+    data = {name: _open(work, name) for name in tasks}
+    device = set_up(params["compute"])
+    encoder = open_encoder(params["model"]["architecture"], device)
+    heads = open_heads(model, tasks, device)
+    task_vectors = open_task_vectors(model, tasks, work.seed).to(device)
+    rows = []
+    for name, entry in params["robustness"]["methods"].items():
+        method = parse_method(entry)
+        statistics = open_statistics(model, method.needs, tasks, work.seed, device)
+        merged = _model(work, name, method, encoder, task_vectors, heads, data, statistics)
+        encoder.load_state_dict(merged)
+        measured = accuracy(encoder, heads, data)
+        rows += [_row(work, name, task, measured[task]) for task in tasks]
+    write_long(paths.robustness(suite, corruption, work.seed), MEASURED_CORRUPTED, rows)
+
+
+def _model(
+    work: Work,
+    name: str,
+    method: Method,
+    encoder: nn.Module,
+    task_vectors: TaskVectors,
+    heads: Mapping[str, nn.Module],
+    data: Mapping[str, LabeledImages],
+    statistics: Statistics,
+) -> StateDict:
+    """What the method merges; one that adapts learns on the images of `data`."""
+    if isinstance(method, RuleMethod):
+        return make_model(method, task_vectors, statistics)
+    compute, scratch = work.params["compute"], work.report.scratch
+    adaptation = Adaptation.prepare(method, encoder, task_vectors, heads, data, compute)
+    state = scratch / f"{name}.safetensors" if scratch else None
+    for step in adaptation.steps(work.seed, state):
+        entropy = sum(step.entropy.values())
+        work.report.metrics({f"{name}/entropy": entropy}, step.step)
+        text = f"{name} on {work.options['corruption']}  entropy {entropy / len(data):.3f}"
+        work.report.progress(step.step, adaptation.settings.steps, text)
+    return adaptation.model(step.coefficients, statistics)
+
+
+def _open(work: Work, task: str) -> LabeledImages:
+    """The images to learn and measure on, at the severity to measure, with their labels."""
+    size, corruption = work.options["size"], work.options["corruption"]
+    path, corrupt = _images_file(task, size, corruption), work.params["corrupt"]
+    if corruption == CLEAN:
+        images = open_array(path, 4)[: corrupt["images"]]
+    else:
+        row = corrupt["severities"].index(work.params["robustness"]["severity"])
+        images = open_array(path, 5)[row]
+    labels = open_array(paths.labels(task, size, "test"), 1)
+    return LabeledImages(images, labels[: len(images)])
+
+
+def _row(work: Work, method: str, task: str, value: float) -> dict[str, Any]:
+    corruption = work.options["corruption"]
+    severity = 0 if corruption == CLEAN else work.params["robustness"]["severity"]
+    named = {"corruption": corruption, "severity": severity, "method": method, "seed": work.seed}
+    return {**named, "task": task, "metric": ACCURACY, "value": value}
 
 
 if __name__ == "__main__":
-    main()
+    run_stage(run)

@@ -1,1 +1,1 @@
-"""The report: pages, figures, templates."""
+"""The report: pages that declare what they read and show."""

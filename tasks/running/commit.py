@@ -3,10 +3,15 @@
 import subprocess
 from dataclasses import dataclass
 
+from tasks.graph.dvc_yaml import DVC_LOCK
+
 
 @dataclass(frozen=True)
 class Commit:
-    """The state of the code: its git commit, and whether the working tree differs from it."""
+    """The state of the code: its git commit, and whether the working tree differs from it.
+
+    dvc.lock, which every run rewrites, is no code.
+    """
 
     revision: str | None
     dirty: bool
@@ -19,7 +24,8 @@ class Commit:
         revision = _git("rev-parse", "--verify", "HEAD")
         if revision is None:
             return cls(None, True)
-        return cls(revision, _git("status", "--porcelain", "--untracked-files=no") != "")
+        code = ["--", ":/", f":(exclude){DVC_LOCK}"]
+        return cls(revision, _git("status", "--porcelain", "--untracked-files=no", *code) != "")
 
 
 def _git(*arguments: str) -> str | None:

@@ -69,7 +69,7 @@ def known_settings(granularity: str) -> Mapping[str, Parameter]:
     return SETTINGS | (MASK_OPTIONS if granularity == "singular_components" else {})
 
 
-def faults_of_settings(granularity: str, preset: str, given: Mapping[str, Any]) -> list[str]:
+def faults_of_settings(granularity: str, preset: str | None, given: Mapping[str, Any]) -> list[str]:
     """List what is wrong with the settings of an adaptation, a line each."""
     fitting, faults = by_type(known_settings(granularity), given)
     own = {k: v for k, v in fitting.items() if k in SETTINGS}

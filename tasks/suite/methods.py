@@ -7,7 +7,7 @@ to try. It keeps what the suite says: defaults are the core's.
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import (
     Discriminator,
@@ -121,7 +121,7 @@ class AdaptMethod(MethodEntry):
         if "adapt" in info.data:
             preset = name if name in PRESETS else None
             given = info.data["parameters"]
-            faults += faults_of_settings(info.data["adapt"], preset or "paper", given)
+            faults += faults_of_settings(info.data["adapt"], preset, given)
         refuse(faults)
         return name
 
@@ -130,13 +130,13 @@ class AdaptMethod(MethodEntry):
         return known_settings(self.adapt)
 
     def faults(self, tasks: int) -> list[str]:
-        return faults_of_settings(self.adapt, self.preset or "paper", self.parameters)
+        return faults_of_settings(self.adapt, self.preset, self.parameters)
 
     @property
     def settings(self) -> AdaptationSettings:
         """The core's settings; what the entry leaves out is the preset's, or the core's default."""
         mine = {k: v for k, v in self.parameters.items() if k in SETTINGS}
-        return settings_of(self.adapt, self.preset or "paper", **mine)
+        return settings_of(self.adapt, self.preset, **mine)
 
     @property
     def mask_options(self) -> dict[str, Any]:
@@ -180,6 +180,7 @@ class AdaptMethod(MethodEntry):
 
 
 Method = RuleMethod | AdaptMethod
+AnyMethod = TypeVar("AnyMethod", RuleMethod, AdaptMethod)
 
 
 def parse_method(entry: Mapping[str, Any]) -> Method:
@@ -190,35 +191,63 @@ def parse_method(entry: Mapping[str, Any]) -> Method:
     return method
 
 
+def parse_as(kind: type[AnyMethod], name: str, section: Mapping[str, Any]) -> AnyMethod:
+    """Read the entry of one name, which is to be of `kind`. Raises InputError listing every fault.
+
+    The stage of a method is of one kind; dvc.yaml says which.
+    """
+    method, faults = _read(section[name], MANY_TASKS)
+    if isinstance(method, kind):
+        return method
+    if method:
+        said = "adapt" if method.adapts else "rule"
+        faults = [f" has `{said}` now; write dvc.yaml anew: adamerge suite use"]
+    raise InputError.listing("methods", [_with_its_key(f"methods.{name}", line) for line in faults])
+
+
 def parse_methods(
-    section: Mapping[str, Any], where: str = "methods", tasks: int = MANY_TASKS
+    section: Mapping[str, Any],
+    where: str = "methods",
+    tasks: int = MANY_TASKS,
+    may_choose: bool = True,
 ) -> dict[str, Method]:
     """Read a section of entries by name, in its order.
 
-    tasks: how many are merged, which some rules check. Raises InputError listing every fault.
+    tasks: how many are merged, which some rules check. may_choose: whether there are images to
+    choose by. Raises InputError listing every fault.
     """
-    methods, faults = _read_all(section, where, tasks)
+    methods, faults = _read_all(section, where, tasks, may_choose)
     if faults:
         raise InputError.listing(where, faults)
     return methods
 
 
-def methods_faults(section: Any, where: str = "methods", tasks: int = MANY_TASKS) -> list[str]:
-    """List what is wrong with a section of entries, a line each."""
-    return _read_all(section, where, tasks)[1]
+def methods_faults(
+    section: Any, where: str = "methods", tasks: int = MANY_TASKS, may_choose: bool = True
+) -> list[str]:
+    """List what is wrong with a section of entries, a line each; see parse_methods."""
+    return _read_all(section, where, tasks, may_choose)[1]
 
 
-def _read_all(section: Any, where: str, tasks: int) -> tuple[dict[str, Method], list[str]]:
+def _read_all(
+    section: Any, where: str, tasks: int, may_choose: bool
+) -> tuple[dict[str, Method], list[str]]:
     if not isinstance(section, Mapping) or not section:
         return {}, [f"{where} = {section!r}: must have an entry a method, for example {_EXAMPLE}"]
     methods, faults = {}, []
     for name, entry in section.items():
         faults += _faults_of_name(name, where)
         method, lines = _read(entry, tasks)
-        faults += [f"{where}.{name}{'' if line[0] in ' :' else '.'}{line}" for line in lines]
-        if method:
+        faults += [_with_its_key(f"{where}.{name}", line) for line in lines]
+        if method and method.choose and not may_choose:
+            faults.append(f"{where}.{name}.choose: there is nothing to choose by here; remove it")
+        elif method:
             methods[str(name)] = method
     return methods, faults
+
+
+def _with_its_key(key: str, line: str) -> str:
+    return f"{key}{line}" if line[0] in " :" else f"{key}.{line}"
 
 
 _EXAMPLE = "task_arithmetic: {rule: task_arithmetic, scaling: 0.3}"

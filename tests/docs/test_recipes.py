@@ -123,6 +123,40 @@ def test_a_merge_rule(copy: Path) -> None:
     assert python(copy, "-c", script) == "[2.0, 2.0]\n"
 
 
+def test_a_data_source(copy: Path) -> None:
+    before = stages(copy)
+    (kind,) = follow(copy, "A data source")
+    tasks = yaml.safe_load((copy / "params.yaml").read_text(encoding="utf-8"))["tasks"]
+    added = suite_lines(section("A data source")) | {"tasks": [*tasks, "moons"]}
+    after = use(copy, added)
+    assert {kind, "moons.npz"} <= set(after["download_moons"][0])
+    assert [name for name, (deps, *_) in after.items() if kind in deps] == ["download_moons"]
+    data = ("download", "prepare", "corrupt", "pretrain", "finetune", "task_vectors")
+    old = [name for name in before if name.startswith(data)]
+    assert {name: after[name] for name in old} == {name: before[name] for name in old}
+    script = (
+        "import numpy as np\n"
+        "from tasks import download, prepare\n"
+        "from tasks.graph import paths\n"
+        "from tasks.running.work import Work\n"
+        "rng, arrays = np.random.default_rng(0), {}\n"
+        "for split in ('train', 'val', 'test'):\n"
+        "    arrays[f'{split}_images'] = rng.integers(0, 256, (4, 8, 8, 3), dtype=np.uint8)\n"
+        "    arrays[f'{split}_labels'] = np.array([0, 1, 1, 0])\n"
+        "np.savez('moons.npz', **arrays)\n"
+        f"params = {{'datasets': {added['datasets']!r}, 'prepare': {{'unreadable': 'fail'}}}}\n"
+        "for path in (paths.raw('moons'), paths.images('moons', 8, 'test')):\n"
+        "    path.parent.mkdir(parents=True)\n"
+        "options = {'dataset': 'moons', 'size': '8'}\n"
+        "download.run(Work('', options, params))\n"
+        "prepare.run(Work('', options, params))\n"
+        "found = np.load(paths.images('moons', 8, 'test'))\n"
+        "labels = np.load(paths.labels('moons', 8, 'test'))\n"
+        "print((found == arrays['test_images']).all(), labels.tolist())"
+    )
+    assert python(copy, "-c", script).splitlines()[-1] == "True [0, 1, 1, 0]"
+
+
 def test_a_stage(copy: Path) -> None:
     before = stages(copy)
     (module,) = follow(copy, "A stage")

@@ -3,11 +3,14 @@
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
 
-from tasks.report.figures import drawing
+from tasks.report.figures.canvas import drawing
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 # in widths of an image and its gap: rows of images with their classes below, rows without, the
 # headings above these, the gap between groups of columns
@@ -44,8 +47,8 @@ def samples(
     corruptions: Sequence[str],
     severities: Sequence[int],
 ) -> bytes:
-    """Images of every task with their classes; below, one image of each corrupted task, clean and
-    under each of `corruptions` at each of `severities`.
+    """Draw images of every task with their classes; below, one image of each corrupted task, clean
+    and under each of `corruptions` at each of `severities`.
     """
     columns = max(len(task.images) for task in tasks)
     wide = 1 + len(corruptions) * (len(severities) + _GAP)
@@ -65,7 +68,7 @@ def samples(
     return buffer.getvalue()
 
 
-def _task_row(axes: Axes, task: TaskSamples, top: float) -> None:
+def _task_row(axes: "Axes", task: TaskSamples, top: float) -> None:
     _label(axes, task.task_name, top)
     for column, (image, name) in enumerate(zip(task.images, task.class_names, strict=True)):
         _place(axes, image, column, top)
@@ -73,7 +76,7 @@ def _task_row(axes: Axes, task: TaskSamples, top: float) -> None:
         axes.text(column + 0.48, top + 0.98, text, ha="center", va="top", fontsize=7)
 
 
-def _headings(axes: Axes, lefts: dict[str, float], severities: Sequence[int]) -> None:
+def _headings(axes: "Axes", lefts: dict[str, float], severities: Sequence[int]) -> None:
     """Above each group of columns, which begins at `lefts`, its corruption and its severities."""
     axes.text(0.48, 0.7, "clean", ha="center", va="bottom", fontsize=8)
     for corruption, left in lefts.items():
@@ -85,7 +88,7 @@ def _headings(axes: Axes, lefts: dict[str, float], severities: Sequence[int]) ->
 
 
 def _corrupted_row(
-    axes: Axes, sample: CorruptedSamples, lefts: Sequence[float], top: float
+    axes: "Axes", sample: CorruptedSamples, lefts: Sequence[float], top: float
 ) -> None:
     _label(axes, sample.task_name, top)
     _place(axes, sample.clean, 0, top)
@@ -94,7 +97,7 @@ def _corrupted_row(
             _place(axes, image, left + column, top)
 
 
-def _blank(axes: Axes, title: str, width: float, height: float) -> None:
+def _blank(axes: "Axes", title: str, width: float, height: float) -> None:
     """Axes for images: no frame, x to the right, y downwards, one unit an image and its gap."""
     axes.set_axis_off()
     axes.set_title(title, loc="left")
@@ -102,10 +105,10 @@ def _blank(axes: Axes, title: str, width: float, height: float) -> None:
     axes.set_ylim(height, 0)
 
 
-def _place(axes: Axes, image: np.ndarray, left: float, top: float) -> None:
+def _place(axes: "Axes", image: np.ndarray, left: float, top: float) -> None:
     edges = (left, left + 0.96, top + 0.96, top)
     axes.imshow(image, extent=edges, interpolation="none", aspect="auto")
 
 
-def _label(axes: Axes, name: str, top: float) -> None:
+def _label(axes: "Axes", name: str, top: float) -> None:
     axes.text(-0.1, top + 0.48, name, ha="right", va="center", fontsize=9, fontweight="bold")

@@ -1,0 +1,104 @@
+"""What the pictures are drawn on: PNG bytes, equal for equal inputs.
+
+Drawn with matplotlib's Agg canvas and its own DejaVu fonts, whatever the user's matplotlibrc says.
+matplotlib is imported when something is drawn, so that who only asks what a page reads does not
+wait for it.
+"""
+
+import io
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+# Paul Tol's palette "muted", safe for colour-blind readers; markers tell the tasks apart once more
+_TASK_COLOURS = (
+    "#332288",
+    "#88CCEE",
+    "#117733",
+    "#DDCC77",
+    "#CC6677",
+    "#AA4499",
+    "#44AA99",
+    "#882255",
+    "#999933",
+)
+_TASK_MARKERS = "osD^vP*X<>"
+_STYLE: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e3e3e3",
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+}
+_DPI = 150
+
+COLUMNS = 4
+"""Panels beside each other, at most."""
+
+TITLE_WIDTH = 24
+"""Characters of a title that fit above one of so many panels."""
+
+
+@contextmanager
+def drawing(width: float, height: float) -> "Iterator[tuple[Figure, io.BytesIO]]":
+    """Open a figure of this size in inches; its PNG is in the buffer at the end."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    buffer = io.BytesIO()
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_STYLE)
+        figure = Figure(figsize=(width, height), layout="constrained")
+        yield figure, buffer
+        # without the version of matplotlib in the file
+        figure.savefig(buffer, format="png", dpi=_DPI, metadata={"Software": None})
+
+
+def rows_of_panels(count: int) -> int:
+    """Count the rows that so many panels take."""
+    return math.ceil(count / COLUMNS)
+
+
+def panels(figure: "Figure", count: int, share_y: bool = True) -> list[Any]:
+    """Make `count` axes side by side, a few in each row."""
+    shape = (rows_of_panels(count), min(count, COLUMNS))
+    grid = figure.subplots(*shape, sharey=share_y, squeeze=False)
+    for axes in grid.flat[count:]:
+        axes.remove()
+    return list(grid.flat[:count])
+
+
+def handle(label: str, **look: Any) -> "Line2D":
+    """Make a legend's entry of a line."""
+    from matplotlib.lines import Line2D
+
+    return Line2D([], [], label=label, **look)
+
+
+def task_looks(task_names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Say how each task's line is drawn, the same in every figure."""
+    return {
+        name: {
+            "color": _TASK_COLOURS[index % len(_TASK_COLOURS)],
+            "marker": _TASK_MARKERS[index % len(_TASK_MARKERS)],
+            "markersize": 5,
+            "linewidth": 1.4,
+        }
+        for index, name in enumerate(task_names)
+    }
+
+
+def task_handles(task_names: Sequence[str]) -> "list[Line2D]":
+    """Make the tasks' entries of a legend."""
+    return [handle(name, **look) for name, look in task_looks(task_names).items()]

@@ -1,0 +1,146 @@
+"""What happens while coefficients are learned."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tasks.graph import paths
+from tasks.graph.paths import PROTOCOLS
+from tasks.report import measurements
+from tasks.report.catalogue import is_layer_wise_adamerging, looks
+from tasks.report.content import Cell, Content, Figure, Line, Table
+from tasks.report.figures.trajectories import mean_entropy, measured, smooth, trajectories
+from tasks.report.measurements import Curve
+
+if TYPE_CHECKING:
+    from tasks.suite.schema import Suite
+
+TITLE = "Adaptation"
+QUESTION = "Does accuracy rise while entropy falls?"
+FIGURES = ("trajectories",)
+FILES: tuple[str, ...] = ()
+
+_COLUMNS = ("entropy, first", "entropy, last", "accuracy, first", "accuracy, last", "change")
+
+
+def reads(suite: "Suite") -> list[Path]:
+    """List the trajectories of the first seed."""
+    return list(_trajectories(suite, Path()).values())
+
+
+def show(suite: "Suite", root: Path) -> Content:
+    """Draw the trajectories; say where they begin and end."""
+    curves = {key: measurements.curve(path) for key, path in _trajectories(suite, root).items()}
+    shown_as, seed = looks(suite.merging), suite.seeds[0]
+    adapting = [name for name, method in suite.merging.items() if method.adapts]
+    published = [name for name in adapting if is_layer_wise_adamerging(suite.merging[name])]
+    detail = (published or adapting)[0]
+    ends = {name: _ends(curves[name, PROTOCOLS[0]], suite.tasks) for name in adapting}
+    detailed = curves[detail, PROTOCOLS[0]]
+    by_task = {task: _ends_of(detailed, task) for task in suite.tasks}
+    label = shown_as[detail].label
+    return Content(
+        tables=[
+            Table(
+                name="by_method",
+                title="From the first to the last step",
+                text=f"Means over tasks, paper's protocol, seed {seed}. Entropy (nats) is of each "
+                "step's images, averaged over neighbouring steps; accuracy (percent) is measured "
+                "on a part of the test images, so that it differs from the results' table.",
+                headings=("method",),
+                columns=_COLUMNS,
+                lines=[
+                    Line((shown_as[name].label,), _cells(found), colour=shown_as[name].colour)
+                    for name, found in ends.items()
+                ],
+            ),
+            Table(
+                name="by_task",
+                title=f"Task by task: {label}",
+                text="The same for each task of this method.",
+                headings=("task",),
+                columns=_COLUMNS,
+                lines=[Line((task,), _cells(found)) for task, found in by_task.items()],
+            ),
+        ],
+        figures=[
+            Figure(
+                name="trajectories",
+                title="Entropy and accuracy along adaptation",
+                text="Look for accuracy that rises while entropy falls: entropy, which needs no "
+                "labels, is what AdaMerging minimises in place of the error, and a task whose "
+                "accuracy sinks while its entropy falls is one where that fails. Entropy is of "
+                "each step's images, averaged over neighbouring steps; accuracy is measured on a "
+                f"part of the test images at a few steps. Seed {seed}.",
+                alt="Four line charts over the adaptation step: entropy and accuracy, mean over "
+                f"tasks by method, and by task for {label}. The tables below have their ends.",
+                png=trajectories(curves, suite.tasks, shown_as, detail),
+            )
+        ],
+        findings=[
+            *(_finding(shown_as[name].label, *found) for name, found in ends.items()),
+            _failures(label, by_task),
+        ],
+    )
+
+
+def _trajectories(suite: "Suite", root: Path) -> dict[tuple[str, str], Path]:
+    return {
+        (name, protocol): root / paths.trajectory(suite.name, name, suite.seeds[0], protocol)
+        for name, method in suite.merging.items()
+        if method.adapts
+        for protocol in PROTOCOLS
+    }
+
+
+def _ends(curve: Curve, tasks: tuple[str, ...]) -> tuple[float, ...]:
+    """First and last entropy, in two decimals; first and last accuracy, in one."""
+    return _first_and_last(mean_entropy(curve, tasks), measured(curve, "accuracy_average")[1])
+
+
+def _ends_of(curve: Curve, task: str) -> tuple[float, ...]:
+    entropy = np.array(curve[f"entropy_{task}"])
+    return _first_and_last(entropy, measured(curve, f"accuracy_{task}")[1])
+
+
+def _first_and_last(entropy: np.ndarray, accuracy: np.ndarray) -> tuple[float, ...]:
+    known = smooth(entropy[~np.isnan(entropy)])
+    ends = (known[0], known[-1], accuracy[0], accuracy[-1])
+    return tuple(round(float(v), digits) for v, digits in zip(ends, (2, 2, 1, 1), strict=True))
+
+
+def _cells(ends: tuple[float, ...]) -> list[Cell]:
+    first, last, before, after = ends
+    texts = (
+        f"{first:.2f}",
+        f"{last:.2f}",
+        f"{before:.1f}",
+        f"{after:.1f}",
+        f"{after - before:+.1f}",
+    )
+    return [Cell(text) for text in texts]
+
+
+def _finding(label: str, first: float, last: float, before: float, after: float) -> str:
+    entropy = _moves("entropy", first, last, f"{first:.2f}", f"{last:.2f} nats")
+    accuracy = _moves("accuracy", before, after, f"{before:.1f}", f"{after:.1f} %")
+    return f"{label}: {entropy}, {accuracy}."
+
+
+def _moves(what: str, first: float, last: float, first_text: str, last_text: str) -> str:
+    if first == last:
+        return f"{what} stays at {last_text}"
+    return f"{what} {'falls' if last < first else 'rises'} from {first_text} to {last_text}"
+
+
+def _failures(label: str, by_task: Mapping[str, tuple[float, ...]]) -> str:
+    misled = [
+        f"{task} (entropy {first:.2f} to {last:.2f}, accuracy {before:.1f} to {after:.1f} %)"
+        for task, (first, last, before, after) in by_task.items()
+        if last < first and after < before
+    ]
+    if not misled:
+        return f"{label}: on no task does accuracy fall while entropy falls."
+    return f"{label}: entropy misleads on {', '.join(misled)}: both fall."

@@ -1,0 +1,89 @@
+"""Which layers take how much of each task vector."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from adamerge_core.coefficient_files import read_arrays
+from tasks.graph import paths
+from tasks.graph.paths import PROTOCOLS
+from tasks.report.catalogue import looks
+from tasks.report.content import Cell, Content, Figure, Line, Table
+from tasks.report.figures.coefficients import LayerCoefficients, coefficients
+
+if TYPE_CHECKING:
+    from tasks.suite.schema import Suite
+
+TITLE = "Coefficients"
+QUESTION = "How much of each task vector does each layer take?"
+FIGURES = ("coefficients",)
+FILES: tuple[str, ...] = ()
+
+
+def reads(suite: "Suite") -> list[Path]:
+    """List the learned coefficients of the first seed, under the paper's protocol."""
+    return list(_files(suite, Path()).values())
+
+
+def show(suite: "Suite", root: Path) -> Content:
+    """Draw the coefficients by layer and task; average them by block."""
+    learned = {name: LayerCoefficients(*read_arrays(p)) for name, p in _files(suite, root).items()}
+    shown_as = looks(suite.merging)
+    labels = {name: shown_as[name].label for name in learned}
+    starts = sorted({suite.merging[name].settings.start for name in learned})
+    means = {
+        name: {block: round(mean, 2) for block, mean in found.block_means().items()}
+        for name, found in learned.items()
+    }
+    blocks = list(next(iter(means.values())))
+    where = f"Paper's protocol, seed {suite.seeds[0]}."
+    return Content(
+        tables=[
+            Table(
+                name="by_block",
+                title="Mean of each block of layers",
+                text=f"Over the tasks and the block's layers, from shallow to deep. {where}",
+                headings=("block",),
+                columns=tuple(labels.values()),
+                lines=[
+                    Line((block,), [Cell(f"{means[name][block]:.2f}") for name in learned])
+                    for block in blocks
+                ],
+            )
+        ],
+        figures=[
+            Figure(
+                name="coefficients",
+                title="Learned merging coefficients",
+                text="Look for whether rows get brighter further down: in the paper, deep layers "
+                "take more of each task vector than shallow ones. A layer is one parameter tensor; "
+                f"white lines part the network's blocks. {where}",
+                alt="Heat maps of the coefficients by layer and task for "
+                f"{', '.join(labels.values())}, and a line chart of their means by block, which "
+                "the table below has.",
+                png=coefficients(learned, starts, shown_as),
+            )
+        ],
+        findings=[_finding(labels[name], found) for name, found in means.items()],
+    )
+
+
+def _files(suite: "Suite", root: Path) -> dict[str, Path]:
+    return {
+        name: root / paths.coefficients(suite.name, name, suite.seeds[0], PROTOCOLS[0])
+        for name, method in suite.merging.items()
+        if method.adapts and method.parts.adapt != "task_wise"
+    }
+
+
+def _finding(label: str, means: Mapping[str, float]) -> str:
+    lowest, highest = min(means, key=means.__getitem__), max(means, key=means.__getitem__)
+    if means[lowest] == means[highest]:
+        return f"{label}: every block has the mean coefficient {means[lowest]:.2f}."
+    order = list(means)
+    deeper = order.index(highest) > order.index(lowest)
+    return (
+        f"{label}: the mean coefficient is highest in {highest} ({means[highest]:.2f}) and lowest "
+        f"in {lowest} ({means[lowest]:.2f}), which is the {'shallower' if deeper else 'deeper'} of "
+        "the two."
+    )

@@ -1,0 +1,77 @@
+"""How the task vectors lie to each other."""
+
+import json
+from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tasks.graph import paths
+from tasks.report.content import Cell, Content, Figure, Line, Table
+from tasks.report.figures.task_vectors import task_vectors
+
+if TYPE_CHECKING:
+    from tasks.suite.schema import Suite
+
+TITLE = "Task vectors"
+QUESTION = "Do the task vectors point in different directions?"
+FIGURES = ("task_vectors",)
+FILES: tuple[str, ...] = ()
+
+
+def reads(suite: "Suite") -> list[Path]:
+    """Name the geometry of the first seed's task vectors."""
+    return [paths.geometry(suite.name, suite.seeds[0])]
+
+
+def show(suite: "Suite", root: Path) -> Content:
+    """Draw cosines and lengths."""
+    (file,) = reads(suite)
+    found = json.loads((root / file).read_text(encoding="utf-8"))
+    names, cosine, lengths = found["tasks"], np.array(found["cosine"]), found["l2_norm"]
+    where = f"Seed {suite.seeds[0]}."
+    return Content(
+        tables=[
+            Table(
+                name="cosines",
+                title="Cosines and lengths",
+                text=f"Between each two task vectors, and each one's L2 norm. {where}",
+                headings=("task",),
+                columns=(*names, "length"),
+                lines=[
+                    Line((name,), [Cell(f"{value:.2f}") for value in (*cosine[row], lengths[row])])
+                    for row, name in enumerate(names)
+                ],
+            )
+        ],
+        figures=[
+            Figure(
+                name="task_vectors",
+                title="How the task vectors lie to each other",
+                text="Look for small numbers: task vectors that are nearly orthogonal can be added "
+                "with little interference, and a pair with a large cosine shares what it learned. "
+                f"{where}",
+                alt="A matrix of the cosines between task vectors and a bar chart of their "
+                "lengths; the table below has the numbers.",
+                png=task_vectors(names, cosine, lengths),
+            )
+        ],
+        findings=_findings(names, cosine, lengths),
+    )
+
+
+def _findings(names: list[str], cosine: np.ndarray, lengths: list[float]) -> list[str]:
+    short, long = int(np.argmin(lengths)), int(np.argmax(lengths))
+    found = [
+        f"The longest task vector is {names[long]}'s ({lengths[long]:.2f}), the shortest "
+        f"{names[short]}'s ({lengths[short]:.2f})."
+    ]
+    pairs = list(combinations(range(len(names)), 2))
+    if pairs:
+        first, second = max(pairs, key=lambda pair: abs(cosine[pair]))
+        found.append(
+            f"No two task vectors have a cosine further from 0 than {names[first]} and "
+            f"{names[second]} ({cosine[first, second]:.2f})."
+        )
+    return found

@@ -1,0 +1,109 @@
+"""Mean and spread over seeds, the best of a column, and sentences about a difference."""
+
+import math
+import statistics
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from tasks.report.content import Cell, shade
+from tasks.report.rows import AVERAGE, CorruptedRow, Row
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Mean and spread over seeds of rows that differ in nothing else."""
+
+    mean: dict[str, float]
+    """By task and "average", in percent."""
+    deviation: dict[str, float] | None
+    """Sample standard deviation (n - 1), in points; None for a single seed."""
+
+    @classmethod
+    def of(cls, accuracies: Sequence[Mapping[str, float]]) -> "Summary":
+        """Summarise at least one seed's accuracies, all with the same keys."""
+        columns = {name: [seed[name] for seed in accuracies] for name in accuracies[0]}
+        mean = {name: statistics.fmean(values) for name, values in columns.items()}
+        if len(accuracies) == 1:
+            return cls(mean, None)
+        return cls(mean, {name: statistics.stdev(values) for name, values in columns.items()})
+
+
+def summarise(rows: Iterable[Row], protocol: str) -> dict[str, Summary]:
+    """Summarise the seeds of each method under a protocol, in the order of the rows."""
+    found: dict[str, list[dict[str, float]]] = {}
+    for row in rows:
+        if row.protocol == protocol:
+            found.setdefault(row.method, []).append(row.accuracies)
+    return {name: Summary.of(accuracies) for name, accuracies in found.items()}
+
+
+def summarise_corrupted(rows: Iterable[CorruptedRow]) -> dict[tuple[str, int, str], Summary]:
+    """Summarise the seeds of each corruption, severity and method, in the order of the rows."""
+    found: dict[tuple[str, int, str], list[dict[str, float]]] = {}
+    for row in rows:
+        found.setdefault((row.corruption, row.severity, row.method), []).append(row.accuracies)
+    return {key: Summary.of(accuracies) for key, accuracies in found.items()}
+
+
+def best_by_column(
+    summaries: Mapping[str, Summary], references: Container[str]
+) -> dict[str, set[str]]:
+    """Find by task and "average" the merged methods with the highest mean, as shown: several where
+    they are equal to one decimal.
+    """
+    merged = {name: summary.mean for name, summary in summaries.items() if name not in references}
+    columns = next(iter(merged.values()), {})
+    shown = {
+        column: {name: f"{mean[column]:.1f}" for name, mean in merged.items()} for column in columns
+    }
+    return {
+        column: {name for name, text in texts.items() if text == max(texts.values(), key=float)}
+        for column, texts in shown.items()
+    }
+
+
+def cells(
+    summary: Summary, beside: Iterable[Summary], best: Container[str] = frozenset()
+) -> list[Cell]:
+    """Make a row's cells; `beside` are all rows of the table, for the shade, and `best` the columns
+    in which this row is.
+    """
+    means = [other.mean for other in beside]
+    return [
+        Cell(
+            f"{value:.1f}",
+            f"{summary.deviation[column]:.1f}" if summary.deviation else None,
+            column in best,
+            shade(value, [mean[column] for mean in means]),
+        )
+        for column, value in summary.mean.items()
+    ]
+
+
+def shown(summary: Summary, column: str = AVERAGE) -> float:
+    """Give a mean as tables show it: one decimal."""
+    return round(float(f"{summary.mean[column]:.1f}"), 1)
+
+
+def percent(summary: Summary, column: str = AVERAGE) -> str:
+    """Write a mean with its spread, if it has one: `78.1 ± 0.4 %`."""
+    spread = f" ± {summary.deviation[column]:.1f}" if summary.deviation else ""
+    return f"{shown(summary, column):.1f}{spread} %"
+
+
+def lead(first: Summary, second: Summary, name: str, column: str = AVERAGE) -> str:
+    """Write how far the first is from the second, which is called `name`, in the numbers that
+    tables show: `8.0 points above task arithmetic (70.1 %)`.
+
+    Says that this is not shown where the spread over seeds of both together is not smaller than the
+    difference.
+    """
+    points = round(shown(first, column) - shown(second, column), 1)
+    other = f"{name} ({percent(second, column)})"
+    if points == 0:
+        return f"level with {other}"
+    text = f"{abs(points):.1f} points {'above' if points > 0 else 'below'} {other}"
+    if first.deviation is None or second.deviation is None:
+        return text
+    spread = math.hypot(first.deviation[column], second.deviation[column])
+    return text if abs(points) > spread else f"{text}, not shown: the spread over seeds is as large"

@@ -1,0 +1,124 @@
+"""Choosing the value of a method's parameter by a criterion on validation images."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from adamerge_core.adamerging.targets import expert_targets
+from adamerge_core.batches import take
+from adamerge_core.checkpoints import StateDict
+from adamerge_core.evaluation import with_average
+from adamerge_core.merging.registry import CRITERIA, Entry
+from adamerge_core.task_vectors import TaskVectors
+from adamerge_core.vision.images import LabeledImages
+from adamerge_core.widening import widened
+from tasks.running.work import Reporter
+
+if TYPE_CHECKING:
+    from tasks.suite.method_entries import Choose
+
+BATCH = 64
+
+
+class Made(Protocol):
+    """What a method made."""
+
+    @property
+    def model(self) -> StateDict: ...
+
+
+AnyMade = TypeVar("AnyMade", bound=Made)
+
+
+@dataclass(frozen=True)
+class Judge:
+    """A criterion, and the images that it is measured on."""
+
+    criterion: Entry
+    encoder: nn.Module
+    heads: Mapping[str, nn.Module]
+    data: Mapping[str, LabeledImages]
+    targets: Mapping[str, Tensor] | None
+    """Per task labels [N], or the experts' class probabilities [N, classes]."""
+
+    @classmethod
+    def prepare(
+        cls,
+        criterion: str,
+        encoder: nn.Module,
+        task_vectors: TaskVectors,
+        heads: Mapping[str, nn.Module],
+        data: Mapping[str, LabeledImages],
+    ) -> Self:
+        """Make ready what the criterion takes. data: validation images, whose labels are read only
+        where the criterion needs labels.
+        """
+        entry, targets = CRITERIA[criterion], None
+        if entry.needs == "labels":
+            targets = {name: take(part.labels, slice(None)) for name, part in data.items()}
+        elif entry.needs == "experts":
+            images = {name: part.images for name, part in data.items()}
+            targets = expert_targets(encoder, task_vectors, heads, images, BATCH)
+        return cls(entry, encoder, heads, data, targets)
+
+    def measure(self, model: StateDict) -> dict[str, float]:
+        """Return the criterion's mean over the images of each task, and `average` over tasks."""
+        self.encoder.load_state_dict(model)
+        return with_average({name: self._of_task(name) for name in self.data})
+
+    @torch.inference_mode()
+    def _of_task(self, name: str) -> float:
+        self.encoder.eval()
+        device = next(self.encoder.parameters()).device
+        images, values = self.data[name].images, []
+        for start in range(0, len(images), BATCH):
+            rows = slice(start, start + BATCH)
+            logits = widened(self.heads[name](self.encoder(take(images, rows).to(device))))
+            targets = self.targets[name][rows].to(device) if self.targets else None
+            values.append(self.criterion(logits, targets).double())
+        return float(torch.cat(values).mean())
+
+    def prefers(self, value: float, other: float) -> bool:
+        """Tell whether a value is better than another."""
+        return value > other if self.criterion.better == "higher" else value < other
+
+
+@dataclass(frozen=True)
+class Choice(Generic[AnyMade]):
+    """What was chosen, and what the criterion gave for each value tried."""
+
+    best: AnyMade
+    rows: list[dict[str, Any]]
+    """The parameter's value under its name, criterion, one column a task, average."""
+
+
+def choose(
+    options: "Choose",
+    judge: Judge,
+    make: Callable[[int, Any], AnyMade],
+    report: Reporter,
+    before: str = "",
+) -> Choice[AnyMade]:
+    """Try every value of a parameter, and keep what gives the best average, the first of equals.
+
+    make: (number from 1, value) -> what the method makes with it. before: stands in the names of
+    the curves that are reported.
+    """
+    parameter, by, values = options.parameter, options.by, options.values
+    rows: list[dict[str, Any]] = []
+    best: AnyMade | None = None
+    best_average = 0.0
+    for number, value in enumerate(values, start=1):
+        made = make(number, value)
+        measured = judge.measure(made.model)
+        average = measured["average"]
+        rows.append({parameter: value, "criterion": by} | measured)
+        if best is None or judge.prefers(average, best_average):
+            best, best_average = made, average
+        report.metrics({f"{before}validation {by}": average}, number)
+        report.progress(number, len(values), f"{parameter} {value}: {by} {average:.4g}")
+    assert best is not None
+    return Choice(best, rows)
