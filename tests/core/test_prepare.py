@@ -347,14 +347,12 @@ import numpy as np
 from PIL import Image
 from adamerge_core.vision.preparation import prepare_archive
 
-archive, size, limit, folder = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4])
+archive, folder = Path(sys.argv[1]), Path(sys.argv[2])
+size, limit = int(sys.argv[3]), int(sys.argv[4])
 Image.init()
 
-def anonymous(line):  # bytes of private memory that can be written, of no file
-    status = Path('/proc/self/status').read_text()
-    return int(status.split(line + ':')[1].split()[0]) * 1024
-
-bound = anonymous('VmData') + limit
+held = int(Path('/proc/self/status').read_text().split('VmData:')[1].split()[0]) * 1024
+bound = held + limit
 resource.setrlimit(resource.RLIMIT_DATA, (bound, bound))
 try:
     np.zeros(limit, dtype=np.uint8)
@@ -387,7 +385,7 @@ def test_arrays_ten_times_the_memory_limit_are_prepared(tmp_path: Path, limit: i
         for n in range(count + 2)
     )
     write_archive(tmp_path / "task.zip", DatasetImages(CLASSES, TEMPLATES, count + 2, images))
-    arguments = [tmp_path / "task.zip", size, limit, tmp_path]
+    arguments = [tmp_path / "task.zip", tmp_path, size, limit]
     done = subprocess.run(
         [sys.executable, "-c", PREPARING, *map(str, arguments)],
         capture_output=True,
