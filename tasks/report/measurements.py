@@ -20,7 +20,8 @@ def evaluations(files: Mapping[tuple[str, int], Path], task_names: Sequence[str]
 
     Raises one InputError that lists all that is missing in them.
     """
-    faults, rows = [], []
+    faults: list[str] = []
+    rows: list[tuple[str, str, int, dict[str, float]]] = []
     for (method, seed), path in files.items():
         measured: dict[str, dict[str, float]] = defaultdict(dict)
         for line in read_long(path, MEASURED):
@@ -32,7 +33,10 @@ def evaluations(files: Mapping[tuple[str, int], Path], task_names: Sequence[str]
     _complain(faults)
     order = list(dict.fromkeys(method for method, _ in files))
     rows.sort(key=lambda row: (order.index(row[0]), PROTOCOLS.index(row[1])))
-    return [Row(*key, _with_average(measured, task_names)) for *key, measured in rows]
+    return [
+        Row(method, protocol, seed, _with_average(found, task_names))
+        for method, protocol, seed, found in rows
+    ]
 
 
 def corrupted(files: Iterable[Path], task_names: Sequence[str]) -> list[CorruptedRow]:
@@ -40,7 +44,8 @@ def corrupted(files: Iterable[Path], task_names: Sequence[str]) -> list[Corrupte
 
     Raises one InputError that lists all that is missing in them.
     """
-    faults, rows = [], []
+    faults: list[str] = []
+    rows: list[tuple[tuple[str, int, str, int], dict[str, float]]] = []
     for path in files:
         measured: dict[tuple[str, int, str, int], dict[str, float]] = defaultdict(dict)
         for line in read_long(path, MEASURED_CORRUPTED):
@@ -51,9 +56,9 @@ def corrupted(files: Iterable[Path], task_names: Sequence[str]) -> list[Corrupte
             faults.append(f"{path}: no accuracy")
         for key, found in measured.items():
             faults += _missing(path, task_names, found, f"method {key[2]}")
-            rows.append((*key, found))
+            rows.append((key, found))
     _complain(faults)
-    return [CorruptedRow(*key, _with_average(found, task_names)) for *key, found in rows]
+    return [CorruptedRow(*key, _with_average(found, task_names)) for key, found in rows]
 
 
 def curve(path: Path) -> dict[str, list[float]]:
