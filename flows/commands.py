@@ -9,7 +9,7 @@ from collections.abc import Container
 from datetime import datetime
 
 from flows import servers
-from flows.suites import check, use
+from flows.suites import activate, check
 from tasks.graph import dvc_yaml
 from tasks.graph.paths import Files
 from tasks.report import results
@@ -32,7 +32,7 @@ def run(name: str | None) -> int:
     results.
     """
     if name is not None:
-        use(name, None, force=False)
+        activate(name, None, force=False)
     suite = check()
     _bring_in()
     for name, value in _QUIET.items():
