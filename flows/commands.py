@@ -9,7 +9,7 @@ from collections.abc import Container
 from datetime import datetime
 
 from flows import servers
-from flows.suites import check, use
+from flows.suites import activate, check
 from tasks.graph import dvc_lock, paths
 from tasks.report import results
 from tasks.suite.schema import Suite
@@ -31,7 +31,7 @@ def run(name: str | None) -> int:
     results.
     """
     if name is not None:
-        use(name, None, force=False)
+        activate(name, None, force=False)
     suite = check()
     _bring_in()
     for name, value in _QUIET.items():

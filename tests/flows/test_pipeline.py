@@ -181,7 +181,7 @@ def test_the_flow_and_an_experiment_share_what_ran(ran: Project) -> None:
     assert "0 ran, 8 cached" in said
     assert ran.hashes() == changed
     ran.write("params.yaml", params)
-    said, printed = run_flow()
+    said, _ = run_flow()
     assert "0 ran, 8 cached" in said
     assert ran.hashes() == before
 
