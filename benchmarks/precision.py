@@ -20,21 +20,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from adamerge_core.adamerging import PRESETS, AdaptationSettings, Engine, adapt
-from adamerge_core.adamerging.objective import OBJECTIVES
+from adamerge_core.adamerging import PRESETS
 from adamerge_core.adamerging.precision import LOWERED
 from adamerge_core.errors import InputError
-from benchmarks.presets import COEFFICIENTS
-from benchmarks.suite_problem import SuiteProblem, with_progress
-from tasks.adapt import adaptation_settings
-from tasks.shared.task_vectors import set_up
+from benchmarks.suite_problem import SuiteProblem, last_step
+from tasks.shared.device import set_up
+from tasks.suite.methods import AdaptMethod, parse_as
 from tasks.suite.schema import Suite, load_params
-
-WITHOUT_TARGETS = [
-    name
-    for name, preset in PRESETS.items()
-    if not OBJECTIVES[preset.objective].needs and preset.granularity in COEFFICIENTS
-]
 
 
 @dataclass(frozen=True)
@@ -47,27 +39,21 @@ class Run:
     seconds: float
 
 
-def run(suite: Suite, name: str, settings: AdaptationSettings, seed: int, precision: str) -> Run:
+def run(suite: Suite, name: str, method: AdaptMethod, seed: int, precision: str) -> Run:
     """Adapt and measure."""
     problem = SuiteProblem.open(suite, seed, "transductive")
-    engine = Engine(
-        problem.encoder, problem.task_vectors, problem.heads, suite.compute.micro_batch, precision
-    )
+    adaptation = problem.prepare(method, precision=precision)
     began = time.monotonic()
-    steps = adapt(engine, problem.unlabeled, settings, seed)
-    for step in with_progress(steps, f"{name} seed {seed} {precision}", settings.steps):
-        last = step.coefficients
+    last = last_step(adaptation, seed, f"{name} seed {seed} {precision}").coefficients
     seconds = time.monotonic() - began
-    return Run(last, problem.accuracy(engine, last), seconds)
+    return Run(last, problem.accuracy(adaptation.model(last, {})), seconds)
 
 
-def report(
-    suite: Suite, name: str, settings: AdaptationSettings, seed: int, precisions: list[str]
-) -> None:
+def report(suite: Suite, name: str, method: AdaptMethod, seed: int, precisions: list[str]) -> None:
     """Print how far each precision ends from float32."""
-    plain = run(suite, name, settings, seed, "float32")
+    plain = run(suite, name, method, seed, "float32")
     for precision in precisions:
-        lowered = run(suite, name, settings, seed, precision)
+        lowered = run(suite, name, method, seed, precision)
         print_comparison(f"{name} seed {seed} {precision}", plain, lowered)
 
 
@@ -88,21 +74,22 @@ def main() -> None:
     suite = load_params()
     parser = argparse.ArgumentParser(prog="python -m benchmarks.precision", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    known = suite.merge.of_kind("adapt")
-    parser.add_argument("--methods", nargs="*", choices=known, default=["layer_wise_adamerging"])
-    parser.add_argument("--presets", nargs="+", choices=WITHOUT_TARGETS, default=[])
+    adapting = {
+        name: method for name, method in suite.merging.items() if isinstance(method, AdaptMethod)
+    }
+    parser.add_argument("--methods", nargs="*", choices=adapting, default=["layer_wise_adamerging"])
+    parser.add_argument("--presets", nargs="+", choices=list(PRESETS), default=[])
     parser.add_argument("--precisions", nargs="+", choices=LOWERED, default=list(LOWERED))
     parser.add_argument("--seeds", nargs="+", type=int, default=list(suite.seeds))
     arguments = parser.parse_args()
-    set_up(suite.compute)
-    chosen = {
-        name: adaptation_settings(suite.merge.granularity(name), suite.merge[name])
-        for name in arguments.methods
-    }
-    chosen |= {name: PRESETS[name] for name in arguments.presets}
-    for name, settings in chosen.items():
+    set_up(suite.compute.model_dump())
+    chosen = {name: adapting[name] for name in arguments.methods}
+    for name in arguments.presets:
+        entry = {"adapt": PRESETS[name].granularity, "preset": name}
+        chosen[name] = parse_as(AdaptMethod, name, {name: entry})
+    for name, method in chosen.items():
         for seed in arguments.seeds:
-            report(suite, name, settings, seed, arguments.precisions)
+            report(suite, name, method, seed, arguments.precisions)
 
 
 if __name__ == "__main__":

@@ -3,9 +3,9 @@
     make study                          # once: three seeds of the mini suite
     python -m benchmarks.presets        # paper and fast, every seed, both protocols
     python -m benchmarks.presets --presets fast --seeds 0 --protocols transductive
-    python -m benchmarks.presets --presets fast --set start=0.2 --preprocessing trim_and_elect
+    python -m benchmarks.presets --presets fast --set start=0.2 --before trim_and_elect
 
-Run it in the project's root: it reads the task vectors, heads and test images below data/<suite>/.
+Run it in the project's root: it reads the task vectors, heads and test images below data/.
 One line is one adaptation: its accuracy on average over the tasks, in percent, and how many images
 went forward and backward (an image that went only forward, as an expert's does, counts a third).
 Lines are kept in .adamerge/presets.csv as they come, with the state of the adaptation that is under
@@ -18,27 +18,27 @@ import csv
 import statistics
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
-from adamerge_core.adamerging import PRESETS, AdaptationSettings, Engine, adapt
+from adamerge_core.adamerging import PRESETS, AdaptationSettings
 from adamerge_core.adamerging.objective import OBJECTIVES
 from adamerge_core.errors import InputError
-from adamerge_core.merging import PREPROCESSINGS
-from benchmarks.suite_problem import SuiteProblem, with_progress
-from tasks.adapt import adaptation_targets
+from adamerge_core.merging import BEFORE
+from benchmarks.suite_problem import SuiteProblem, last_step
 from tasks.graph.paths import PROTOCOLS
 from tasks.running.environment import WORK
 from tasks.running.hashes import digest
+from tasks.shared.device import set_up
 from tasks.shared.tables import write_csv
-from tasks.shared.task_vectors import set_up
+from tasks.suite.methods import AdaptMethod, parse_as
 from tasks.suite.schema import Suite, load_params
 
 RESULTS = WORK / "presets.csv"
-FIELDS = fields(AdaptationSettings)
 COEFFICIENTS = ("task_wise", "layer_wise")
 FORWARD_SHARE = 1 / 3
 """Of the operations of forward and backward together."""
@@ -53,10 +53,10 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=list(suite.seeds))
     parser.add_argument("--protocols", nargs="+", choices=PROTOCOLS, default=list(PROTOCOLS))
     parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="other settings")
-    parser.add_argument("--preprocessing", choices=list(PREPROCESSINGS), help="of the task vectors")
+    parser.add_argument("--before", choices=list(BEFORE), help="what changes the task vectors")
     arguments = parser.parse_args()
-    set_up(suite.compute)
-    trials = [changed(name, arguments.set, arguments.preprocessing) for name in arguments.presets]
+    set_up(suite.compute.model_dump())
+    trials = [changed(name, arguments.set, arguments.before) for name in arguments.presets]
     rows = _read()
     for seed in arguments.seeds:
         for protocol in arguments.protocols:
@@ -81,54 +81,35 @@ class Trial:
     """A preset, perhaps with some settings changed."""
 
     name: str
-    settings: AdaptationSettings
-    preprocessing: str | None
+    method: AdaptMethod
 
     @property
     def key(self) -> str:
-        """Of all that it is, so that a preset that has changed is measured again."""
-        return digest([asdict(self.settings), self.preprocessing])[:8]
+        """A hash of all that it is, so that a preset that has changed is measured again."""
+        before = self.method.before.name if self.method.before else None
+        return digest([asdict(self.method.settings), before])[:8]
 
 
-def changed(preset: str, changes: list[str], preprocessing: str | None) -> Trial:
-    """Raises InputError listing what is wrong with the changes."""
-    types = {field.name: type(getattr(PRESETS[preset], field.name)) for field in FIELDS}
-    values: dict[str, Any] = {}
-    faults = []
+def changed(preset: str, changes: list[str], before: str | None) -> Trial:
+    """Change settings, each as NAME=VALUE. Raises InputError listing what is wrong with them."""
+    entry: dict[str, Any] = {"adapt": PRESETS[preset].granularity, "preset": preset}
     for change in changes:
         name, _, value = change.partition("=")
-        try:
-            values[name] = types[name](value)
-        except KeyError:
-            faults.append(f"{name}: is no setting; known are {', '.join(types)}")
-        except ValueError:
-            faults.append(f"{name} = {value!r}: must be of type {types[name].__name__}")
-    if faults:
-        raise InputError.listing("--set", faults)
-    settings = replace(PRESETS[preset], **values)
-    if settings.faults():
-        raise InputError.listing("--set", settings.faults())
-    name = " ".join([preset, *changes, *([preprocessing] if preprocessing else [])])
-    return Trial(name, settings, preprocessing)
+        entry[name] = yaml.safe_load(value)
+    if before:
+        entry["before"] = before
+    method = parse_as(AdaptMethod, preset, {preset: entry})
+    name = " ".join([preset, *changes, *([before] if before else [])])
+    return Trial(name, method)
 
 
 def _measure(suite: Suite, trial: Trial, protocol: str, seed: int) -> dict[str, str]:
     """Adapt and measure, under one protocol and for one seed."""
-    settings = trial.settings
     problem = SuiteProblem.open(suite, seed, protocol)
-    encoder, heads, unlabeled = problem.encoder, problem.heads, problem.unlabeled
-    task_vectors = problem.task_vectors
-    targets = adaptation_targets(settings, task_vectors, encoder, heads, problem.adapted)
-    if trial.preprocessing:
-        task_vectors = PREPROCESSINGS[trial.preprocessing](task_vectors)
-    engine = Engine(
-        encoder, task_vectors, heads, suite.compute.micro_batch, suite.compute.precision
-    )
+    adaptation = problem.prepare(trial.method)
     state = _state(suite, trial, protocol, seed)
-    steps = adapt(engine, unlabeled, settings, seed, state, targets=targets)
-    for step in with_progress(steps, f"{trial.name} {protocol} seed {seed}", settings.steps):
-        last = step.coefficients
-    reached = problem.accuracy(engine, last)
+    last = last_step(adaptation, seed, f"{trial.name} {protocol} seed {seed}", state)
+    reached = problem.accuracy(adaptation.model(last.coefficients, {}))
     row = {
         "suite": suite.name,
         "preset": trial.name,
@@ -136,7 +117,7 @@ def _measure(suite: Suite, trial: Trial, protocol: str, seed: int) -> dict[str, 
         "protocol": protocol,
         "seed": str(seed),
         "average": f"{reached:.2f}",
-        "passes": f"{passes(settings, unlabeled):.0f}",
+        "passes": f"{passes(trial.method.settings, problem.unlabeled):.0f}",
     }
     print(*row.values(), flush=True)
     return row

@@ -2,21 +2,25 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
-from adamerge_core.adamerging import AdaptationStep, Engine
+from adamerge_core.adamerging import AdaptationStep
+from adamerge_core.checkpoints import StateDict
 from adamerge_core.task_vectors import TaskVectors
 from adamerge_core.vision.images import LabeledImages
-from tasks.graph.paths import Files
+from tasks.shared.adaptation import Adaptation
+from tasks.shared.device import set_up
 from tasks.shared.encoders import accuracy, open_encoder, open_heads, open_split
 from tasks.shared.protocols import adapted_rows, measured_rows
 from tasks.shared.task_vectors import open_task_vectors
-from tasks.suite.schema import Evaluate, Suite
+from tasks.suite.methods import AdaptMethod
+from tasks.suite.schema import Suite
 
 
 @dataclass(frozen=True)
@@ -30,22 +34,26 @@ class SuiteProblem:
     """Per task the images to adapt on; their labels are for a supervised objective alone."""
     measured: dict[str, LabeledImages]
     """Per task the images to measure on."""
+    compute: Mapping[str, Any]
+    """The suite's section."""
 
     @classmethod
     def open(cls, suite: Suite, seed: int, protocol: str) -> "SuiteProblem":
-        """Raises InputError where the suite has not run."""
-        files, names = Files(suite.name), suite.task_names
-        test = open_split(files, names, "test")
+        """Open what a suite has made. Raises InputError where it has not run."""
+        compute, held_out = suite.compute.model_dump(), suite.evaluate.held_out_fraction
+        model, device = suite.model, set_up(compute)
+        test = open_split(suite.tasks, suite.size, "test")
         adapted, measured = (
-            {name: _part(part, rows, protocol, suite) for name, part in test.items()}
+            {n: _part(part, rows(len(part.labels), protocol, held_out)) for n, part in test.items()}
             for rows in (adapted_rows, measured_rows)
         )
         return cls(
-            open_encoder(suite),
-            open_heads(suite, names),
-            open_task_vectors(files, names, seed).to(suite.compute.device),
+            open_encoder(model.architecture, device),
+            open_heads(model.name, suite.tasks, device),
+            open_task_vectors(model.name, suite.tasks, seed).to(device),
             adapted,
             measured,
+            compute,
         )
 
     @property
@@ -53,23 +61,41 @@ class SuiteProblem:
         """Per task the images to adapt on."""
         return {name: part.images for name, part in self.adapted.items()}
 
-    def accuracy(self, engine: Engine, coefficients: torch.Tensor) -> float:
-        """Percent on average over the tasks, of the model of these coefficients."""
-        engine.merge(coefficients)
+    def prepare(self, method: AdaptMethod, **compute: Any) -> Adaptation:
+        """Put a method together; compute: values in place of the suite's."""
+        return Adaptation.prepare(
+            method,
+            self.encoder,
+            self.task_vectors,
+            self.heads,
+            self.adapted,
+            {**self.compute, **compute},
+        )
+
+    def accuracy(self, model: StateDict) -> float:
+        """Measure a model: percent on average over the tasks."""
+        self.encoder.load_state_dict(model)
         return accuracy(self.encoder, self.heads, self.measured)["average"]
 
 
-def _part(
-    part: LabeledImages, rows: Callable[[int, str, Evaluate], slice], protocol: str, suite: Suite
-) -> LabeledImages:
-    chosen = rows(len(part.labels), protocol, suite.evaluate)
-    return LabeledImages(part.images[chosen], part.labels[chosen])
+def _part(part: LabeledImages, rows: slice) -> LabeledImages:
+    return LabeledImages(part.images[rows], part.labels[rows])
+
+
+def last_step(
+    adaptation: Adaptation, seed: int, label: str, resume_from: Path | None = None
+) -> AdaptationStep:
+    """Adapt, with progress on stderr, and return the last step."""
+    steps = adaptation.steps(seed, resume_from)
+    for step in with_progress(steps, label, adaptation.settings.steps):
+        last = step
+    return last
 
 
 def with_progress(
     steps: Iterable[AdaptationStep], label: str, count: int
 ) -> Iterator[AdaptationStep]:
-    """The same steps; on stderr how many of `count` are done, and the seconds left.
+    """Yield the same steps; on stderr say how many of `count` are done, and the seconds left.
 
     Steps that a resumed adaptation does not take again do not count towards its speed.
     """

@@ -23,7 +23,7 @@ _NEARLY_FULL = 2**20  # bytes free, of which no database page is written any mor
 _ABOUT = """\
 Merge fine-tuned models into one, and trace every result to the files and runs behind it.
 
-  adamerge run                 run the pipeline of the active suite; print the table of results
+  adamerge run [NAME]          run the pipeline of a suite, else of the active one; print its table
   adamerge status              what is up to date, what would run
   adamerge ui                  MLflow's and Prefect's pages in your browser
   adamerge lineage PATH        which stage and run made a file, and all upstream of it
@@ -35,7 +35,7 @@ Run it in the project's root. `adamerge COMMAND --help` has an example of each."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit code: 0, 1 for a failure, 2 for bad input, 130 for Ctrl-C."""
+    """Runs a command; returns 0, 1 for a failure, 2 for bad input, 130 for Ctrl-C."""
     options = _parser().parse_args(arguments)
     configure()
     signal.signal(signal.SIGTERM, _interrupt)
@@ -140,17 +140,20 @@ def _run(commands: _Commands) -> None:
     def call(options: argparse.Namespace) -> int:
         from flows.commands import run
 
-        return run()
+        return run(options.name)
 
     about = """\
 Runs every stage of dvc.yaml that is not up to date, in parallel where they are independent, and
 takes the rest from the cache. Can be stopped at any time (Ctrl-C, kill): the next run goes on.
+With NAME, makes that suite the active one before, as `adamerge suite use NAME` does.
 
-Writes data/<suite>/ (the report: data/<suite>/report/index.html), and each run to mlflow.db.
+Writes below data/ (data/README.md says what; the report: data/suites/<suite>/report/index.html),
+and each run to mlflow.db.
 
-  adamerge suite use mini
-  adamerge run"""
-    _add(commands, "run", "run the pipeline and print the table of results", about, call)
+  adamerge run
+  adamerge run mini"""
+    parser = _add(commands, "run", "run the pipeline and print the table of results", about, call)
+    parser.add_argument("name", nargs="?", metavar="NAME", help="default: the active suite")
 
 
 def _status(commands: _Commands) -> None:
@@ -195,8 +198,8 @@ Prints, for a file that the pipeline wrote: its md5 and whether it is the one in
 stage, the MLflow run, the command, parameters and git commit that made it, and the same for all
 that is upstream, down to the downloads.
 
-  adamerge lineage data/mini/report/results.csv
-  adamerge lineage --json data/mini/merged/seed-0/ties_merging/model.safetensors"""
+  adamerge lineage data/suites/mini/report/results.csv
+  adamerge lineage --json data/suites/mini/merged/seed-0/ties_merging/model.safetensors"""
     parser = _add(commands, "lineage", "say where a file comes from", about, call)
     parser.add_argument("path", metavar="PATH", help="a file below data/")
     parser.add_argument("--json", action="store_true", help="all of it, for programs")

@@ -1,4 +1,4 @@
-"""What the commands of `adamerge` do."""
+"""The commands of `adamerge`: run, status, lineage and ui."""
 
 import os
 import sys
@@ -9,9 +9,8 @@ from collections.abc import Container
 from datetime import datetime
 
 from flows import servers
-from flows.suites import check
-from tasks.graph import dvc_yaml
-from tasks.graph.paths import Files
+from flows.suites import activate, check
+from tasks.graph import dvc_lock, paths
 from tasks.report import results
 from tasks.suite.schema import Suite
 from tasks.tracking import ingest
@@ -27,8 +26,12 @@ _RECORD_SECONDS = 15.0
 _HAND_OVER_SECONDS = 5.0
 
 
-def run() -> int:
-    """The pipeline of the active suite, then its results."""
+def run(name: str | None) -> int:
+    """Runs the pipeline of the suite `name`, made active before, or of the active one; prints its
+    results.
+    """
+    if name is not None:
+        activate(name, None, force=False)
     suite = check()
     _bring_in()
     for name, value in _QUIET.items():
@@ -67,7 +70,7 @@ def _hand_over() -> None:
 
 
 def _await_records(server: servers.Server, flow_run_id: str) -> None:
-    """Until Prefect's server has the ends of all task runs, which come a moment later."""
+    """Waits until Prefect's server has the ends of all task runs, which come a moment later."""
     request = urllib.request.Request(
         f"{server.address}/api/task_runs/count",
         data=(
@@ -85,7 +88,7 @@ def _await_records(server: servers.Server, flow_run_id: str) -> None:
 
 
 def _bring_in() -> None:
-    """What an earlier run could not bring into MLflow; trouble is said, and ends nothing."""
+    """Brings into MLflow what earlier runs have not; trouble is said, and ends nothing."""
     try:
         ingest.ingest()
     except IngestionError as error:
@@ -95,17 +98,17 @@ def _bring_in() -> None:
 def _show_results(suite: Suite) -> None:
     rows = results.read(suite.name)
     if rows:
-        print(f"\n{results.text_table(rows, results.references(suite.raw['merge']))}\n")
-        print(f"report   {Files(suite.name).report / 'index.html'}")
+        print(f"\n{results.text_table(rows, results.references(suite.name))}\n")
+        print(f"report   {paths.report(suite.name) / 'index.html'}")
     print("pages    adamerge ui   (MLflow: runs, curves, lineage; Prefect: flow runs, logs)")
 
 
 def status() -> int:
-    """The stages by group, and the last pipeline run."""
-    from flows.dvc import plan as dvc_stages
+    """Prints the stages by group, and the last pipeline run."""
+    from flows.dvc import plan as dvc_plan
 
     suite = check()
-    plan, ran = dvc_stages.plan(), dvc_yaml.read_lock()
+    plan, ran = dvc_plan.plan(), dvc_lock.read_lock()
     kinds = {name: _kind(name, plan.changed, ran) for name in plan.upstream}
     groups = dict.fromkeys(name.split("@")[0] for name in plan.upstream)
     print(f"suite {suite.name}, seeds {', '.join(map(str, suite.seeds))}")
@@ -138,7 +141,7 @@ def _last_run() -> str:
 
 
 def lineage(path: str, *, as_json: bool) -> int:
-    """Where a file comes from."""
+    """Prints where a file comes from."""
     from tasks.tracking import lineage as lines
 
     _bring_in()
@@ -148,7 +151,7 @@ def lineage(path: str, *, as_json: bool) -> int:
 
 
 def ui(mlflow_port: int, prefect_port: int) -> int:
-    """Both servers, until Ctrl-C."""
+    """Runs MLflow's and Prefect's servers until Ctrl-C."""
     _bring_in()
     started: list[servers.Server] = []
     try:

@@ -2,7 +2,6 @@
 
 import json
 import statistics
-import time
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
@@ -17,24 +16,21 @@ _FIRST_GUESS = {
     "prepare": 4.0,
     "corrupt": 4.0,
     "pretrain": 40.0,
+    "heads": 5.0,
     "finetune": 40.0,
     "traditional_mtl": 110.0,
     "task_vectors": 5.0,
-    "statistics": 30.0,
+    "geometry": 5.0,
+    "collect_statistics": 30.0,
     "merge": 5.0,
     "merge_tsv_m": 20.0,
     "merge_iso_c": 20.0,
     "merge_iso_cts": 30.0,
     "merge_wudi": 60.0,
-    "sweep": 35.0,
     "adapt": 90.0,
     "evaluate": 18.0,
     "evaluate_adapted": 26.0,
-    "evaluate_pretrained": 18.0,
-    "evaluate_individual": 18.0,
-    "evaluate_traditional_mtl": 18.0,
-    "evaluate_clean": 25.0,
-    "evaluate_corrupted": 25.0,
+    "robustness": 25.0,
     "report": 8.0,
 }
 _UNKNOWN = 5.0  # of any other stage, while nothing is known of any
@@ -53,7 +49,7 @@ class Estimates:
         self._order = list(upstream)
 
     def seconds(self, name: str) -> float:
-        """What a stage took last; else the mean of its group; else a first guess."""
+        """Estimates a stage: what it took last, else the mean of its group, else a first guess."""
         if name in self._known:
             return self._known[name]
         group = name.split("@")[0]
@@ -64,7 +60,9 @@ class Estimates:
         return statistics.mean(alike or self._known.values() or [_UNKNOWN])
 
     def priorities(self) -> dict[str, float]:
-        """Seconds from the start of each stage to the end of what waits for it, at the least."""
+        """Computes the seconds from each stage's start to the end of all that waits for it, if
+        there were a worker for every stage.
+        """
         found: dict[str, float] = {}
         for name in reversed(self._order):
             below = [found[other] for other in self._downstream[name]]
@@ -72,19 +70,22 @@ class Estimates:
         return found
 
     def left(self, waiting: Collection[str], running: Mapping[str, float], workers: int) -> float:
-        """Seconds until all is done; `running` has the time.monotonic() at which each started."""
-        now, longest = time.monotonic(), self.priorities()
-        rest = {name: self.seconds(name) - (now - since) for name, since in running.items()}
-        work = sum(max(seconds, 0.0) for seconds in rest.values())
+        """Estimates the seconds until all is done; `running` maps each stage at work to the
+        seconds that it has run.
+        """
+        longest = self.priorities()
+        work = sum(max(self.seconds(name) - ran, 0.0) for name, ran in running.items())
         work += sum(self.seconds(name) for name in waiting)
         chains = [longest[name] for name in waiting]
-        chains += [longest[name] - (now - since) for name, since in running.items()]
+        chains += [longest[name] - ran for name, ran in running.items()]
         return max(work / workers, max(chains, default=0.0), 0.0)
 
     def learn(self, name: str, seconds: float) -> None:
+        """Remembers what a stage took."""
         self._known[name] = seconds
 
     def save(self) -> None:
+        """Writes what is known, for the next run."""
         with atomic_write(self._path) as temporary:
             temporary.write_text(json.dumps(self._known, indent=1))
 
@@ -97,7 +98,7 @@ def _load(path: Path) -> dict[str, float]:
 
 
 def clock(seconds: float) -> str:
-    """`4:05`, or `1:02:03`."""
+    """Formats seconds as `4:05`, or `1:02:03`."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

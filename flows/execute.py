@@ -1,4 +1,4 @@
-"""One pass over the graph: what is ready goes to Prefect's task runner, the longest chain first."""
+"""One pass over the graph: what flows.order says may start runs as a task of Prefect's."""
 
 import re
 import sys
@@ -14,10 +14,12 @@ from prefect.futures import PrefectFuture
 from prefect.states import Completed, Failed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.dvc.plan import Outcome, Plan, Worker
+from flows.dvc.plan import Plan
+from flows.dvc.worker import Worker
 from flows.estimates import Estimates, clock
-from tasks.graph import dvc_yaml
-from tasks.graph.build import uses_device
+from flows.order import Order, Outcome
+from tasks.graph import dvc_lock, dvc_yaml, params_yaml
+from tasks.graph.templates import uses_device
 from tasks.running.hashes import signature
 from tasks.running.journal import Journal
 
@@ -31,24 +33,28 @@ class Run:
     def __init__(self, plan: Plan, log: Journal, workers: int) -> None:
         self._plan, self._log, self._workers = plan, log, workers
         self._settled = plan.settled
+        self._order = Order(
+            plan.upstream, workers, settled=self._settled, on_device=_stages_on_device()
+        )
         self._estimates = Estimates(plan.upstream)
         self._logger = get_run_logger()
         self._began = time.monotonic()
-        self._one_at_a_time = _on_device()
+        self._started: dict[str, float] = {}
         self._futures: dict[str, PrefectFuture[Any]] = {}
+        self._open: set[str] = set()  # Prefect tasks without an end
         self._ended: SimpleQueue[str] = SimpleQueue()
-        self._outcomes: dict[str, Outcome] = {}
-        self._running: dict[str, float] = {}
+        self._worked: dict[str, Outcome] = {}  # by the threads of the task runner
         self._idle: list[Worker] = []
         self._working: dict[str, Worker] = {}
         self._stopped = False
 
     @property
     def failed(self) -> list[str]:
-        return [name for name, outcome in self._outcomes.items() if outcome is Outcome.FAILED]
+        """The stages that failed, in the order of their ends."""
+        return [name for name, outcome in self._order.outcomes.items() if outcome is Outcome.FAILED]
 
     def all(self) -> None:
-        """Returns when every stage has ended, or cannot run."""
+        """Brings up to date what can be; returns when every stage has ended, or cannot run."""
         todo = len(self._plan.upstream) - len(self._settled)
         self.say(f"{len(self._plan.upstream)} stages, {todo} to bring up to date")
         self._journal_cached(self._settled)
@@ -59,8 +65,9 @@ class Run:
             except BaseException:
                 self.stop()  # before the runner waits for its threads
                 raise
-        again = [n for n, o in self._outcomes.items() if o in (Outcome.UNCHANGED, Outcome.RESTORED)]
-        self._journal_cached(set(again) - self._settled)
+        cached = (Outcome.UNCHANGED, Outcome.RESTORED)
+        found = {name for name, outcome in self._order.outcomes.items() if outcome in cached}
+        self._journal_cached(found - self._settled)
         self._estimates.save()
 
     def stop(self) -> None:
@@ -69,13 +76,13 @@ class Run:
         Worker.stop(*self._working.values(), *self._idle)
 
     def say(self, text: str) -> None:
-        """To Prefect's log and the console."""
+        """Writes a line to Prefect's log and the console."""
         self._logger.info(text)
         _print(text)
 
     def counts(self) -> dict[str, int]:
-        """How many stages ended in which way."""
-        found = Counter(self._outcomes.values())
+        """Counts the stages by how they ended."""
+        found = Counter(self._order.outcomes.values())
         return {
             "run": found[Outcome.RAN],
             "cached": found[Outcome.UNCHANGED] + found[Outcome.RESTORED],
@@ -84,7 +91,7 @@ class Run:
         }
 
     def summary(self) -> str:
-        """One line for a person."""
+        """Sums the run up in one line."""
         counts = self.counts()
         parts = [f"{counts['run']} ran", f"{counts['cached']} cached"]
         if self.failed:
@@ -94,38 +101,18 @@ class Run:
         took = clock(time.monotonic() - self._began)
         return f"{len(self._plan.upstream)} stages in {took}: {', '.join(parts)}"
 
-    # scheduling
+    # carrying the order out
 
     def _work_through(self, runner: ThreadPoolTaskRunner[Any]) -> None:
-        for name in self._plan.upstream:
-            if name in self._settled:
-                self._submit(name, runner)
-        while len(self._outcomes) < len(self._plan.upstream):
-            for name in self._next():
+        for name in self._order.outcomes:
+            self._submit(name, runner)
+        while not self._order.done or self._open:
+            for name in self._order.block() + self._order.start(self._estimates.priorities()):
                 self._submit(name, runner)
             self._await_one()
 
-    def _next(self) -> list[str]:
-        """What to submit now: all that cannot run any more, and what is ready, as room allows."""
-        pending = [name for name in self._plan.upstream if name not in self._futures]
-        ready = [n for n in pending if all(up in self._outcomes for up in self._plan.upstream[n])]
-        blocked = [name for name in ready if self._is_blocked(name)]
-        longest = self._estimates.priorities()
-        ready = sorted((n for n in ready if n not in blocked), key=lambda n: -longest[n])
-        chosen: list[str] = []
-        for name in ready:
-            busy = [*self._running, *chosen]
-            taken = name in self._one_at_a_time and self._one_at_a_time.intersection(busy)
-            if len(busy) < self._workers and not taken:
-                chosen.append(name)
-        return blocked + chosen
-
-    def _is_blocked(self, name: str) -> bool:
-        bad = (Outcome.FAILED, Outcome.BLOCKED)
-        return any(self._outcomes[above] in bad for above in self._plan.upstream[name])
-
     def _submit(self, name: str, runner: ThreadPoolTaskRunner[Any]) -> None:
-        """As a Prefect task; one whose upstream has failed ends there as NotReady, without
+        """Hands a stage to Prefect; one whose upstream has failed ends there as NotReady, without
         running.
         """
 
@@ -135,45 +122,47 @@ class Run:
         def stage() -> State[None]:
             return self._work(name)
 
-        if name not in self._settled and not self._is_blocked(name):
-            self._running[name] = time.monotonic()
+        if name in self._order.running:
+            self._started[name] = time.monotonic()
+        self._open.add(name)
         above = [self._futures[other] for other in self._plan.upstream[name]]
         future = runner.submit(stage, {}, wait_for=above)
         self._futures[name] = future
         future.add_done_callback(lambda _: self._ended.put(name))
 
     def _await_one(self) -> None:
-        """Waits for the end of a stage; in short turns, as only then Ctrl-C is heard at once."""
+        """Waits for the end of a Prefect task; in short turns, as only then Ctrl-C is heard at
+        once.
+        """
         while True:
             try:
                 name = self._ended.get(timeout=0.5)
                 break
             except Empty:
                 continue
-        blocked = name not in self._settled and self._is_blocked(name)
-        self._outcomes.setdefault(name, Outcome.BLOCKED if blocked else Outcome.FAILED)
-        since = self._running.pop(name, None)
-        if since is not None:
-            self._report(name, time.monotonic() - since)
+        self._open.remove(name)
+        if name in self._order.running:
+            # one that Prefect ended before it worked has no outcome of its own
+            self._order.end(name, self._worked.get(name, Outcome.FAILED))
+            self._report(name, time.monotonic() - self._started.pop(name))
 
     def _report(self, name: str, seconds: float) -> None:
-        outcome = self._outcomes[name]
+        outcome = self._order.outcomes[name]
         if outcome is Outcome.RAN:
             self._estimates.learn(name, seconds)
-        total = len(self._plan.upstream)
-        waiting = [n for n in self._plan.upstream if n not in self._futures]
-        left = self._estimates.left(waiting, self._running, self._workers)
-        elapsed = clock(time.monotonic() - self._began)
+        total, now = len(self._plan.upstream), time.monotonic()
+        running = {other: now - since for other, since in self._started.items()}
+        left = self._estimates.left(self._order.waiting, running, self._workers)
         self.say(
-            f"[{len(self._outcomes):{len(str(total))}}/{total}] {name:<40} {outcome.value:<9} "
-            f"{seconds:6.1f} s | {elapsed} elapsed, about {clock(left)} left"
+            f"[{len(self._order.outcomes):{len(str(total))}}/{total}] {name:<40} "
+            f"{outcome.value:<9} {seconds:6.1f} s | {clock(now - self._began)} elapsed, "
+            f"about {clock(left)} left"
         )
 
     # a stage, in a thread of the task runner
 
     def _work(self, name: str) -> State[None]:
         if name in self._settled:
-            self._outcomes[name] = Outcome.UNCHANGED
             return Completed(name="Cached", message="nothing has changed")
         if self._stopped:
             return Failed(message="the pipeline was stopped")
@@ -184,7 +173,7 @@ class Run:
         outcome = worker.bring_up_to_date(name, _Lines(name, lambda: self._stopped))
         del self._working[name]
         self._idle.append(worker)
-        self._outcomes[name] = outcome
+        self._worked[name] = outcome
         if outcome is Outcome.FAILED:
             return Failed(message=f"{name} failed: its log says why")
         if outcome is Outcome.RAN:
@@ -192,7 +181,7 @@ class Run:
         return Completed(name="Cached", message=outcome.value)
 
     def _worker(self) -> Worker:
-        """One that waits for work, else a new one."""
+        """Takes a worker that waits for work, else starts one."""
         while self._idle:
             worker = self._idle.pop()
             if worker.alive:
@@ -201,8 +190,8 @@ class Run:
         return Worker(self._log.run)
 
     def _journal_cached(self, names: Collection[str]) -> None:
-        """For MLflow: these stages lead to the runs that produced their files."""
-        locked = dvc_yaml.read_lock()
+        """Notes for MLflow that these stages lead to the runs that produced their files."""
+        locked = dvc_lock.read_lock()
         for name in self._plan.upstream:
             if name in names and (entry := locked.get(name)):
                 facts = {"params": entry.params, "deps": entry.deps, "outs": entry.outs}
@@ -228,9 +217,9 @@ class _Lines:
         _print(f"{self._name} | {line}")
 
 
-def _on_device() -> set[str]:
-    """The stages that share the one accelerator, if the suite uses one; each may fill it."""
-    if dvc_yaml.read_params().get("compute", {}).get("device", "cpu") == "cpu":
+def _stages_on_device() -> set[str]:
+    """Lists the stages that share the one accelerator, if the suite uses one; each may fill it."""
+    if params_yaml.read_params().get("compute", {}).get("device", "cpu") == "cpu":
         return set()
     return {name for name, stage in dvc_yaml.read().items() if uses_device(stage)}
 

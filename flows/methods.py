@@ -1,23 +1,30 @@
-"""`adamerge methods`: what there is to merge by. Nothing here imports torch or pydantic."""
+"""`adamerge methods`: what methods are made of, as the core's registries have it."""
 
+import inspect
 import textwrap
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from adamerge_core import parameters
+from adamerge_core.adamerging.adarank import SingularMasks
+from adamerge_core.adamerging.objective import OBJECTIVES
+from adamerge_core.adamerging.settings import PRESETS, AdaptationSettings
 from adamerge_core.errors import InputError
-from tasks.suite import rules
-from tasks.suite.rules import Rule
+from adamerge_core.merging.registry import AFTER, BEFORE, CRITERIA, RULES, Entry
+from adamerge_core.parameters import Parameter
 
 _WIDTH = 100
 _NAMES = 27  # columns of the names, with two before
+_SCALINGS = [0.1, 0.3, 1.0]
 
+_PAPER = "arXiv 2310.02575, section 3.2"
 _IMAGES = "unlabeled test images"
 
 
 @dataclass(frozen=True)
-class _Entry:
-    """One method, or what a method is made of."""
+class _Shown:
+    """A method, or what a method is made of, as it is printed."""
 
     name: str
     summary: str
@@ -28,128 +35,145 @@ class _Entry:
     """Defaults by name."""
     doc: str
     """All there is to read about it."""
-    in_a_suite: str = ""
-    """An entry of params.yaml, section merge."""
+    in_a_suite: Mapping[str, Mapping[str, Any]]
+    """Entries of params.yaml, section methods, by name."""
 
 
 def show(name: str | None) -> int:
-    """Prints every method with a line or two; with a name all about that one."""
+    """Print all that methods are made of, a line or two each; with a name all about that."""
     groups = _groups()
     if name is None:
-        print("\n\n".join(_listed(title, entries) for title, entries in groups.items()))
+        print("\n\n".join(_listed(title, shown) for title, shown in groups.items() if shown))
         print("\nall about one: adamerge methods NAME; how to add one: docs/methods.md")
         return 0
-    known = [entry for entries in groups.values() for entry in entries]
-    found = [entry for entry in known if entry.name == name]
+    known = [shown for group in groups.values() for shown in group]
+    found = [shown for shown in known if shown.name == name]
     if not found:
-        names = ", ".join(entry.name for entry in known)
+        names = ", ".join(dict.fromkeys(shown.name for shown in known))
         raise InputError(f"method {name!r}: unknown; known are {names}")
-    print("\n\n".join(_described(entry) for entry in found))
+    print("\n\n".join(_described(shown) for shown in found))
     return 0
 
 
 # --- what there is ------------------------------------------------------------------------------
 
 
-def _groups() -> dict[str, list[_Entry]]:
-    merging = [_of_rule(rule) for rule in rules.merge_rules().values()]
+def _groups() -> dict[str, list[_Shown]]:
     return {
         "references: rows of every table, no merged models": _references(),
-        "merge rules without data": [entry for entry in merging if entry.data == "no data"],
-        "merge rules that weigh by data (section statistics of the suite)": [
-            entry for entry in merging if entry.data != "no data"
+        "rule, without data": [_rule(each) for each in RULES.values() if not each.needs],
+        "rule, weighing by data (section statistics of the suite)": [
+            _rule(each) for each in RULES.values() if each.needs
         ],
-        "adaptations: learn merging parameters on unlabeled images": _adaptations(),
-        "presets: settings of an adaptation by name": _presets(),
-        "preprocessings: what an adaptation does to the task vectors first": [
-            _of_preprocessing(rule) for rule in rules.preprocessings().values()
+        "adapt: learn merging parameters on unlabeled images": _adaptations(),
+        "preset: settings of an adaptation by name": _presets(),
+        "objective: what an adaptation minimises": [_objective(o) for o in OBJECTIVES.values()],
+        "before: what a rule or an adaptation merges in place of the task vectors": [
+            _before(each) for each in BEFORE.values()
         ],
-        "objectives: what an adaptation minimises": [
-            _of_objective(rule) for rule in rules.objectives().values()
+        "after: what becomes of the merged model": [_after(each) for each in AFTER.values()],
+        "choose by: what the value of a parameter is chosen by, on validation images": [
+            _criterion(each) for each in CRITERIA.values()
         ],
     }
 
 
-def _references() -> list[_Entry]:
+def _references() -> list[_Shown]:
     texts = {
         "pretrained": "The pretrained model on every task, zero-shot: what merging starts from.",
         "individual": "Each task's own fine-tuned model: K models, the upper reference.",
         "traditional_mtl": "One model trained on the union of the K training sets.",
     }
     data = {"traditional_mtl": "labeled training images of all tasks"}
+    source = "arXiv 2310.02575, section 4"
     return [
-        _Entry(name, text, "arXiv 2310.02575, section 4", data.get(name, "no data"), {}, text)
+        _Shown(name, text, source, data.get(name, "no data"), {}, text, {})
         for name, text in texts.items()
     ]
 
 
-def _of_rule(rule: Rule) -> _Entry:
-    parameters = {key: each.default for key, each in rule.parameters.items()}
-    line = f"{rule.name}: {_flow(parameters)}"
-    if "scaling" in parameters:
-        others = {key: value for key, value in parameters.items() if key != "scaling"}
-        line += f"\n{rule.name}_best: {_flow({'scalings': [0.1, 0.3, 1.0], **others})}"
-    data = f"{rule.needs} of unlabeled images, per task" if rule.needs else "no data"
-    return _Entry(rule.name, rule.summary, rule.source, data, parameters, rule.doc, line)
+def _registered(entry: Entry, data: str, in_a_suite: Mapping[str, Mapping[str, Any]]) -> _Shown:
+    defaults = _defaults(entry.parameters)
+    return _Shown(entry.name, entry.summary, entry.source, data, defaults, entry.doc, in_a_suite)
 
 
-def _of_preprocessing(rule: Rule) -> _Entry:
-    parameters = {key: each.default for key, each in rule.parameters.items()}
-    chosen = {**rules.required_of_adaptations(), "start": rule.start}
-    if not 0 < rule.start < 1:  # a clamp would keep coefficients from going up
+def _rule(entry: Entry) -> _Shown:
+    values = _defaults(entry.parameters)
+    suite = {entry.name: {"rule": entry.name, **values}}
+    if "scaling" in values:
+        others = {key: value for key, value in values.items() if key != "scaling"}
+        choose = {"scaling": _SCALINGS, "by": "accuracy"}
+        suite[f"{entry.name}_best"] = {"rule": entry.name, **others, "choose": choose}
+    return _registered(entry, _statistics(entry, "no data"), suite)
+
+
+def _statistics(entry: Entry, otherwise: str) -> str:
+    return f"{entry.needs} of unlabeled images, per task" if entry.needs else otherwise
+
+
+def _before(entry: Entry) -> _Shown:
+    chosen: dict[str, Any] = {"adapt": "layer_wise", "before": _part(entry), "start": entry.start}
+    if not 0 < entry.start < 1:  # a clamp would keep coefficients from going up
         chosen["clamp"] = "none"
-    chosen |= {"preprocessing": rule.name, "preprocessing_parameters": parameters}
-    line = f"layer_wise_{rule.name}: {_flow(chosen)}"
-    return _Entry(rule.name, rule.summary, rule.source, "", parameters, rule.doc, line)
+    return _registered(entry, "", {f"layer_wise_{entry.name}": chosen})
 
 
-def _of_objective(rule: Rule) -> _Entry:
+def _after(entry: Entry) -> _Shown:
+    chosen = {"rule": "task_arithmetic", "after": _part(entry)}
+    return _registered(entry, _statistics(entry, ""), {f"task_arithmetic_{entry.name}": chosen})
+
+
+def _part(entry: Entry) -> Any:
+    values = _defaults(entry.parameters)
+    return {"name": entry.name, **values} if values else entry.name
+
+
+def _objective(entry: Entry) -> _Shown:
     data = {
         "experts": f"{_IMAGES}, the individual models' predictions",
         "labels": "test images with their labels: a reference",
         None: _IMAGES,
-    }[rule.needs]
-    chosen = {**rules.required_of_adaptations(), "objective": rule.name}
-    line = f"layer_wise_{rule.name}: {_flow(chosen)}"
-    return _Entry(rule.name, rule.summary, rule.source, data, {}, rule.doc, line)
+    }[entry.needs]
+    chosen = {"adapt": "layer_wise", "objective": entry.name}
+    return _registered(entry, data, {f"layer_wise_{entry.name}": chosen})
 
 
-def _adaptations() -> list[_Entry]:
-    paper = "arXiv 2310.02575, section 3.2"
-    masks = "Layer-wise coefficients, and which singular components of each layer stay."
-    options = {key: each.default for key, each in rules.mask_options().items()}
-    keep = rules.preprocessings()["trim_and_elect"].parameters["keep"].default
+def _criterion(entry: Entry) -> _Shown:
+    data = {
+        "experts": "unlabeled validation images, the individual models' predictions",
+        "labels": "validation images with their labels",
+        None: "unlabeled validation images",
+    }[entry.needs]
+    choose = {"scaling": _SCALINGS, "by": entry.name}
+    chosen = {"rule": "task_arithmetic", "choose": choose}
+    text = f"{data}; {entry.better} is better"
+    return _registered(entry, text, {f"task_arithmetic_by_{entry.name}": chosen})
+
+
+def _adaptations() -> list[_Shown]:
+    masks = "Layer-wise coefficients, and which singular components of each layer stay (AdaRank)."
+    options = _defaults(parameters.of_function(SingularMasks.__init__, positional=2))
     return [
-        _adaptation("task_wise_adamerging", "One coefficient a task.", paper),
-        _adaptation("task_wise_adamerging_pp", "The same over trim_and_elect.", paper, keep=keep),
-        _adaptation("layer_wise_adamerging", "One coefficient a layer and task.", paper),
-        _adaptation("layer_wise_adamerging_pp", "The same over trim_and_elect.", paper, keep=keep),
-        _adaptation("adarank", masks, "arXiv 2503.22178", **rules.presets()["adarank"], **options),
+        _adaptation("task_wise", "One coefficient a task (AdaMerging).", _PAPER),
+        _adaptation("layer_wise", "One coefficient a layer and task (AdaMerging).", _PAPER),
+        _adaptation("singular_components", masks, "arXiv 2503.22178", **options),
     ]
 
 
-def _adaptation(name: str, summary: str, source: str, **more: Any) -> _Entry:
-    chosen = {**rules.required_of_adaptations(), **more}
-    rows = [
-        (key, f"{_value(each.default)}. {each.doc}")
-        for key, each in rules.adaptation_options().items()
-        if key not in chosen
-    ]
-    doc = "\n".join(
-        [
-            summary,
-            "",
-            "Any entry with `steps` or `preset` is an adaptation; task_wise at the beginning of",
-            "its name says the granularity. It may have a `preprocessing` with",
-            "`preprocessing_parameters`, and with these defaults:",
-            "",
-            *(_row(key, text) for key, text in rows),
-        ]
-    )
-    return _Entry(name, summary, source, _IMAGES, chosen, doc, f"{name}: {_flow(chosen)}")
+def _adaptation(name: str, summary: str, source: str, **more: Any) -> _Shown:
+    settings = _defaults(parameters.of_dataclass(AdaptationSettings))
+    values = {key: value for key, value in settings.items() if key != "granularity"} | more
+    if name == "singular_components":
+        values["clamp"] = "none"
+    about = inspect.getdoc(AdaptationSettings) or ""
+    if more:
+        about += "\n\n" + (inspect.getdoc(SingularMasks) or "")
+    over = {"adapt": name, "before": {"name": "trim_and_elect", "keep": 0.2}}
+    suite = {name: {"adapt": name, **values}, f"{name}_pp": over}
+    return _Shown(name, summary, source, _IMAGES, values, f"{summary}\n\n{about}", suite)
 
 
-def _presets() -> list[_Entry]:
+def _presets() -> list[_Shown]:
     texts = {
         "paper": ("AdaMerging as published.", "arXiv 2310.02575"),
         "fast": (
@@ -158,37 +182,42 @@ def _presets() -> list[_Entry]:
         ),
         "adarank": ("AdaRank as published for task arithmetic, eight tasks.", "arXiv 2503.22178"),
     }
-    return [_preset(name, values, *texts[name]) for name, values in rules.presets().items()]
+    return [_preset(name, *texts.get(name, ("", ""))) for name in PRESETS]
 
 
-def _preset(name: str, values: Mapping[str, Any], summary: str, source: str) -> _Entry:
-    doc = "\n".join(
-        [
-            summary,
-            "",
-            "Its values stand for what an entry with `preset` leaves out; what the entry says",
-            "counts. The entry's name is free.",
-        ]
+def _preset(name: str, summary: str, source: str) -> _Shown:
+    published = _defaults(parameters.of_dataclass(AdaptationSettings))
+    settings = vars(PRESETS[name])
+    values = {k: v for k, v in settings.items() if v != published[k] or name == "paper"}
+    granularity = values.pop("granularity", "layer_wise")
+    doc = (
+        f"{summary}\n\nIts values stand for what an entry with `preset` leaves out; what the entry "
+        "says\ncounts. Other settings are as published."
     )
-    line = f"layer_wise_{name}: {_flow({'preset': name})}"
-    return _Entry(name, summary, source, "", values, doc, line)
+    suite = {f"{granularity}_{name}": {"adapt": granularity, "preset": name}}
+    return _Shown(name, summary, source, "", values, doc, suite)
+
+
+def _defaults(known: Mapping[str, Parameter]) -> dict[str, Any]:
+    return {name: each.default for name, each in known.items()}
 
 
 # --- how it is shown ----------------------------------------------------------------------------
 
 
-def _listed(title: str, entries: Iterable[_Entry]) -> str:
+def _listed(title: str, group: Iterable[_Shown]) -> str:
     lines = [title]
-    for entry in entries:
-        lines += [_row(entry.name, entry.summary), _row("", _facts(entry))]
+    for shown in group:
+        lines += [_row(shown.name, shown.summary), _row("", _facts(shown))]
     return "\n".join(lines)
 
 
-def _described(entry: _Entry) -> str:
-    parts = [entry.name, _wrapped(_facts(entry)), "", entry.doc]
-    if entry.in_a_suite:
-        parts += ["", "In params.yaml, section merge:", ""]
-        parts += [_wrapped(line, "  ", "    ") for line in entry.in_a_suite.splitlines()]
+def _described(shown: _Shown) -> str:
+    parts = [shown.name, _wrapped(_facts(shown)), "", shown.doc]
+    if shown.in_a_suite:
+        parts += ["", "In params.yaml, section methods:", ""]
+        entries = (f"{name}: {_flow(entry)}" for name, entry in shown.in_a_suite.items())
+        parts += [_wrapped(entry, "  ", "    ") for entry in entries]
     return "\n".join(parts)
 
 
@@ -197,9 +226,9 @@ def _wrapped(text: str, first: str = "", others: str = "") -> str:
     return "\n".join(textwrap.wrap(text, _WIDTH, initial_indent=first, subsequent_indent=others))
 
 
-def _facts(entry: _Entry) -> str:
-    parameters = ", ".join(f"{key} = {_value(each)}" for key, each in entry.parameters.items())
-    return "; ".join(filter(None, [entry.source, entry.data, parameters]))
+def _facts(shown: _Shown) -> str:
+    values = ", ".join(f"{key} = {_value(each)}" for key, each in shown.parameters.items())
+    return "; ".join(filter(None, [shown.source, shown.data, values]))
 
 
 def _row(name: str, text: str) -> str:

@@ -1,14 +1,12 @@
 """The Prefect flow: every stage of dvc.yaml as one Prefect task, run by DVC.
 
 DVC decides what is up to date and what the cache has; Prefect shows, logs and schedules; MLflow
-gets each run from its journal, which a process of its own follows.
+gets each run from its journal, which a process of its own brings there (tasks.tracking.follower).
 """
 
 import fcntl
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -19,48 +17,17 @@ from prefect.runtime import flow_run
 from prefect.states import Completed, Crashed, Failed, State
 
 from adamerge_core.errors import InputError
-from flows.dvc import plan as dvc_stages
-from flows.dvc.plan import Plan
+from flows.dvc.internals import no_experiments
+from flows.dvc.plan import Plan, plan
 from flows.execute import Run
-from tasks.graph import dvc_yaml
-from tasks.running import processes
+from tasks.graph import params_yaml
+from tasks.running import journal, processes
 from tasks.running.environment import WORK, configure
-from tasks.tracking import ingest
+from tasks.tracking.follower import Follower
 
 _FLOW_RUNS = WORK / "flow_runs"
-_FOLLOWER_SECONDS = 60.0
 
 BAD_INPUT = "BadInput"
-
-
-class Follower:
-    """The process that brings the journals into MLflow while the flow runs, and after a kill of
-    it.
-    """
-
-    def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tasks.tracking.ingest"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            start_new_session=True,
-            text=True,
-        )
-
-    def follow(self, key: str) -> None:
-        """Begins with the pipeline run `key`."""
-        if self._process.stdin:
-            with suppress(BrokenPipeError), self._process.stdin as pipe:
-                pipe.write(f"{key}\n")
-
-    def dismiss(self) -> None:
-        """There is nothing to follow."""
-        self._process.communicate("")
-
-    def wait(self) -> None:
-        """Until all is in MLflow, or for a minute: it goes on by itself."""
-        with suppress(subprocess.TimeoutExpired):
-            self._process.wait(_FOLLOWER_SECONDS)
 
 
 _prepared: list[tuple[Follower, Plan]] = []
@@ -75,7 +42,7 @@ def pipeline() -> State[None]:
     """
     configure()
     try:
-        with _alone():
+        with _alone(), no_experiments():
             return _bring_up_to_date(*(_prepared.pop() if _prepared else _ready()))
     except InputError as error:
         return Failed(name=BAD_INPUT, message=str(error))
@@ -87,13 +54,13 @@ def prepare() -> None:
 
 
 def workers() -> int:
-    """How many stages may be at work at a time: the cores by the threads of one stage."""
-    threads = int(dvc_yaml.read_params().get("compute", {}).get("threads", 1))
+    """Computes how many stages may be at work at a time: the cores by the threads of one stage."""
+    threads = int(params_yaml.read_params().get("compute", {}).get("threads", 1))
     return max(1, _cores() // max(1, threads))
 
 
 def _cores() -> int:
-    """Those that this process may use, where the system says so."""
+    """Count the CPU cores this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -102,18 +69,18 @@ def _cores() -> int:
 def _ready() -> tuple[Follower, Plan]:
     follower = Follower()  # first: it starts while DVC is asked
     try:
-        return follower, dvc_stages.plan()
+        return follower, plan()
     except BaseException:
         follower.dismiss()
         raise
 
 
-def _bring_up_to_date(follower: Follower, plan: Plan) -> State[None]:
+def _bring_up_to_date(follower: Follower, found: Plan) -> State[None]:
     key = str(flow_run.get_id())
     _bury_dead_runs(key)
-    log = ingest.start_pipeline(key, str(flow_run.get_name()), "adamerge run")
+    log = journal.start_pipeline(key, str(flow_run.get_name()), "adamerge run")
     follower.follow(key)
-    run, status = Run(plan, log, workers()), "KILLED"
+    run, status = Run(found, log, workers()), "KILLED"
     try:
         run.all()
         status = "FAILED" if run.failed else "FINISHED"

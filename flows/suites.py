@@ -4,12 +4,13 @@ import re
 from pathlib import Path
 from typing import Any
 
+from tasks.graph.dvc_yaml import DVC_YAML
+
 from adamerge_core.atomic import atomic_write
 from adamerge_core.errors import InputError
-from tasks.graph import build as graph
-from tasks.graph.dvc_yaml import DVC_YAML, PARAMS_YAML, load_yaml, read_params
-from tasks.suite import rule_values as rule_parameters
-from tasks.suite.schema import SUITES, ImageFolder, Suite, load_params, load_suite, parse_suite
+from tasks import wiring
+from tasks.graph.params_yaml import PARAMS_YAML, load_yaml, read_params
+from tasks.suite.schema import SUITES, Suite, load_params, load_suite, parse_suite
 
 
 def list_all() -> int:
@@ -18,7 +19,7 @@ def list_all() -> int:
     for path in _files().values():
         suite = load_suite(path, path.stem)
         mark = "*" if suite.name == active else " "
-        methods, tasks = len(suite.raw["merge"]), ", ".join(suite.task_names)
+        methods, tasks = len(suite.methods), ", ".join(suite.tasks)
         print(f"{mark} {suite.name:<16} {methods} merging methods, tasks {tasks}")
     print("\n* is active (params.yaml); choose with `adamerge suite use NAME`")
     return 0
@@ -34,7 +35,18 @@ def show(name: str | None) -> int:
 
 
 def use(name: str | None, seeds: list[int] | None, *, force: bool) -> int:
-    """Writes params.yaml and dvc.yaml; without a name the present params.yaml is kept."""
+    """Makes a suite the active one."""
+    activate(name, seeds, force=force)
+    print("next: adamerge run")
+    return 0
+
+
+def activate(name: str | None, seeds: list[int] | None, *, force: bool) -> None:
+    """Writes params.yaml and dvc.yaml; without a name the present params.yaml is kept.
+
+    Raises InputError if the suite has faults, or params.yaml has changes of the user's and not
+    `force`.
+    """
     if name is None:
         if not PARAMS_YAML.is_file():
             known = ", ".join(_files())
@@ -48,35 +60,33 @@ def use(name: str | None, seeds: list[int] | None, *, force: bool) -> int:
     if seeds is not None:
         text = _with_seeds(text, seeds)
     suite = parse_suite(text, path, name)
-    rule_parameters.check(suite)
     _write(text, suite)
-    count = len(graph.stages(suite))
+    count = len(wiring.stages(suite))
     print(f"{suite.name} is active: {count} stages, seeds {', '.join(map(str, suite.seeds))}")
-    print("next: adamerge run")
-    return 0
 
 
 def check() -> Suite:
-    """The active suite. Raises InputError if it has faults, dvc.yaml does not fit it, a rule does
-    not take its parameters, or a folder of images is missing.
+    """Checks the active suite and returns it.
+
+    Raises InputError if it has faults, dvc.yaml does not fit it, a rule does not take its
+    parameters, or a folder of images is missing.
     """
     suite = load_params()
-    rule_parameters.check(suite)
-    faults = graph.misfits(suite)
+    faults = wiring.misfits(suite)
     if faults:
         shown = [*faults[:5], *([f"and {len(faults) - 5} more"] if len(faults) > 5 else [])]
         fault = InputError.listing(f"{DVC_YAML} does not fit {PARAMS_YAML} and the code", shown)
         raise InputError(f"{fault}\nwrite it anew: adamerge suite use")
-    _check_folders(suite)
+    _check_files(suite)
     return suite
 
 
-def _check_folders(suite: Suite) -> None:
+def _check_files(suite: Suite) -> None:
     faults = [
-        f"download.{task}.path = {source.path!r}: no such folder; it must hold train/<class>/ and "
-        "test/<class>/"
-        for task, source in suite.download.items()
-        if isinstance(source, ImageFolder) and not Path(source.path).is_dir()
+        f"datasets.{name}: {path} does not exist; bring it there, or mend its path"
+        for name, source in suite.sources.items()
+        for path in source.files()
+        if not path.exists()
     ]
     if faults:
         raise InputError.listing(str(PARAMS_YAML), faults)
@@ -86,7 +96,7 @@ def _write(text: str, suite: Suite) -> None:
     with atomic_write(PARAMS_YAML) as params:
         params.write_text(text, encoding="utf-8")
         with atomic_write(DVC_YAML) as pipeline:
-            pipeline.write_text(graph.dvc_yaml(suite), encoding="utf-8")
+            pipeline.write_text(wiring.dvc_yaml(suite), encoding="utf-8")
 
 
 def _with_seeds(text: str, seeds: list[int]) -> str:

@@ -112,8 +112,9 @@ def _learned(
 
 def learn(problem: Problem, adaptation: Adaptation, protocol: str, label: str) -> Learned:
     """Learn on the test images that the protocol allows. label: names files and curves."""
-    report, evaluate, test = problem.work.report, problem.evaluate, problem.test
-    seen = {n: adapted_rows(len(part.labels), protocol, evaluate) for n, part in test.items()}
+    report, test = problem.work.report, problem.test
+    share = problem.evaluate.held_out_fraction
+    seen = {n: adapted_rows(len(part.labels), protocol, share) for n, part in test.items()}
     settings, vectors = adaptation.settings, adaptation.engine.task_vectors
     rows = ResumableRows(report.scratch, label)
     state = report.scratch / f"{label}.safetensors" if report.scratch else None
@@ -163,7 +164,7 @@ def _accuracy_at(
 
 def _watched(part: LabeledImages, protocol: str, evaluate: Evaluate) -> LabeledImages:
     """The first few of the images that the protocol measures on."""
-    rows = measured_rows(len(part.labels), protocol, evaluate)
+    rows = measured_rows(len(part.labels), protocol, evaluate.held_out_fraction)
     first = slice(evaluate.trajectory_images)
     return LabeledImages(part.images[rows][first], part.labels[rows][first])
 

@@ -10,7 +10,7 @@ from tasks.running.work import Work
 
 
 def run(work: Work) -> None:
-    """Write uint8 [severities, N, H, W, 3]; an image's seed comes from the suite's and its index."""
+    """Write uint8 [severities, N, H, W, 3]; an image's seed: the suite's and its index."""
     dataset, size, corruption = (work.options[key] for key in ("dataset", "size", "corruption"))
     settings = work.params["corrupt"]
     severities, seed = settings["severities"], settings["seed"]

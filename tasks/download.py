@@ -1,7 +1,7 @@
 """download: the images of one dataset, as one archive, with its classes and prompt templates."""
 
+from adamerge_core.vision.archive import write_archive
 from adamerge_core.vision.datasets.registry import read_source
-from adamerge_core.vision.images import write_archive
 from tasks.graph import paths
 from tasks.running.stage import run_stage
 from tasks.running.work import Work
@@ -13,10 +13,8 @@ def run(work: Work) -> None:
     dataset = work.options["dataset"]
     found = read_source(dataset, work.params["datasets"][dataset]).images(dataset)
     write_archive(paths.raw(dataset), found, work.report.progress)
-    write_json(
-        paths.classes(dataset),
-        {"classes": list(found.classes), "templates": list(found.templates)},
-    )
+    names = {"classes": list(found.classes), "templates": list(found.templates)}
+    write_json(paths.classes(dataset), names)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """A small project around stand-in stages: the pipeline's machinery without the models.
 
-Its stages go through tasks.running.stage as the real ones do, take a moment, resume after a kill, and write
-what depends on everything they read.
+Its stages go through tasks.running.stage as the real ones do, take a moment, resume after a kill,
+and write what depends on everything they read.
 """
 
 import os
@@ -29,7 +29,7 @@ PARAMS = """\
 suite: toy
 seeds: [0]
 compute: {threads: 1, device: cpu}
-raw: {size: 3}
+raw: {length: 3}
 grow: {steps: 5, seconds: 0.01, fail: []}
 merge: {scaling: 0.3}
 """
@@ -43,33 +43,42 @@ stages:
     params: [raw]
     deps: [work.py]
     outs:
-      - data/toy/prepared/${item.task}/train_images.npy
+      - data/datasets/${item.task}/8px/train_images.npy
   grow:
     matrix:
       task: [a, b, c]
     cmd: python work.py
     params: [grow]
-    deps: [work.py, "data/toy/prepared/${item.task}/train_images.npy"]
+    deps: [work.py, "data/datasets/${item.task}/8px/train_images.npy"]
     outs:
-      - data/toy/grown/${item.task}.txt
+      - data/suites/toy/grown/${item.task}.txt
+      - data/suites/toy/metrics/seed-0/evaluate/${item.task}.csv
     metrics:
-      - data/toy/metrics/grow/${item.task}.json
+      - data/suites/toy/metrics/seed-0/${item.task}.json
   merge:
     cmd: python work.py
     params: [merge]
-    deps: [data/toy/grown/a.txt, data/toy/grown/b.txt, data/toy/grown/c.txt]
+    deps:
+      - work.py
+      - data/suites/toy/grown/a.txt
+      - data/suites/toy/grown/b.txt
+      - data/suites/toy/grown/c.txt
     outs:
-      - data/toy/merged/seed-0/ties_merging/model.safetensors
+      - data/suites/toy/merged/seed-0/ties_merging/model.safetensors
+    plots:
+      - data/suites/toy/metrics/seed-0/trajectory/ties_merging.csv
   report:
     cmd: python work.py
     deps:
-      - data/toy/merged/seed-0/ties_merging/model.safetensors
-      - data/toy/metrics/grow/a.json
+      - work.py
+      - data/suites/toy/merged/seed-0/ties_merging/model.safetensors
+      - data/suites/toy/metrics/seed-0/a.json
     outs:
-      - data/toy/report/results.csv
-      - data/toy/report/index.html
+      - data/suites/toy/report/results.csv
+      - data/suites/toy/report/index.html
 """
 
+# all that the toy's stages know of the interface of a stage is in its first and last lines
 WORK = '''\
 import hashlib
 import json
@@ -79,12 +88,13 @@ from pathlib import Path
 
 from adamerge_core.errors import InputError
 from adamerge_core.atomic import atomic_write
-from tasks.graph import dvc_yaml
+from tasks.graph import dvc_yaml, params_yaml
 from tasks.running.stage import run_stage
 
 NAME = os.environ["DVC_STAGE"]
 STAGE = dvc_yaml.read()[NAME]
-PARAMS = dvc_yaml.read_params()
+PARAMS = dvc_yaml.params_of(STAGE)
+PACE = params_yaml.read_params()["grow"]  # of every stage, also of those that do not depend on it
 RESULTS = """method,protocol,seed,a,b,average
 pretrained,transductive,0,10,20,15
 ties_merging,transductive,0,60,70,65
@@ -94,31 +104,37 @@ ties_merging,held_out,0,50,60,55
 
 def body(report):
     """A hash over what is read, drawn out over steps that are kept for a resume."""
-    grow = PARAMS["grow"]
-    if NAME in grow["fail"]:
+    if NAME in PACE["fail"]:
         raise InputError(f"{NAME} is told to fail")
     state = report.scratch / "state.json"
-    start = hashlib.md5((NAME + str(dvc_yaml.params_of(STAGE))).encode())
+    start = hashlib.md5((NAME + str(PARAMS)).encode())
     for path in STAGE.deps:
         start.update(Path(path).read_bytes())
     done, value = json.loads(state.read_text()) if state.exists() else (0, start.hexdigest())
     if done:
         print(f"resumes at {done}")
-    for step in range(done, grow["steps"]):
-        time.sleep(grow["seconds"])
+    for step in range(done, PACE["steps"]):
+        time.sleep(PACE["seconds"])
         value = hashlib.md5(value.encode()).hexdigest()
         with atomic_write(state) as temporary:
             temporary.write_text(json.dumps([step + 1, value]))
         report.metrics({"loss": 1 / (step + 1)}, step)
-        report.progress(step + 1, grow["steps"], "a step")
+        report.progress(step + 1, PACE["steps"], "a step")
     for path in STAGE.files:
         with atomic_write(path) as temporary:
             temporary.write_text(content(path, value))
 
 
 def content(path, value):
+    """What a file of this name holds: numbers made of the hash, else the hash."""
+    accuracy = int(value[:2], 16) / 2.56
     if path.endswith(".json"):
-        return json.dumps({"accuracy": int(value[:2], 16) / 2.56})
+        return json.dumps({"transductive": accuracy, "held_out": accuracy / 2})
+    if "/evaluate/" in path:
+        row = f"{Path(path).stem},transductive,0,photos,accuracy,{accuracy}"
+        return "method,protocol,seed,task,metric,value\\n" + row + "\\n"
+    if "/trajectory/" in path:
+        return "step,loss\\n" + "".join(f"{n},{int(c, 16)}\\n" for n, c in enumerate(value[:4]))
     return RESULTS if path.endswith("results.csv") else value
 
 
@@ -208,7 +224,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
 
 
 @pytest.fixture(scope="session")
-def _empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """MLflow's database without runs; making one takes seconds."""
     from tasks.tracking.store import Store
 
@@ -220,9 +236,9 @@ def _empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def database(project: Project, _empty_database: Path) -> Path:
+def database(project: Project, empty_database: Path) -> Path:
     """An empty database in the toy project."""
-    return Path(shutil.copy(_empty_database, project.root))
+    return Path(shutil.copy(empty_database, project.root))
 
 
 @pytest.fixture(scope="session")

@@ -1,11 +1,14 @@
 """Zero-shot classification heads from prompts."""
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F  # noqa: N812
-from open_clip.model import CLIP
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from open_clip.model import CLIP
 
 
 class ZeroShotHead(nn.Module):
@@ -25,7 +28,7 @@ class ZeroShotHead(nn.Module):
 
 @torch.no_grad()
 def zero_shot_weight(
-    clip: CLIP,
+    clip: "CLIP",
     tokenize: Callable[[list[str]], Tensor],
     classes: Sequence[str],
     templates: Sequence[str],

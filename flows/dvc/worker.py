@@ -1,69 +1,97 @@
-"""A process that runs `dvc repro --single-item STAGE` for each stage named on its standard input.
+"""A process that brings one stage after the other up to date, and the Worker that talks to it.
 
-What this saves against one DVC process a stage: DVC's imports, and most of the time that it takes
-to write dvc.lock, which grows to thousands of lines. Ends with the end of its input.
+`python -m flows.dvc.worker` runs `dvc repro --single-item STAGE` for each stage named on its
+standard input, and ends with the end of it. What this saves against one DVC process a stage: DVC's
+imports, and most of the time that it takes to write dvc.lock, which grows to thousands of lines.
 """
 
 import io
 import os
+import subprocess
 import sys
-from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
+from contextlib import suppress
+from typing import IO
 
-import dvc.dvcfile
-from dvc.cli import main as dvc_main
-from dvc.utils.serialize import modify_yaml, parse_yaml
-from ruamel.yaml import YAML
+from flows import guard
+from flows.dvc import internals
+from flows.order import Outcome
+from tasks.running.environment import PIPELINE_RUN
 
-from adamerge_core.atomic import atomic_write
-from tasks.graph.dvc_yaml import DVC_LOCK
-
-DONE = "\x1edone "
-"""Begins the line that ends a stage's output; its exit code follows."""
+# begins the line that ends a stage's output; its exit code follows
+_DONE = "\x1edone "
 
 
-@contextmanager
-def modify_lock(path: str, fs: Any = None) -> Iterator[dict[str, Any]]:
-    """Yields the content of dvc.lock and writes what became of it; as DVC's own modify_yaml does.
+class Worker:
+    """A guarded process that brings one stage after the other up to date."""
 
-    That keeps comments and writes in place. dvc.lock has no comments, so here is DVC's fast parser
-    (a fifth of the time), and the file is replaced as a whole: a kill cannot tear it.
-    """
-    lock = Path(path)
-    if lock.name != DVC_LOCK.name:
-        with modify_yaml(path, fs=fs) as data:
-            yield data
-        return
-    data = parse_yaml(lock.read_text(encoding="utf-8"), path) if lock.exists() else {}
-    yield data
-    text = io.StringIO()
-    _writer().dump(data, text)
-    with atomic_write(lock) as temporary:
-        temporary.write_text(text.getvalue(), encoding="utf-8")
+    def __init__(self, pipeline: str) -> None:
+        """Starts the process; `pipeline` names the pipeline run that the stages belong to."""
+        self._process = guard.start(
+            ["flows.dvc.worker"],
+            more={PIPELINE_RUN: pipeline},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            errors="replace",
+        )
 
+    @property
+    def alive(self) -> bool:
+        """Whether the process still runs."""
+        return self._process.poll() is None
 
-def _writer() -> YAML:
-    yaml = YAML(typ="safe")
-    for option in ("default_flow_style", "sort_base_mapping_type_on_output"):
-        setattr(yaml, option, False)  # ruamel types them as None
-    yaml.representer.add_representer(OrderedDict, type(yaml.representer).represent_dict)
-    return yaml
+    def bring_up_to_date(self, name: str, show: Callable[[str], None]) -> Outcome:
+        """Waits for the stage's end, handing on its lines without DVC's own."""
+        source, sink = self._process.stdout, self._process.stdin
+        if source is None or sink is None:
+            raise RuntimeError("the worker was started without pipes")
+        with suppress(BrokenPipeError):
+            sink.write(f"{name}\n")
+            sink.flush()
+        outcome = Outcome.FAILED
+        for line in source:
+            text = line.rstrip()
+            if text.startswith(_DONE):
+                return outcome if text == f"{_DONE}0" else Outcome.FAILED
+            if text.startswith(internals.RAN):
+                outcome = Outcome.RAN
+            elif text.endswith(internals.UNCHANGED):
+                outcome = Outcome.UNCHANGED
+            elif internals.RESTORED in text:
+                outcome = Outcome.RESTORED
+            elif text and not text.startswith(internals.NOISE):
+                show(text)
+        show("its process was killed")
+        return Outcome.FAILED
+
+    @staticmethod
+    def stop(*workers: "Worker") -> None:
+        """Ends workers with all that they started."""
+        for worker in workers:
+            worker._close(worker._process.stdin)  # the end of its work, after the present stage
+        guard.stop(*(worker._process for worker in workers))
+        for worker in workers:
+            worker._close(worker._process.stdout)
+
+    def _close(self, pipe: IO[str] | None) -> None:
+        if pipe:
+            with suppress(BrokenPipeError):
+                pipe.close()
 
 
 def main() -> None:
+    """Brings each stage named on the standard input up to date."""
     names = _take_stdin()
-    dvc.dvcfile.modify_yaml = modify_lock
+    internals.write_lock_whole()
     for name in names:
-        code = dvc_main(["--wait-for-lock", "repro", "--single-item", name.strip()])
+        code = internals.main(["--wait-for-lock", "repro", "--single-item", name.strip()])
         sys.stderr.flush()
-        print(f"{DONE}{code}", flush=True)
+        print(f"{_DONE}{code}", flush=True)
 
 
 def _take_stdin() -> io.TextIOBase:
-    """The standard input, which the stages do not inherit: they read from nothing."""
+    """Takes the standard input from the stages, which then read from nothing."""
     names = os.fdopen(os.dup(0), encoding="utf-8")
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)

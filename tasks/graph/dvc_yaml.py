@@ -57,8 +57,18 @@ class Stage:
                 text = text.replace(placeholder, value)
             return text
 
-        filled = {key: tuple(map(fill, getattr(self, key))) for key in _LISTS}
-        return Stage(f"{self.name}@{'-'.join(items.values())}", fill(self.cmd), **filled)
+        def fill_all(texts: Iterable[str]) -> tuple[str, ...]:
+            return tuple(map(fill, texts))
+
+        return Stage(
+            f"{self.name}@{'-'.join(items.values())}",
+            fill(self.cmd),
+            deps=fill_all(self.deps),
+            params=fill_all(self.params),
+            outs=fill_all(self.outs),
+            metrics=fill_all(self.metrics),
+            plots=fill_all(self.plots),
+        )
 
 
 def is_code(dep: str) -> bool:

@@ -34,9 +34,7 @@ def stages(suite: Suite) -> list[Stage]:
         _reference(suite, "pretrained", [paths.pretrained(model)]),
         _reference(suite, "individual", individual),
         _reference(suite, "traditional_mtl", [paths.traditional_mtl(SUITE, SEED)]),
-        _evaluate(
-            suite, "evaluate", METHOD, {"method": plain}, [paths.merged(SUITE, METHOD, SEED)]
-        ),
+        _evaluate(suite, "evaluate", METHOD, {"method": plain}, merged),
         _evaluate(suite, "evaluate_adapted", METHOD, {"method": adapted}, by_protocol),
     ]
 

@@ -41,12 +41,18 @@ def template(
     return Stage(
         name,
         " ".join(["python", "-m", module, *words]),
-        deps=(*(path.as_posix() for path in deps), *sources(module, *code)),
+        deps=(*(path.as_posix() for path in deps), *sources(_started(module), *code)),
         params=tuple(params),
         outs=tuple(path.as_posix() for path in outs),
         metrics=tuple(path.as_posix() for path in metrics),
         matrix=matrix or {},
     )
+
+
+def _started(module: str) -> str:
+    """The module that `python -m` starts: of a package its `__main__`."""
+    is_package = Path(*module.split(".")).is_dir()
+    return f"{module}.__main__" if is_package else module
 
 
 def axes(**values: Sequence[Any] | str | int) -> dict[str, list[Any]]:

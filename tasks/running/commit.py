@@ -3,23 +3,30 @@
 import subprocess
 from dataclasses import dataclass
 
+from tasks.graph.dvc_lock import DVC_LOCK
+
 
 @dataclass(frozen=True)
 class Commit:
-    """The state of the code: its git commit, and whether the working tree differs from it."""
+    """The state of the code: its git commit, and whether the working tree differs from it.
+
+    dvc.lock, which every run rewrites, is no code.
+    """
 
     revision: str | None
     dirty: bool
 
     @classmethod
     def current(cls) -> "Commit":
-        """Asks git; `revision` is None outside a repository, without git, or before a first
-        commit.
+        """Asks git for the present state.
+
+        `revision` is None outside a repository, without git, or before a first commit.
         """
         revision = _git("rev-parse", "--verify", "HEAD")
         if revision is None:
             return cls(None, True)
-        return cls(revision, _git("status", "--porcelain", "--untracked-files=no") != "")
+        code = ["--", ":/", f":(exclude){DVC_LOCK}"]
+        return cls(revision, _git("status", "--porcelain", "--untracked-files=no", *code) != "")
 
 
 def _git(*arguments: str) -> str | None:

@@ -1,16 +1,13 @@
-"""What a stage run tells about itself: JSON lines in .adamerge/journal/<id>.jsonl, for
-tasks.tracking.
+"""The journal of a stage run or a pipeline run: JSON lines in .adamerge/journal/<id>.jsonl.
 
-A stage process only appends lines here (importing mlflow would cost each of them 2.5 CPU-seconds).
-Each line is one write, so a process killed at any moment leaves whole lines and at most one
-broken last one.
+A stage process only appends lines here (importing mlflow would cost each of them 2.5 CPU-seconds);
+tasks.tracking brings them into MLflow. Each line is one write, so a process killed at any moment
+leaves whole lines and at most one broken last one.
 """
 
 import errno
 import json
 import os
-import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Mapping
@@ -18,8 +15,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from tasks.graph import params_yaml
+from tasks.running.commit import Commit
 from tasks.running.environment import WORK
-from tasks.running.processes import process_facts, started
+from tasks.running.processes import process_facts
 
 FOLDER = WORK / "journal"
 
@@ -38,12 +37,12 @@ class Journal:
         self._written = time.monotonic()
 
     def start(self, kind: str, **facts: Any) -> None:
-        """The first line. `kind` is pipeline, stage or cached; `facts` must go into JSON."""
+        """Writes the first line. `kind` is pipeline or stage; `facts` must go into JSON."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._append({"event": "start", "kind": kind, "run": self.run} | process_facts() | facts)
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
-        """One point of each named curve; kept back for up to a second, to put many in a line."""
+        """Adds a point to each named curve; kept back for up to a second, to put many in a line."""
         point = {"step": step, "time": time.time()}
         self._points.append(point | {"values": {name: float(v) for name, v in values.items()}})
         waited = time.monotonic() - self._written
@@ -51,11 +50,11 @@ class Journal:
             self._flush()
 
     def cached(self, stage: str, **facts: Any) -> None:
-        """In a pipeline's journal: a stage that was up to date, and what it is known by."""
+        """Notes in a pipeline's journal a stage that was up to date, and what it is known by."""
         self._append({"event": "cached", "stage": stage, "time": time.time()} | facts)
 
     def end(self, status: str, **facts: Any) -> None:
-        """The last line. `status` is FINISHED, FAILED or KILLED, as MLflow names them."""
+        """Writes the last line. `status` is FINISHED, FAILED or KILLED, as MLflow names them."""
         self._flush()
         self._append({"event": "end", "status": status, "time": time.time()} | facts)
 
@@ -79,7 +78,8 @@ class Journal:
 
 
 def read(path: Path, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
-    """The whole events of a journal from byte `offset` on, and the offset behind the last of them.
+    """Reads the whole events of a journal from byte `offset` on; returns also the offset behind
+    them.
 
     A last line without its end (still being written, or cut by a kill) is left for later.
     """
@@ -101,26 +101,11 @@ def _event(line: bytes) -> dict[str, Any] | None:
         return None
 
 
-def follow(pipeline: str, pid: int) -> None:
-    """Starts, once a pipeline run, the process that brings its journals into MLflow until the
-    process `pid` ends.
-
-    For pipelines without a flow around them, that is plain `dvc repro`. It is in a session of its
-    own: Ctrl-C ends the pipeline, and the follower then records the end.
-    """
-    mark = WORK / "followers" / pipeline
-    mark.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        mark.touch(exist_ok=False)
-    except FileExistsError:
-        return
-    known = [str(pid), str(started(pid))]
-    command = [sys.executable, "-m", "tasks.tracking.ingest", pipeline, *known]
-    environment = {k: v for k, v in os.environ.items() if k != "DVC_STAGE"}
-    subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        env=environment,
-        start_new_session=True,
-    )
+def start_pipeline(key: str, name: str, cmd: str) -> Journal:
+    """Opens the journal of a pipeline run: the suite's parameters, the state of the code."""
+    commit = Commit.current()
+    log = Journal(run=key)
+    suite, params = params_yaml.suite_name(), params_yaml.read_params()
+    about = {"name": name, "cmd": cmd, "suite": suite, "params": params}
+    log.start("pipeline", **about, commit=commit.revision, dirty=commit.dirty)
+    return log

@@ -1,6 +1,7 @@
 """Processes known for good: by pid, boot and clock ticks of their start."""
 
 import os
+import shlex
 import socket
 import threading
 import time
@@ -8,15 +9,36 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 
 def process_facts(pid: int | None = None) -> dict[str, Any]:
-    """What a process is known by, this one without a `pid`."""
+    """Returns what a process is known by, this one without a `pid`."""
     pid = pid or os.getpid()
     return {
         "time": time.time(),
         "pid": pid,
         "pid_started": started(pid),
         "host": socket.gethostname(),
+    }
+
+
+def owner_facts(owner: psutil.Process) -> dict[str, Any]:
+    """Returns what a stage's journal says of the process that the stage is run by, itself or DVC.
+
+    `owner_cmd` is its command: `dvc repro`, `dvc exp run -S ...`.
+    """
+    try:
+        words = owner.cmdline()
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        words = []
+    names = [Path(word).name for word in words]
+    if "dvc" in names:  # a Python with that script, or with -m dvc
+        words = ["dvc", *words[names.index("dvc") + 1 :]]
+    return {
+        "owner_pid": owner.pid,
+        "owner_started": started(owner.pid),
+        "owner_cmd": shlex.join(words),
     }
 
 

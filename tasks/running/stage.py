@@ -23,7 +23,7 @@ import psutil
 from adamerge_core.errors import InputError
 from tasks.graph import dvc_yaml, params_yaml
 from tasks.graph.dvc_yaml import Stage
-from tasks.running import journal, processes
+from tasks.running import processes
 from tasks.running.commit import Commit
 from tasks.running.environment import PIPELINE_RUN, WORK, configure
 from tasks.running.hashes import digest, md5, md5_of_dep, signature
@@ -185,15 +185,15 @@ def _open(
     params: Mapping[str, Any],
     deps: Mapping[str, str],
 ) -> None:
-    """Writes the journal's first line; outside a flow also starts the process that follows it."""
+    """Writes the journal's first line; outside a flow it says what process the run belongs to."""
     commit = Commit.current()
     pipeline = os.environ.get(PIPELINE_RUN)
     facts = {"stage": stage.name, "cmd": stage.cmd, "params": params, "deps": deps}
     facts["suite"] = params_yaml.suite_name()
     if pipeline is None:
-        root = owner or psutil.Process()
-        pipeline = f"{'dvc' if owner else 'stage'}-{root.pid}-{processes.started(root.pid)}"
-        journal.follow(pipeline, root.pid)
+        root = processes.owner_facts(owner or psutil.Process())
+        facts |= root
+        pipeline = f"{'dvc' if owner else 'stage'}-{root['owner_pid']}-{root['owner_started']}"
     log.start("stage", **facts, pipeline=pipeline, commit=commit.revision, dirty=commit.dirty)
 
 

@@ -58,7 +58,7 @@ class Judge:
         """
         entry, targets = CRITERIA[criterion], None
         if entry.needs == "labels":
-            targets = {name: torch.as_tensor(part.labels[:]) for name, part in data.items()}
+            targets = {name: take(part.labels, slice(None)) for name, part in data.items()}
         elif entry.needs == "experts":
             images = {name: part.images for name, part in data.items()}
             targets = expert_targets(encoder, task_vectors, heads, images, BATCH)
@@ -67,23 +67,34 @@ class Judge:
     def measure(self, model: StateDict) -> dict[str, float]:
         """Return the criterion's mean over the images of each task, and `average` over tasks."""
         self.encoder.load_state_dict(model)
-        return with_average({name: self._of_task(name) for name in self.data})
+        return self.score(all_logits(self.encoder, self.heads, self.data))
 
-    @torch.inference_mode()
-    def _of_task(self, name: str) -> float:
-        self.encoder.eval()
-        device = next(self.encoder.parameters()).device
-        images, values = self.data[name].images, []
-        for start in range(0, len(images), BATCH):
-            rows = slice(start, start + BATCH)
-            logits = widened(self.heads[name](self.encoder(take(images, rows).to(device))))
-            targets = self.targets[name][rows].to(device) if self.targets else None
-            values.append(self.criterion(logits, targets).double())
-        return float(torch.cat(values).mean())
+    def score(self, logits: Mapping[str, Tensor]) -> dict[str, float]:
+        """Return the same, of a model's logits [N, classes] on the images of each task."""
+        values = {name: self.criterion(each, self._targets(name)) for name, each in logits.items()}
+        return with_average({name: float(each.double().mean()) for name, each in values.items()})
+
+    def _targets(self, name: str) -> Tensor | None:
+        return self.targets[name] if self.targets else None
 
     def prefers(self, value: float, other: float) -> bool:
         """Tell whether a value is better than another."""
         return value > other if self.criterion.better == "higher" else value < other
+
+
+@torch.inference_mode()
+def all_logits(
+    encoder: nn.Module, heads: Mapping[str, nn.Module], data: Mapping[str, LabeledImages]
+) -> dict[str, Tensor]:
+    """Return the logits of each task's images [N, classes], float32 or wider, on the CPU."""
+    encoder.eval()
+    device = next(encoder.parameters()).device
+    logits = {}
+    for name, part in data.items():
+        starts = range(0, len(part.images), BATCH)
+        batches = (take(part.images, slice(start, start + BATCH)).to(device) for start in starts)
+        logits[name] = torch.cat([widened(heads[name](encoder(each))).cpu() for each in batches])
+    return logits
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from torch import nn
 from adamerge_core import checkpoints
 from adamerge_core.errors import InputError
 from adamerge_core.evaluation import correct, percent, with_average
-from adamerge_core.vision.clip import create_clip, image_encoder
 from adamerge_core.vision.heads import ZeroShotHead
 from adamerge_core.vision.images import LabeledImages
 from tasks.graph import paths
@@ -17,6 +16,8 @@ from tasks.graph import paths
 
 def open_encoder(architecture: str, device: torch.device) -> nn.Module:
     """Make the image encoder of an architecture on `device`; its weights are still random."""
+    from adamerge_core.vision.clip import create_clip, image_encoder  # takes seconds to import
+
     torch.manual_seed(0)
     return image_encoder(create_clip(architecture), architecture).to(device)
 

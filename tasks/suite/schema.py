@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from adamerge_core.vision.datasets.registry import Source, read_source, source_faults
 from pydantic import Field, ValidationError
 
 from adamerge_core.errors import InputError
+from adamerge_core.vision.datasets.registry import Source, read_source, source_faults
 from tasks.suite.fields import Label, Name, Section, Seed
 from tasks.suite.methods import Method, methods_faults, parse_methods
 from tasks.suite.sections import (

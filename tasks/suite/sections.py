@@ -2,9 +2,9 @@
 
 from typing import Annotated, Literal
 
-from adamerge_core.vision.architectures import ARCHITECTURES
 from pydantic import Field
 
+from adamerge_core.vision.architectures import ARCHITECTURES
 from adamerge_core.vision.corruptions import CORRUPTIONS
 from tasks.suite.fields import Count, Label, Name, Positive, Section, Seed, one_of
 

@@ -1,1 +1,1 @@
-"""The only place that imports mlflow."""
+"""Runs in MLflow: the only package that imports mlflow."""

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from adamerge_core.errors import InputError
-from tasks.graph import dvc_yaml
-from tasks.graph.dvc_yaml import Locked, Stage, is_code
+from tasks.graph import dvc_lock, dvc_yaml
+from tasks.graph.dvc_lock import Locked
+from tasks.graph.dvc_yaml import Stage, is_code
 from tasks.running.hashes import md5
 from tasks.tracking.database import DATABASE
 from tasks.tracking.runs import FoundRun
@@ -53,11 +54,11 @@ class Lineage:
 
 
 def trace(path: str) -> Lineage:
-    """The lineage of a file that a stage of dvc.yaml wrote.
+    """Traces a file that a stage of dvc.yaml wrote back to its sources.
 
     Raises InputError for any other file, and for one that is not there.
     """
-    stages, locked = dvc_yaml.read(), dvc_yaml.read_lock()
+    stages, locked = dvc_yaml.read(), dvc_lock.read_lock()
     name = _in_project(path)
     writer = {out: stage for stage in stages.values() for out in stage.files}
     if name not in writer:
@@ -86,6 +87,7 @@ class _Search:
         self.found: dict[tuple[str, str], Origin] = {}
 
     def visit(self, path: str, content: str) -> None:
+        """Adds the run that wrote `content` (an md5) to `path`, and all upstream of it."""
         waiting = [(path, content)]
         while waiting:
             path, content = waiting.pop(0)
@@ -162,12 +164,12 @@ def _unknown(path: str, known: list[str]) -> str:
 
 
 def as_json(lineage: Lineage) -> str:
-    """Everything, for programs."""
+    """Formats a lineage with everything in it, for programs."""
     return json.dumps(asdict(lineage), indent=2)
 
 
 def as_text(lineage: Lineage) -> str:
-    """For a person: the origin of the file, then one block for each stage run upstream."""
+    """Formats a lineage for a person: the file's origin, then a block for each run upstream."""
     first, *upstream = lineage.origins
     lines = [lineage.path, *_indent([f"md5      {lineage.md5}{_compare(lineage)}"])]
     lines += _indent(_describe(first, lineage))

@@ -1,11 +1,13 @@
-"""What an MLflow run shows: names that MLflow takes, tags, and texts within its limits."""
+"""What the page of an MLflow run shows: names that MLflow takes, tags, texts within its limits."""
 
+import csv
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tasks.graph.paths import PROTOCOLS
 from tasks.running.hashes import stored
 
 TAG = "adamerge."
@@ -14,15 +16,17 @@ NOTE = "mlflow.note.content"
 
 _LONGEST_NOTE = 7000  # MLflow's limit of a tag is 8000
 
-IMAGES = re.compile(r"data/[^/]+/prepared/(?P<task>[^/]+)/(?P<split>\w+)_images\.npy")
+# prepared images, as tasks.graph.paths names them
+IMAGES = re.compile(r"data/datasets/(?P<dataset>[^/]+)/\d+px/(?P<split>\w+)_images\.npy")
+# merged models
 MERGED = re.compile(
-    r"data/[^/]+/merged/seed-(?P<seed>\d+)/(?P<method>\w+)/"
+    r"data/suites/[^/]+/merged/seed-(?P<seed>\d+)/(?P<method>\w+)/"
     r"(?P<protocol>model|transductive|held_out)\.safetensors"
 )
 
 
 def origin(start: Mapping[str, Any]) -> dict[str, str]:
-    """Tags that say from which code and machine something came."""
+    """Makes the tags that say from which code and machine something came."""
     tags = {
         TAG + "git.dirty": str(start["dirty"]).lower(),
         TAG + "host": start["host"],
@@ -36,19 +40,51 @@ def origin(start: Mapping[str, Any]) -> dict[str, str]:
 
 
 def reads(deps: Mapping[str, str]) -> dict[str, str]:
-    """Tags with the md5s of what was read: JSON, in as many parts as MLflow's limit asks for."""
+    """Makes tags with the md5s of what was read: JSON, in parts within MLflow's limit."""
     parts = [dict(items) for items in batches(list(deps.items()), 50)]
     return {f"{READS}{n:02}": json.dumps(part) for n, part in enumerate(parts)}
 
 
 def final_metrics(outs: Mapping[str, str], time: float) -> dict[str, Any]:
-    """The numbers in the metrics files among `outs`."""
+    """Reads the numbers in the metrics files among `outs`, as one point of curves.
+
+    Accuracies are named `protocol/task`, other metrics of a table `protocol/task/metric`; the
+    averages of an evaluation `protocol/average`.
+    """
     values: dict[str, float] = {}
     for path, digest in outs.items():
-        if path.endswith(".json") and "/metrics/" in path and (file := stored(Path(path), digest)):
-            content = json.loads(file.read_text(encoding="utf-8"))
-            values |= {key: float(v) for key, v in flatten(content, "/") if _is_number(v)}
+        read = {".csv": _table_metrics, ".json": _summary_metrics}.get(Path(path).suffix)
+        if read and (file := stored(Path(path), digest)):
+            values |= read(path, file)
     return {"time": time, "step": 0, "values": values}
+
+
+def _table_metrics(path: str, file: Path) -> dict[str, float]:
+    """Reads a table in long form, which ends with the columns metric and value; a curve has none.
+
+    Names have the columns before those, without what is the same in all rows: a run is of one seed
+    and, but for corrupted images, of one method.
+    """
+    with file.open(newline="", encoding="utf-8") as lines:
+        header, *rows = list(csv.reader(lines)) or [[]]
+    if header[-2:] != ["metric", "value"]:
+        return {}
+    columns = [n for n, name in enumerate(header[:-2]) if name in ("protocol", "task")]
+    columns += [n for n in range(len(header) - 2) if len({row[n] for row in rows}) > 1]
+    named = {}
+    for *labels, metric, value in rows:
+        parts = [labels[n] for n in sorted(set(columns)) if labels[n]]
+        named["/".join(parts + [metric] * (metric != "accuracy"))] = float(value)
+    return named
+
+
+def _summary_metrics(path: str, file: Path) -> dict[str, float]:
+    """Reads a small JSON file of metrics: `{"transductive": 70.1}` is an average over tasks."""
+    if "/metrics/" not in path:
+        return {}
+    content = json.loads(file.read_text(encoding="utf-8"))
+    numbers = {key: float(v) for key, v in flatten(content, "/") if _is_number(v)}
+    return {f"{key}/average" if key in PROTOCOLS else key: v for key, v in numbers.items()}
 
 
 def _is_number(value: Any) -> bool:
@@ -56,7 +92,7 @@ def _is_number(value: Any) -> bool:
 
 
 def flatten(values: Mapping[str, Any], join: str = ".") -> Iterator[tuple[str, Any]]:
-    """Nested mappings as one, keys joined."""
+    """Flattens nested mappings to pairs, their keys joined."""
     for key, value in values.items():
         if isinstance(value, Mapping) and value:
             for inner, leaf in flatten(value, join):
@@ -66,12 +102,13 @@ def flatten(values: Mapping[str, Any], join: str = ".") -> Iterator[tuple[str, A
 
 
 def fit(value: Any, length: int = 8000) -> str:
+    """Writes a value as text of at most `length` characters."""
     text = value if isinstance(value, str) else json.dumps(value)
     return text if len(text) <= length else text[: length - 3] + "..."
 
 
 def shorten(note: str) -> str:
-    """A note within MLflow's limit: whole lines, and how many are left out."""
+    """Cuts a note to MLflow's limit: whole lines, and how many are left out."""
     if len(note) <= _LONGEST_NOTE:
         return note
     kept = note[:_LONGEST_NOTE].rsplit("\n", 1)[0]
@@ -80,23 +117,27 @@ def shorten(note: str) -> str:
 
 
 def metric_name(key: str) -> str:
-    """A name that MLflow takes: letters, digits, and /_-. and blanks."""
+    """Makes a name that MLflow takes: letters, digits, and /_-. and blanks."""
     return re.sub(r"[^/\w.\- ]", "_", key)[:250]
 
 
 def tag_name(kind: str, path: str) -> str:
+    """Names the tag that has the md5 of a file; `kind` is out."""
     return metric_name(f"{kind}/{path}")
 
 
 def prefixed(tags: Mapping[str, str], prefix: str) -> dict[str, str]:
+    """Picks the tags whose names begin with `prefix`, without it."""
     return {key.removeprefix(prefix): v for key, v in tags.items() if key.startswith(prefix)}
 
 
 def figures_folder(path: str) -> str | None:
+    """Returns the folder of a run's artifacts that a file belongs in."""
     return "figures" if path.endswith(".png") else None
 
 
 def how_to_load(path: str, digest: str) -> str:
+    """Writes the page of a logged model, which says where its weights are."""
     return f"""# Merged weights
 
 `{path}`, md5 `{digest}`, tracked by DVC in this project: `dvc checkout {path}` brings the file of
@@ -111,5 +152,6 @@ state_dict = load_file("{path}")
 
 
 def batches(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    """Cuts a sequence into parts of at most `size` items."""
     for first in range(0, len(items), size):
         yield items[first : first + size]

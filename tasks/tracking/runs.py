@@ -64,16 +64,16 @@ class FoundRun:
         return f"#/experiments/{self.experiment_id}/runs/{self.run_id}"
 
     def deps(self) -> dict[str, str]:
-        """What it read: md5s by path."""
+        """Reads from its tags the md5s of what it read, by path."""
         parts = sorted((key, value) for key, value in self.tags.items() if key.startswith(READS))
         return {path: digest for _, part in parts for path, digest in json.loads(part).items()}
 
     def outs(self) -> dict[str, str]:
-        """What it wrote: md5s by path."""
+        """Reads from its tags the md5s of what it wrote, by path."""
         return prefixed(self.tags, "out/")
 
     def fact(self, name: str) -> str | None:
-        """What the pipeline noted on the run under `name`."""
+        """Reads what the pipeline noted on the run under `name`."""
         return self.tags.get(TAG + name)
 
 
@@ -88,8 +88,8 @@ class Runs:
         self._experiments: dict[str, str] = {}
 
     def find(self, outs: Mapping[str, str], signature: str | None = None) -> FoundRun | None:
-        """The latest stage run that wrote `outs` (paths and md5s), of this signature if one has
-        it.
+        """Finds the latest stage run that wrote `outs` (md5s by path), of this signature if one
+        has it.
         """
         wrote = [f"tags.`{tag_name('out', path)}` = '{d}'" for path, d in list(outs.items())[:3]]
         if not wrote:
@@ -102,7 +102,7 @@ class Runs:
         return None
 
     def upstream(self, deps: Mapping[str, str]) -> dict[str, FoundRun]:
-        """The run that wrote each dep; code and what no run wrote have none."""
+        """Finds the run that wrote each dep; code and what no run wrote have none."""
         runs: dict[str, FoundRun] = {}
         for path, digest in deps.items():
             if is_code(path):
@@ -115,7 +115,7 @@ class Runs:
         return runs
 
     def search(self, conditions: str) -> Run | None:
-        """The latest run of any experiment with these tags."""
+        """Finds the latest run of any experiment with these tags."""
         found = self.client.search_runs(
             self.all_experiments(),
             conditions,
@@ -125,7 +125,7 @@ class Runs:
         return found[0] if found else None
 
     def children(self, parent: str) -> Sequence[Run]:
-        """The stage runs of a pipeline's run."""
+        """Finds the stage runs of a pipeline's run."""
         experiment = self.client.get_run(parent).info.experiment_id
         conditions = f"tags.`mlflow.parentRunId` = '{parent}'"
         return self.client.search_runs([experiment], conditions, max_results=5000)
@@ -133,7 +133,7 @@ class Runs:
     def run_tagged(
         self, tag: str, key: str, event: Mapping[str, Any], tags: Mapping[str, str]
     ) -> str:
-        """The run with this tag, made if there is none."""
+        """Finds the run with this tag; makes it if there is none."""
         found = self.search(f"tags.`{TAG}{tag}` = '{key}'")
         if found:
             return str(found.info.run_id)
@@ -145,7 +145,7 @@ class Runs:
         return str(created.info.run_id)
 
     def experiment(self, suite: str) -> str:
-        """The id of the suite's experiment, made if there is none."""
+        """Finds the id of the suite's experiment; makes it if there is none."""
         if suite not in self._experiments:
             self.all_experiments()
         if suite not in self._experiments:
@@ -155,25 +155,25 @@ class Runs:
         return self._experiments[suite]
 
     def all_experiments(self) -> list[str]:
-        """The ids of the store's experiments."""
+        """Lists the ids of the store's experiments."""
         if not self._experiments:
             found = self.client.search_experiments()
             self._experiments = {each.name: each.experiment_id for each in found}
         return list(self._experiments.values())
 
     def log_params(self, run_id: str, params: Mapping[str, Any]) -> None:
-        """Nested parameters, with dotted names."""
+        """Logs nested parameters, with dotted names."""
         flat = [Param(metric_name(key), fit(value, 6000)) for key, value in flatten(params)]
         for batch in batches(flat, 100):
             self.client.log_batch(run_id, params=batch)
 
     def set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
-        """Set all of these tags."""
+        """Sets all of these tags."""
         for batch in batches([RunTag(key, value) for key, value in tags.items()], 100):
             self.client.log_batch(run_id, tags=batch)
 
     def log_points(self, run_id: str, points: Iterable[Mapping[str, Any]]) -> None:
-        """Points of metric curves; a point that is there already is not added again."""
+        """Logs points of metric curves; one that is there already is not added again."""
         metrics = [
             Metric(metric_name(name), value, int(point["time"] * 1000), point["step"])
             for point in points
@@ -183,7 +183,7 @@ class Runs:
             self.client.log_batch(run_id, metrics=batch)
 
     def log_file(self, run_id: str, source: Path, name: str, folder: str | None = None) -> None:
-        """Copy a file to the run's artifacts under `name`."""
+        """Copies a file to the run's artifacts under `name`."""
         if source.name == name:
             self.client.log_artifact(run_id, str(source), folder)
             return

@@ -12,9 +12,9 @@ from typing import Any
 
 from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelInput
 
-from tasks.graph.paths import Files
+from tasks.graph import paths
 from tasks.report import results
-from tasks.running.hashes import stored
+from tasks.running.hashes import md5, stored
 from tasks.tracking.models import MergedModels
 from tasks.tracking.run_page import (
     IMAGES,
@@ -44,7 +44,7 @@ class Store(Runs):
         self._parents: dict[str, str] = {}
 
     def begin_pipeline(self, start: Mapping[str, Any]) -> str:
-        """The run of a pipeline, made at its first call; `start` is its journal's first line."""
+        """Makes the run of a pipeline at its first call; `start` is its journal's first line."""
         key = start["run"]
         if key not in self._parents:
             tags = {
@@ -56,7 +56,7 @@ class Store(Runs):
         return self._parents[key]
 
     def begin_stage(self, start: Mapping[str, Any], parent: str) -> str:
-        """The run of a stage, below that of its pipeline."""
+        """Makes the run of a stage, below that of its pipeline."""
         upstream = self.upstream(start["deps"])
         tags = {
             **origin(start),
@@ -72,7 +72,7 @@ class Store(Runs):
         return run_id
 
     def finish_stage(self, run_id: str, start: Mapping[str, Any], end: Mapping[str, Any]) -> None:
-        """What a stage wrote, and how it ended."""
+        """Logs what a stage wrote, and how it ended."""
         outs: Mapping[str, str] = end.get("outs", {})
         tags = {tag_name("out", path): digest for path, digest in outs.items()}
         tags[NOTE] = self._describe(start, end, outs)
@@ -88,7 +88,7 @@ class Store(Runs):
     def add_cached(
         self, parent: str, start: Mapping[str, Any], events: Sequence[Mapping[str, Any]]
     ) -> None:
-        """Light runs below `parent` for stages that were up to date; each points to its source."""
+        """Makes light runs below `parent` for stages that were up to date, each with its source."""
         there = {run.data.tags[TAG + "stage"] for run in self.children(parent)} if events else {}
         for event in events:
             if event["stage"] not in there:
@@ -114,28 +114,37 @@ class Store(Runs):
     def finish_pipeline(
         self, run_id: str, start: Mapping[str, Any], end: Mapping[str, Any]
     ) -> None:
-        """The suite's parameters and results, how many stages ran, and how it ended."""
+        """Logs the suite's parameters and results, how many stages ran, and how it ended."""
         self.log_params(run_id, start["params"])
-        counts = end.get("counts") or self._count(run_id)
+        counts = end.get("counts", {})
         self.set_tags(run_id, {f"{TAG}stages.{name}": str(n) for name, n in counts.items()})
-        if end["status"] != "KILLED":
-            self._publish(run_id, start, end["time"])
-        status = end["status"]
-        if status == "FINISHED" and counts.get("failed"):
-            status = "FAILED"
-        self.client.set_terminated(run_id, status, int(end["time"] * 1000))
+        if end["status"] != "KILLED" and self._has_results(run_id, start):
+            self._publish(run_id, start["suite"], end["time"])
+        self.client.set_terminated(run_id, end["status"], int(end["time"] * 1000))
+
+    def end_of_stages(self, run_id: str, end: Mapping[str, Any]) -> dict[str, Any]:
+        """Makes the end of a pipeline run that said none from the ends of its stages' runs."""
+        infos = [run.info for run in self.children(run_id)]
+        failed = sum(info.status != "FINISHED" for info in infos)
+        last = max((info.end_time or 0 for info in infos), default=0) / 1000
+        return {
+            "event": "end",
+            "status": "FAILED" if failed else "FINISHED",
+            "time": last or end["time"],
+            "counts": {"run": len(infos) - failed, "failed": failed},
+        }
 
     def last_pipeline(self) -> FoundRun | None:
-        """The latest pipeline run."""
+        """Finds the latest pipeline run."""
         run = self.search(f"tags.`{TAG}pipeline` != ''")
         return FoundRun.of(run) if run else None
 
     def _log_inputs(self, run_id: str, deps: Mapping[str, str]) -> None:
-        """Prepared images as datasets, merged models as model inputs."""
+        """Logs prepared images as datasets, merged models as model inputs."""
         datasets = [
             DatasetInput(
                 Dataset(
-                    name=f"{match['task']}/{match['split']}",
+                    name=f"{match['dataset']}/{match['split']}",
                     digest=digest,
                     source_type="local",
                     source=json.dumps({"uri": path}),
@@ -154,37 +163,41 @@ class Store(Runs):
             self.client.log_inputs(run_id, datasets=datasets, models=models)
 
     def _log_files(self, run_id: str, outs: Mapping[str, str]) -> None:
-        """Metrics, curves, figures and pages as artifacts; weights and images stay with DVC."""
+        """Logs metrics, curves, figures and pages as artifacts; weights stay with DVC."""
         for path, digest in outs.items():
             if path.endswith(_SHOWN) and (source := stored(Path(path), digest)):
                 self.log_file(run_id, source, Path(path).name, figures_folder(path))
 
-    def _count(self, parent: str) -> dict[str, int]:
-        """How many of a pipeline run's stage runs ended in which way."""
-        children = self.children(parent)
-        failed = sum(run.info.status != "FINISHED" for run in children)
-        return {"run": len(children) - failed, "failed": failed}
+    def _has_results(self, run_id: str, start: Mapping[str, Any]) -> bool:
+        """Whether the suite's results, as they are now, are those of this pipeline run.
 
-    def _publish(self, run_id: str, start: Mapping[str, Any], time: float) -> None:
-        """The results of the suite on its pipeline run, the best merged model in the registry."""
-        suite = start["suite"]
+        Of a flow they are: it ends as they are published. Stages that DVC ran without one may have
+        made some of the files only, and others may have come since.
+        """
+        path = paths.report(start["suite"]) / "results.csv"
+        if not start.get("adopted"):
+            return True
+        tag = tag_name("out", path.as_posix())
+        written = {run.data.tags.get(tag) for run in self.children(run_id)}
+        return path.is_file() and md5(path) in written
+
+    def _publish(self, run_id: str, suite: str, time: float) -> None:
+        """Logs the suite's results on its pipeline run; registers the best merged model."""
         rows = results.read(suite)
         values = {f"average/{p}/{m}": value for (p, m), value in results.averages(rows).items()}
         self.log_points(run_id, [{"time": time, "step": 0, "values": values}])
         for name in ("results.csv", "index.html", "report.md"):
-            path = Files(suite).report / name
+            path = paths.report(suite) / name
             if path.is_file():
                 self.log_file(run_id, path, name, "report")
-        # of the parameters that this run had: params.yaml may be another suite's by now
-        references = results.references(start["params"].get("merge", {}))
-        best = results.best_merged(suite, rows, references)
+        best = results.best_merged(suite, rows, results.references(suite))
         if best:
             self._models.register(suite, *best)
 
     def _describe(
         self, start: Mapping[str, Any], end: Mapping[str, Any], outs: Mapping[str, str]
     ) -> str:
-        """The description on the run's page: what was read, from which runs, and what written."""
+        """Writes the description on a run's page: what was read, from which runs, and written."""
         upstream = self.upstream(start["deps"])
         read = [
             f"| {path} | `{digest}` | {_link(upstream[path]) if path in upstream else ''} |"

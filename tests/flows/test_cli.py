@@ -99,6 +99,26 @@ def test_suite_use_keeps_what_a_user_changed(
     assert Path("params.yaml").read_text() == Path("suites/mini.yaml").read_text()
 
 
+def test_run_with_a_name_makes_the_suite_active(
+    root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def begin() -> None:
+        raise KeyboardInterrupt  # here the pipeline would begin
+
+    monkeypatch.setattr("flows.commands._bring_in", begin)
+    assert cli.main(["run", "mini"]) == 130
+    assert Path("params.yaml").read_text() == Path("suites/mini.yaml").read_text()
+    assert "finetune:" in Path("dvc.yaml").read_text()
+    assert "mini is active" in said(capsys)
+    changed = Path("params.yaml").read_text().replace("steps: 200", "steps: 201")
+    Path("params.yaml").write_text(changed)
+    assert cli.main(["run", "mini"]) == 2
+    assert "params.yaml has changes of yours" in said(capsys)
+    assert cli.main(["run", "nope"]) == 2
+    assert "suite 'nope' is unknown" in said(capsys)
+    assert Path("params.yaml").read_text() == changed
+
+
 def test_a_copied_suite_must_have_a_name_of_its_own(
     root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -120,6 +140,7 @@ def test_a_copied_suite_must_have_a_name_of_its_own(
     ("arguments", "message"),
     [
         (["suite", "use", "nope"], "suite 'nope' is unknown; known are mini"),
+        (["run", "nope"], "suite 'nope' is unknown; known are mini"),
         (["suite", "use"], "no suite is active yet"),
         (["suite", "show"], "no suite is active"),
         (["run"], "params.yaml"),

@@ -5,30 +5,28 @@ offline.
 import contextlib
 import io
 import json
+import os
 import shutil
 import sqlite3
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT, Project, make_project
+from conftest import Project, make_project
 
 from adamerge_core.errors import InputError
 from flows import cli
-from flows.dvc import plan as dvc_stages
-from flows.dvc.worker import modify_lock
-from flows.estimates import Estimates, clock
-from tasks.graph import build as graph
-from tasks.graph import dvc_yaml
+from flows.dvc.internals import modify_lock, no_experiments
+from flows.dvc.plan import plan
+from tasks.graph import dvc_lock, dvc_yaml, params_yaml
 from tasks.running.hashes import md5
-from tasks.suite.schema import Suite, load_suite
-from tasks.tracking import lineage
+from tasks.tracking import ingest, lineage
 
 STAGES = [f"{group}@{task}" for group in ("raw", "grow") for task in "abc"] + ["merge", "report"]
-MERGED = "data/toy/merged/seed-0/ties_merging/model.safetensors"
+GROWN = "data/suites/toy/grown/{}.txt"
+MERGED = "data/suites/toy/merged/seed-0/ties_merging/model.safetensors"
 
 
 def run_flow() -> tuple[str, str]:
@@ -43,11 +41,11 @@ def run_flow() -> tuple[str, str]:
 
 @pytest.fixture(scope="module")
 def ran(
-    tmp_path_factory: pytest.TempPathFactory, prefect_server: None, _empty_database: Path
+    tmp_path_factory: pytest.TempPathFactory, prefect_server: None, empty_database: Path
 ) -> Iterator[Project]:
     """A toy project after its first run."""
     made = make_project(tmp_path_factory.mktemp("pipeline") / "toy")
-    shutil.copy(_empty_database, made.root)
+    shutil.copy(empty_database, made.root)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(made.root)
         said, printed = run_flow()
@@ -83,10 +81,13 @@ def test_the_first_run_shows_each_stage_and_is_in_mlflow(ran: Project) -> None:
     assert set(STAGES) <= set(by_name)
     grown = by_name["grow@a"]
     assert grown.data.metrics["loss"] == pytest.approx(0.2)
-    assert "accuracy" in grown.data.metrics
+    averages = json.loads(Path("data/suites/toy/metrics/seed-0/a.json").read_text())
+    assert grown.data.metrics["transductive/average"] == averages["transductive"]
+    assert grown.data.metrics["held_out/average"] == averages["held_out"]
+    assert grown.data.metrics["transductive/photos"] == averages["transductive"]
     assert grown.data.params["grow.steps"] == "5"
     assert grown.data.tags["adamerge.git.dirty"] == "false"
-    assert grown.data.tags["out/data/toy/grown/a.txt"] == md5(Path("data/toy/grown/a.txt"))
+    assert grown.data.tags[f"out/{GROWN.format('a')}"] == md5(Path(GROWN.format("a")))
     assert grown.data.tags["adamerge.upstream"] == by_name["raw@a"].info.run_id
     assert [i.dataset.name for i in grown.inputs.dataset_inputs] == ["a/train"]
     parent = next(r for r in runs() if r.info.run_id == grown.data.tags["mlflow.parentRunId"])
@@ -108,9 +109,11 @@ def test_the_merged_model_is_a_logged_model_and_the_best_is_registered(ran: Proj
 
 
 def test_nothing_is_left_to_do_and_git_is_clean(ran: Project) -> None:
-    assert dvc_stages.plan().changed == {}
+    assert plan().changed == {}
     status = subprocess.run(["git", "status", "--porcelain"], capture_output=True, text=True)
-    assert status.stdout == ""
+    assert status.stdout == "?? dvc.lock\n"
+    ignoring = [path.relative_to(ran.root).as_posix() for path in ran.root.rglob(".gitignore")]
+    assert sorted(ignoring) == [".dvc/.gitignore", ".gitignore"]
     assert not list(Path(".adamerge/journal").glob("*.jsonl"))
 
 
@@ -127,7 +130,7 @@ def test_failure_change_and_return(ran: Project) -> None:
     assert "2 ran, 3 cached, 1 failed (grow@b), 2 not run, as they depend on what failed" in said
     assert "grow@b | grow@b: grow@b is told to fail" in printed
     assert "Traceback" not in printed
-    assert ran.hashes()["data/toy/grown/a.txt"] != before["data/toy/grown/a.txt"]
+    assert ran.hashes()["data/suites/toy/grown/a.txt"] != before["data/suites/toy/grown/a.txt"]
     ran.write("params.yaml", params)
     Path("dvc.lock").write_text(whole[: len(whole) // 2] + ": [")
     Path(".dvc/tmp/rwlock").write_text('{"write": {')
@@ -142,20 +145,45 @@ def test_failure_change_and_return(ran: Project) -> None:
     assert Path(".adamerge/dvc.lock.torn").exists()
 
 
-@pytest.mark.slow
 def test_plain_dvc_repro_gives_the_same_files_and_records(
-    ran: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ran: Project, empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The journals wait for the next command, which makes the pipeline's run from them."""
     other = make_project(tmp_path / "other")
+    shutil.copy(empty_database, other.root)
     done = other.run("dvc", "repro", "-q")
     assert done.returncode == 0, done.stderr
     assert other.hashes() == ran.hashes()
     monkeypatch.chdir(other.root)
-    assert dvc_stages.plan().changed == {}
+    assert plan().changed == {}
+    assert len(list(Path(".adamerge/journal").glob("*.jsonl"))) == 8
+    ingest.ingest()
+    assert not list(Path(".adamerge/journal").glob("*.jsonl"))
     found = {run.info.run_name: run for run in runs()}
     assert set(found) == {"dvc repro", *STAGES}
     assert {run.info.status for run in found.values()} == {"FINISHED"}
-    assert found["report"].data.tags["mlflow.parentRunId"] == found["dvc repro"].info.run_id
+    pipeline = found["dvc repro"]
+    assert found["report"].data.tags["mlflow.parentRunId"] == pipeline.info.run_id
+    assert pipeline.data.tags["adamerge.cmd"] == "dvc repro -q"
+    assert pipeline.data.tags["adamerge.stages.run"] == "8"
+    assert pipeline.data.metrics["average/transductive/ties_merging"] == 65
+    assert pipeline.info.end_time == found["report"].info.end_time
+
+
+def test_the_flow_and_an_experiment_share_what_ran(ran: Project) -> None:
+    """Each takes from the other; dvc.lock need not be committed for it."""
+    before, params = ran.hashes(), Path("params.yaml").read_text()
+    done = ran.run("dvc", "exp", "run", "-q", "-S", "merge.scaling=0.7")
+    assert done.returncode == 0, done.stderr
+    changed = ran.hashes()
+    assert changed[MERGED] != before[MERGED]
+    said, _ = run_flow()
+    assert "0 ran, 8 cached" in said
+    assert ran.hashes() == changed
+    ran.write("params.yaml", params)
+    said, _ = run_flow()
+    assert "0 ran, 8 cached" in said
+    assert ran.hashes() == before
 
 
 def test_lineage_goes_to_the_source(ran: Project) -> None:
@@ -163,7 +191,7 @@ def test_lineage_goes_to_the_source(ran: Project) -> None:
     assert traced.md5 == traced.locked_md5 == md5(Path(MERGED))
     assert [o.stage for o in traced.origins] == ["merge", *STAGES[3:6], *STAGES[:3]]
     assert all(origin.run_id and origin.commit for origin in traced.origins)
-    assert traced.origins[0].reads["data/toy/grown/b.txt"] == md5(Path("data/toy/grown/b.txt"))
+    assert traced.origins[0].reads[GROWN.format("b")] == md5(Path(GROWN.format("b")))
     text = lineage.as_text(traced)
     assert "as in dvc.lock" in text
     assert "python work.py" in text
@@ -209,17 +237,14 @@ def test_a_users_folder_is_what_lineage_ends_at(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is data, though no stage writes it."""
-    monkeypatch.chdir(ROOT)
-    source = {"source": "image_folder", "path": "/photos/birds", "templates": ["a {}."]}
-    mini = load_suite(ROOT / "suites/mini.yaml").raw
-    suite = Suite.model_validate(mini | {"download": {**mini["download"], "birds": source}})
-    stage = graph.stages(suite)[graph.download_stage(suite, "birds")]
-    assert [dep for dep in stage.deps if not dvc_yaml.is_code(dep)] == ["/photos/birds"]
-    code = [dep for dep in graph.stages(suite)["report"].deps if dvc_yaml.is_code(dep)]
-    assert {"tasks/report/__main__.py", *map(str, graph.REPORT_TEMPLATES)} <= set(code)
-
     monkeypatch.chdir(tmp_path)
-    Path("dvc.yaml").write_text(graph.dvc_yaml(suite))
+    stage = dvc_yaml.Stage(
+        "download",
+        "python -m tasks.download --dataset birds",
+        deps=("/photos/birds", "tasks/download.py"),
+        outs=("data/datasets/birds/raw/images.zip",),
+    )
+    Path("dvc.yaml").write_text(dvc_yaml.render([stage], "a user's folder"))
     archive = Path(stage.outs[0])
     archive.parent.mkdir(parents=True)
     archive.write_text("birds")
@@ -236,9 +261,9 @@ def test_a_users_folder_is_what_lineage_ends_at(
 
 
 def test_lineage_of_other_files_says_what_can_be_asked(ran: Project) -> None:
-    with pytest.raises(InputError, match=r"do you mean data/toy/grown/a.txt") as caught:
-        lineage.trace("data/toy/grow/a.txt")
-    assert "data/toy/metrics/grow (3)" in str(caught.value)
+    with pytest.raises(InputError, match=r"do you mean data/suites/toy/grown/a.txt") as caught:
+        lineage.trace("data/suites/toy/grow/a.txt")
+    assert "data/suites/toy/metrics/seed-0 (3)" in str(caught.value)
 
 
 def test_another_flow_in_the_same_project_is_refused(ran: Project) -> None:
@@ -247,6 +272,23 @@ def test_another_flow_in_the_same_project_is_refused(ran: Project) -> None:
     with _alone():
         said, _ = run_flow()
     assert said.startswith("FAILED: another `adamerge run` is at work")
+
+
+def test_an_experiment_at_work_is_not_run_into(ran: Project) -> None:
+    """Each of the two changes params.yaml and dvc.lock: whoever comes second is told."""
+    record = Path(".dvc/tmp/exps/run/workspace/workspace.json")
+    record.parent.mkdir(parents=True)
+    about = {"pid": os.getpid(), "stdin": None, "stdout": None, "stderr": None, "returncode": None}
+    record.write_text(json.dumps(about))
+    said, _ = run_flow()
+    assert said.startswith("FAILED: `dvc exp run` is at work in this project (process ")
+    record.unlink()
+    with no_experiments():
+        done = ran.run("dvc", "exp", "run", "-S", "raw.length=4")
+    assert done.returncode != 0
+    assert "'workspace' is busy, it is being blocked by" in done.stderr
+    assert "length: 3" in Path("params.yaml").read_text()
+    assert plan().changed == {}
 
 
 # the parts
@@ -271,33 +313,7 @@ def test_the_fast_writer_of_dvc_lock_agrees_with_dvc(ran: Project, tmp_path: Pat
     assert list(read["stages"]) == list(load_yaml("dvc.lock")["stages"])
 
 
-def test_estimates_prefer_long_chains(tmp_path: Path) -> None:
-    upstream = {"a": (), "b": (), "c": ("b",), "d": ("c", "a")}
-    estimates = Estimates(upstream, tmp_path / "durations.json")
-    for name, seconds in {"a": 1.0, "b": 2.0, "c": 4.0, "d": 8.0}.items():
-        estimates.learn(name, seconds)
-    estimates.save()
-    again = Estimates(upstream, tmp_path / "durations.json")
-    assert again.priorities() == {"a": 9.0, "b": 14.0, "c": 12.0, "d": 8.0}
-    assert again.left(["a", "b", "c", "d"], {}, workers=2) == 14.0
-    assert again.left(["d"], {"c": time.monotonic() - 1.0}, workers=2) == pytest.approx(
-        11.0, abs=0.1
-    )
-    assert again.left([], {}, workers=2) == 0.0
-
-
-def test_durations_of_a_group_stand_for_its_unknown(tmp_path: Path) -> None:
-    estimates = Estimates({"x@1": (), "x@2": (), "y": ()}, tmp_path / "durations.json")
-    assert estimates.seconds("y") == 5.0
-    estimates.learn("x@1", 3.0)
-    assert estimates.seconds("x@2") == 3.0
-
-
-def test_clock() -> None:
-    assert [clock(5), clock(65), clock(3723)] == ["0:05", "1:05", "1:02:03"]
-
-
 def test_a_lock_is_read_as_it_is_written(ran: Project) -> None:
-    entry = dvc_yaml.read_lock()["grow@a"]
-    assert entry.outs["data/toy/grown/a.txt"] == md5(Path("data/toy/grown/a.txt"))
-    assert entry.params == {"grow": dvc_yaml.read_params()["grow"]}
+    entry = dvc_lock.read_lock()["grow@a"]
+    assert entry.outs["data/suites/toy/grown/a.txt"] == md5(Path("data/suites/toy/grown/a.txt"))
+    assert entry.params == {"grow": params_yaml.read_params()["grow"]}

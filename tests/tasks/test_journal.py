@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from conftest import Project
 
@@ -20,10 +21,11 @@ from tasks.running.journal import Journal
 from tasks.running.stage import PlainReporter
 from tasks.tracking import ingest
 from tasks.tracking.ingest import IngestionError
+from tasks.tracking.run_page import final_metrics
 from tasks.tracking.store import Store
 
 STAGE = "raw@a"
-OUT = "data/toy/prepared/a/train_images.npy"
+OUT = "data/datasets/a/8px/train_images.npy"
 
 
 def events(path: Path) -> list[dict[str, object]]:
@@ -124,7 +126,7 @@ def test_a_stage_tells_what_it_read_and_wrote(project: Project) -> None:
     assert said.splitlines()[-1].startswith("5/5")
     first, *_, last = events(journals(project)[0])
     assert first["deps"] == {"work.py": md5(Path("work.py"))}
-    assert first["params"] == {"raw": {"size": 3}}
+    assert first["params"] == {"raw": {"length": 3}}
     assert first["pipeline"] == "toy-pipeline"
     assert first["commit"]
     assert not first["dirty"]
@@ -134,7 +136,7 @@ def test_a_stage_tells_what_it_read_and_wrote(project: Project) -> None:
 
 def test_what_the_core_logs_is_in_a_stages_output(project: Project) -> None:
     said = "logging.getLogger('adamerge_core.adamerging.precision').info('precision bfloat16')"
-    line = '    grow = PARAMS["grow"]\n'
+    line = '    if NAME in PACE["fail"]:\n'
     project.replace("work.py", line, f"    import logging\n    {said}\n{line}")
     process = run_stage(project)
     printed, _ = process.communicate(timeout=60)
@@ -218,11 +220,11 @@ def test_progress_prints_the_last_line_always(capsys: pytest.CaptureFixture[str]
 
 def pipeline_of(*stages: str) -> None:
     """Journals of a pipeline and of finished stages, as if they had run."""
-    log = ingest.start_pipeline("toy-pipeline", "toy run", "adamerge run")
+    log = journal.start_pipeline("toy-pipeline", "toy run", "adamerge run")
     for name in stages:
         one = Journal()
         about = {"stage": name, "cmd": "python work.py", "pipeline": "toy-pipeline", "suite": "toy"}
-        one.start("stage", **about, params={"raw": {"size": 3}}, deps={}, commit=None, dirty=True)
+        one.start("stage", **about, params={"raw": {"length": 3}}, deps={}, commit=None, dirty=True)
         one.metrics({"loss": 0.5, "nan": float("nan")}, 0)
         one.metrics({"loss": 0.25}, 1)
         Path("data").mkdir(exist_ok=True)
@@ -279,6 +281,67 @@ def test_a_killed_stage_becomes_a_killed_run(project: Project, database: Path) -
     assert run is not None
     assert run.info.status == "KILLED"
     assert journals(project) == []
+
+
+def one_stage(owner: subprocess.Popen[bytes], name: str, status: str) -> None:
+    """The journal of a stage that the DVC process `owner` ran, without a flow."""
+    key = f"dvc-{owner.pid}-{processes.started(owner.pid)}"
+    facts = processes.owner_facts(psutil.Process(owner.pid)) | {"owner_cmd": "dvc repro -q"}
+    about = {"stage": name, "cmd": "python work.py", "pipeline": key, "suite": "toy"}
+    log = Journal()
+    log.start("stage", **about, **facts, params={}, deps={}, commit=None, dirty=True)
+    log.end(status)
+
+
+@pytest.mark.parametrize(("last", "status"), [("FINISHED", "FINISHED"), ("FAILED", "FAILED")])
+def test_a_pipeline_without_a_flow_ends_with_its_process(
+    project: Project, database: Path, last: str, status: str
+) -> None:
+    owner = subprocess.Popen(["sleep", "60"])
+    one_stage(owner, "one", "FINISHED")
+    ingest.ingest()
+    run = Store().last_pipeline()
+    assert run is not None
+    assert (run.status, run.tags["mlflow.runName"]) == ("RUNNING", "dvc repro")
+    one_stage(owner, "two", last)
+    owner.kill()
+    owner.wait()
+    ingest.ingest()
+    ended = Store().last_pipeline()
+    assert ended is not None
+    assert (ended.run_id, ended.status) == (run.run_id, status)
+    assert ended.fact("stages.failed") == str(int(last == "FAILED"))
+    assert len(Store().children(run.run_id)) == 2
+    assert journals(project) == []
+
+
+def test_metrics_of_a_run_are_named_by_what_differs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = Path("data/suites/toy/metrics/seed-0")
+    texts = {
+        folder / "evaluate/ties.csv": "method,protocol,seed,task,metric,value\n"
+        "ties,transductive,0,photos,accuracy,60.5\nties,held_out,0,photos,nll,0.25\n",
+        folder / "robustness/contrast.csv": "corruption,severity,method,protocol,seed,task,metric,"
+        "value\ncontrast,3,ties,,0,photos,accuracy,40\ncontrast,3,lines,,0,photos,accuracy,50\n",
+        folder / "trajectory/ties.csv": "step,loss\n0,1\n",
+        folder / "ties.json": '{"transductive": 70.5, "held_out": 69}',
+        folder / "task_vectors.json": '{"cosine": {"photos": 0.5}}',
+    }
+    for path, text in texts.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    outs = {path.as_posix(): md5(path) for path in texts}
+    assert final_metrics(outs, 1.0)["values"] == {
+        "transductive/photos": 60.5,
+        "held_out/photos/nll": 0.25,
+        "ties/photos": 40.0,
+        "lines/photos": 50.0,
+        "transductive/average": 70.5,
+        "held_out/average": 69.0,
+        "cosine/photos": 0.5,
+    }
 
 
 def test_a_database_held_by_another_process_loses_nothing(project: Project, database: Path) -> None:

@@ -16,7 +16,7 @@ from conftest import Project, make_project
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
-MERGED = "data/toy/merged/seed-0/ties_merging/model.safetensors"
+MERGED = "data/suites/toy/merged/seed-0/ties_merging/model.safetensors"
 
 
 def free_port() -> int:
@@ -97,9 +97,11 @@ def found(condition: str) -> object:
 def test_the_page_of_a_stage_shows_what_it_read_and_wrote(ran: Project, read: object) -> None:
     run = found("tags.`adamerge.stage` = 'grow@a' and params.`grow.steps` = '5'")
     page = read(run.page, "python work.py")
-    for shown in ("grow@a", "loss", "accuracy", "grow.steps", "a/train", "data/toy/grown/a.txt"):
+    grown = "data/suites/toy/grown/a.txt"
+    metrics = ("loss", "transductive/photos", "held_out/average")
+    for shown in ("grow@a", *metrics, "grow.steps", "a/train", grown):
         assert shown in page, shown
-    assert run.outs()["data/toy/grown/a.txt"] in page
+    assert run.outs()[grown] in page
 
 
 def test_the_page_of_a_pipeline_run_shows_its_stages(ran: Project, read: object) -> None:

@@ -123,7 +123,7 @@ def test_the_stages_of_a_tiny_suite(
     monkeypatch.chdir(tmp_path)
     make_photos(Path("photos"))
     suite = tiny_suite(device)
-    Path("params.yaml").write_text(yaml.safe_dump(suite.raw), encoding="utf-8")
+    Path("params.yaml").write_text(yaml.safe_dump(suite.raw, sort_keys=False), encoding="utf-8")
     run_all(suite)
     written = {path.as_posix() for path in Path("data").rglob("*") if path.is_file()}
     assert written == {path for stage in wiring.stages(suite).values() for path in stage.files}

@@ -1,0 +1,241 @@
+"""What of DVC's private parts is used, and why; nothing else of this project imports dvc.
+
+DVC documents its commands and dvc.api. Neither gives the graph and all changes in one call, runs
+many stages in one process, or writes dvc.lock so that a kill cannot tear it. What is used here was
+checked against DVC 3.67, to which pyproject.toml holds it; tests/flows/test_dvc_internals.py checks
+the names and signatures.
+"""
+
+import fcntl
+import io
+import json
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import dvc.dvcfile
+import psutil
+import yaml
+from dvc.cli import main as dvc_main
+from dvc.exceptions import DvcException
+from dvc.lock import LockError
+from dvc.repo import Repo
+from dvc.repo.experiments.utils import get_exp_rwlock
+from dvc.schema import COMPILED_LOCKFILE_SCHEMA
+from dvc.scm import NoSCM, SCMError
+from dvc.stage import PipelineStage
+from dvc.utils.serialize import modify_yaml, parse_yaml
+from ruamel.yaml import YAML
+from voluptuous import Invalid
+
+from adamerge_core.atomic import atomic_write
+from adamerge_core.errors import InputError
+from tasks.graph.dvc_lock import DVC_LOCK
+from tasks.graph.dvc_yaml import DVC_YAML
+from tasks.graph.params_yaml import load_yaml
+from tasks.running.environment import WORK
+
+# the file whose lock every DVC command holds while it reads or writes the project
+_REPO_LOCK = Path(".dvc/tmp/lock")
+
+# which process reads or writes which files; the second one for experiments
+_RWLOCKS = (Path(".dvc/tmp/rwlock"), Path(".dvc/tmp/exps/rwlock"))
+
+# what DVC's experiments call the project's own folder, among the files that they lock
+_WORKSPACE = "workspace"
+
+# what `dvc repro` prints around a stage's own lines
+RAN, UNCHANGED, RESTORED = "Running stage '", "didn't change, skipping", "is cached - skipping"
+NOISE = (
+    "> ",
+    "Updating lock file",
+    "Generating lock file",
+    "Use `dvc push`",
+    "Data and pipelines are up to date",
+    "Waiting for lock",
+    "To track the changes with git, run:",
+    "To enable auto staging, run:",
+    "\tgit add ",
+    "\tdvc config core.autostage true",
+)
+
+
+# --- the graph ----------------------------------------------------------------------------------
+
+
+def read_graph() -> tuple[dict[str, tuple[str, ...]], dict[str, list[Any]]]:
+    """Reads each stage's direct upstream stages, in the order of dvc.yaml, and what has changed.
+
+    Of a stage that is not up to date the second mapping has DVC's findings, as `dvc status --json`
+    prints them. `dvc status` and `dvc dag` would be two processes, and print no stages that are up
+    to date. Raises InputError: dvc.yaml has a fault, or another DVC process is at work here.
+    """
+    with _explained(), Repo() as repo:
+        graph = repo.index.graph
+        upstream = {
+            stage.addressing: tuple(sorted(other.addressing for other in graph.successors(stage)))
+            for stage in repo.index.stages
+            if isinstance(stage, PipelineStage)
+        }
+        return upstream, dict(repo.status())
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    try:
+        yield
+    except LockError as error:
+        raise InputError(
+            f"another DVC process is at work in {Path.cwd()}: let it end, then run this again"
+        ) from error
+    except SCMError as error:
+        raise InputError(
+            f"{Path.cwd()} is not in a git repository, and DVC looks at git: make one (git init), "
+            "or have DVC do without (dvc config --local core.no_scm true)"
+        ) from error
+    except DvcException as error:
+        raise InputError(f"{DVC_YAML}: {error}") from error
+
+
+# --- experiments --------------------------------------------------------------------------------
+
+
+@contextmanager
+def no_experiments() -> Iterator[None]:
+    """Keeps `dvc exp run` and `dvc exp apply` out of the project's folder while it is entered.
+
+    An experiment puts the project's files into a git stash and takes them out again: params.yaml
+    and dvc.lock would change under the stages. DVC's own lock of its experiments says to whoever
+    starts one which process holds the folder. Raises InputError where an experiment is at work.
+    """
+    mend()
+    with _explained(), Repo() as repo:
+        if isinstance(repo.scm, NoSCM):  # by core.no_scm: then DVC has no experiments
+            yield
+            return
+        running = repo.experiments.workspace_queue._active_pid
+        if running is not None:
+            raise InputError(
+                f"`dvc exp run` is at work in this project (process {running}): "
+                "let it end, then run this again"
+            )
+        with get_exp_rwlock(repo, writes=[_WORKSPACE]):
+            yield
+
+
+# --- dvc.lock -----------------------------------------------------------------------------------
+
+
+@contextmanager
+def modify_lock(path: str, fs: Any = None) -> Iterator[dict[str, Any]]:
+    """Yields the content of dvc.lock and writes what became of it, as DVC's own modify_yaml does.
+
+    DVC's keeps comments and writes in place. dvc.lock has no comments: here DVC's fast parser reads
+    it (in a fifth of the time), and the file is replaced as a whole, so that a kill cannot tear it.
+    """
+    lock = Path(path)
+    if lock.name != DVC_LOCK.name:
+        with modify_yaml(path, fs=fs) as data:
+            yield data
+        return
+    data = parse_yaml(lock.read_text(encoding="utf-8"), path) if lock.exists() else {}
+    yield data
+    text = io.StringIO()
+    _writer().dump(data, text)
+    with atomic_write(lock) as temporary:
+        temporary.write_text(text.getvalue(), encoding="utf-8")
+
+
+def _writer() -> YAML:
+    yaml = YAML(typ="safe")
+    for option in ("default_flow_style", "sort_base_mapping_type_on_output"):
+        setattr(yaml, option, False)  # ruamel types them as None
+    yaml.representer.add_representer(OrderedDict, type(yaml.representer).represent_dict)
+    return yaml
+
+
+def write_lock_whole() -> None:
+    """Has DVC write dvc.lock with modify_lock in this process; DVC has no setting for that."""
+    dvc.dvcfile.modify_yaml = modify_lock
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs a DVC command in this process; returns its exit code.
+
+    The documented way is a process a command, which imports DVC anew for half a second.
+    """
+    return int(dvc_main(list(arguments)))
+
+
+# --- what a kill leaves -------------------------------------------------------------------------
+
+
+def mend() -> None:
+    """Repairs what a killed DVC process may have left: a torn dvc.lock, locks of no one.
+
+    DVC writes dvc.lock in place. Without it nothing is lost: DVC's run cache knows every
+    finished stage.
+    """
+    with _repo_lock() as free:
+        if not free:  # another DVC process is writing just now
+            return
+        if DVC_LOCK.exists() and not _is_whole(DVC_LOCK):
+            WORK.mkdir(exist_ok=True)
+            DVC_LOCK.replace(WORK / "dvc.lock.torn")
+            print(f"{DVC_LOCK} was torn by a kill: set aside; finished stages come from the cache")
+        for rwlock in _RWLOCKS:
+            if rwlock.exists() and not _is_held(rwlock):
+                rwlock.unlink(missing_ok=True)
+
+
+@contextmanager
+def _repo_lock() -> Iterator[bool]:
+    """Holds DVC's own lock of the project, if it is free; yields whether it was."""
+    if not _REPO_LOCK.exists():
+        yield True
+        return
+    with _REPO_LOCK.open("r+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+
+
+def _is_whole(lock: Path) -> bool:
+    try:
+        COMPILED_LOCKFILE_SCHEMA(load_yaml(lock))
+    except (yaml.YAMLError, Invalid, UnicodeDecodeError):
+        return False
+    return True
+
+
+def _is_held(rwlock: Path) -> bool:
+    """Whether a process named in DVC's read and write locks is one of DVC's that lives.
+
+    DVC itself asks only whether there is a process of that id: after a restart of the machine it
+    may be any.
+    """
+    try:
+        held = json.loads(rwlock.read_text())
+        holders = [
+            info["pid"]
+            for mode in ("read", "write")
+            for infos in held.get(mode, {}).values()
+            for info in (infos if isinstance(infos, list) else [infos])
+            if info
+        ]
+    except (ValueError, AttributeError, TypeError, KeyError):  # torn as well
+        return False
+    return any(map(_is_dvc, holders))
+
+
+def _is_dvc(pid: int) -> bool:
+    """Whether the process runs DVC, or this project's flow, which holds a lock of DVC's."""
+    with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+        command = " ".join(psutil.Process(pid).cmdline())
+        return any(name in command for name in ("dvc", "adamerge", "flows"))
+    return False

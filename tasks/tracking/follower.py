@@ -1,0 +1,88 @@
+"""The follower: the process that brings the journals of a flow into MLflow while it runs.
+
+`python -m tasks.tracking.follower` takes the key of the flow's pipeline run as a line on its
+standard input, so that mlflow is imported by the time the flow knows the key, and goes on until
+that run has ended and is in MLflow. It outlives a killed flow, and then records the kill.
+"""
+
+import os
+import subprocess
+import sys
+import time
+from contextlib import suppress
+
+from tasks.running import journal, processes
+from tasks.running.environment import configure
+from tasks.tracking.ingest import IngestionError, ingest
+
+_PAUSE = 2.0  # seconds between two looks at the journals
+_END_SECONDS = 60.0
+
+
+class Follower:
+    """The flow's side: starts the process, hands it the key, waits for it."""
+
+    def __init__(self) -> None:
+        # in a session of its own: Ctrl-C ends the flow, and the follower records that
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tasks.tracking.follower"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+            text=True,
+        )
+
+    def follow(self, key: str) -> None:
+        """Has it begin with the pipeline run `key`."""
+        if self._process.stdin:
+            with suppress(BrokenPipeError), self._process.stdin as pipe:
+                pipe.write(f"{key}\n")
+
+    def dismiss(self) -> None:
+        """Ends it: there is nothing to follow."""
+        self._process.communicate("")
+
+    def wait(self) -> None:
+        """Waits until all is in MLflow, or for a minute: it goes on by itself."""
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(_END_SECONDS)
+
+
+def follow(key: str, flow: int) -> int:
+    """Ingests until the pipeline run `key` of the process `flow` has ended and is in MLflow.
+
+    Returns 1 if that cannot be: then the journals wait for the next command.
+    """
+    path, started = journal.FOLDER / f"{key}.jsonl", processes.started(flow)
+    while True:
+        alive = processes.runs(flow, started)  # before: its last words must not be missed
+        trouble = _try()
+        if not path.exists() or (trouble and not alive):
+            break
+        time.sleep(_PAUSE)
+    if trouble:
+        print(f"adamerge: {trouble}", file=sys.stderr)
+    return 1 if trouble else 0
+
+
+def _try() -> str | None:
+    """Ingests; returns what is wrong, if it fails."""
+    try:
+        ingest()
+    except IngestionError as error:
+        return str(error)
+    return None
+
+
+def main() -> int:
+    """Follows the pipeline run named on the standard input; without one, ends at once."""
+    flow = os.getppid()
+    configure()
+    import tasks.tracking.store  # noqa: F401 - takes seconds, so before there is work
+
+    key = sys.stdin.readline().strip()
+    return follow(key, flow) if key else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,109 @@
+"""DVC's private parts that flows.dvc.internals uses: they are there, with these signatures."""
+
+import inspect
+import re
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+import dvc.dvcfile
+import pytest
+from conftest import ROOT, Project
+from dvc.cli import main as dvc_main
+from dvc.exceptions import DvcException
+from dvc.lock import LockError
+from dvc.repo import Repo
+from dvc.repo.experiments import Experiments
+from dvc.repo.experiments.queue.workspace import WorkspaceQueue
+from dvc.repo.experiments.utils import get_exp_rwlock
+from dvc.schema import COMPILED_LOCKFILE_SCHEMA
+from dvc.scm import SCMError
+from dvc.utils.serialize import modify_yaml, parse_yaml
+
+from adamerge_core.errors import InputError
+from flows.dvc import internals
+
+
+def test_the_version_is_one_that_was_checked() -> None:
+    assert version("dvc").startswith("3.67.")
+    assert '"dvc>=3.67.1,<3.68"' in (ROOT / "pyproject.toml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("called", "parameters"),
+    [
+        (dvc_main, ["argv"]),
+        (parse_yaml, ["text", "path"]),
+        (modify_yaml, ["path", "fs"]),
+        (get_exp_rwlock, ["repo", "reads", "writes"]),
+        (Repo.status, ["self"]),
+    ],
+)
+def test_signatures(called: Callable[..., object], parameters: list[str]) -> None:
+    assert list(inspect.signature(called).parameters)[: len(parameters)] == parameters
+
+
+def test_the_names_that_are_replaced_and_read() -> None:
+    assert dvc.dvcfile.modify_yaml is modify_yaml
+    assert "modify_yaml(self.path, fs=self.repo.fs)" in inspect.getsource(
+        dvc.dvcfile.Lockfile.dump_stages
+    )
+    assert isinstance(inspect.getattr_static(Experiments, "workspace_queue").fget, Callable)
+    assert isinstance(inspect.getattr_static(WorkspaceQueue, "_active_pid"), property)
+    assert 'writes=["workspace", ' in inspect.getsource(WorkspaceQueue.put)
+    assert issubclass(SCMError, DvcException)
+    assert issubclass(LockError, DvcException)
+    assert COMPILED_LOCKFILE_SCHEMA({"schema": "2.0"})
+
+
+def test_the_files_of_the_locks(project: Project) -> None:
+    with Repo() as repo:
+        assert Path(repo.lock.lockfile).resolve() == internals._REPO_LOCK.resolve()
+        assert Path(repo.tmp_dir).resolve() == Path(".dvc/tmp").resolve()
+
+
+def test_the_graph_and_its_changes(project: Project) -> None:
+    upstream, changes = internals.read_graph()
+    assert upstream["merge"] == ("grow@a", "grow@b", "grow@c")
+    assert list(upstream)[:3] == ["raw@a", "raw@b", "raw@c"]
+    assert set(changes) == set(upstream)
+
+
+def test_a_folder_without_git_is_said(project: Project) -> None:
+    Path(".git").rename("git")
+    with pytest.raises(InputError, match="git init"):
+        internals.read_graph()
+    done = project.run("dvc", "config", "--local", "core.no_scm", "true")
+    assert done.returncode == 0, done.stderr
+    assert internals.read_graph()[0]["merge"]
+    with internals.no_experiments():
+        pass
+
+
+def test_nothing_else_imports_dvc() -> None:
+    importing = re.compile(r"^\s*(import dvc\b|from dvc[. ])", re.MULTILINE)
+    found = [
+        path.relative_to(ROOT).as_posix()
+        for folder in ("adamerge_core", "tasks", "flows")
+        for path in (ROOT / folder).rglob("*.py")
+        if importing.search(path.read_text())
+    ]
+    assert found == ["flows/dvc/internals.py"]
+
+
+def test_what_dvc_prints_around_a_stage(project: Project) -> None:
+    """The worker reads these lines."""
+    first = project.run("dvc", "repro", "--single-item", "raw@a")
+    assert internals.RAN in first.stdout
+    again = project.run("dvc", "repro", "--single-item", "raw@a")
+    assert any(line.endswith(internals.UNCHANGED) for line in again.stdout.splitlines())
+    Path("dvc.lock").unlink()
+    restored = project.run("dvc", "repro", "--single-item", "raw@a")
+    assert internals.RESTORED in restored.stdout
+    known = (*internals.NOISE, internals.RAN)
+    own = [
+        line
+        for line in (again.stdout + restored.stdout).splitlines()
+        if line and not line.startswith(known)
+    ]
+    assert len(own) == 2, own
