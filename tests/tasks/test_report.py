@@ -27,6 +27,7 @@ from tasks.report.summaries import Summary, best_by_column, lead, summarise
 from tasks.shared.tables import MEASURED, read_long, write_long
 from tasks.suite.methods import parse_methods
 from tasks.suite.schema import Suite
+from tasks.wiring import stages
 
 METHODS = (*REFERENCES, *yaml.safe_load((SUITES / "mini.yaml").read_text())["methods"])
 """Of the suite mini, in the order of its file."""
@@ -167,6 +168,20 @@ def test_a_page_reads_what_it_declares(
         with pytest.raises((FileNotFoundError, InputError), match=re.escape(path.name)):
             page.show(suite, tmp_path)
         (tmp_path / "away").rename(path)
+
+
+def test_the_stage_depends_on_all_that_the_report_reads_and_runs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(SUITES.parent)
+    suite = small_suite()
+    stage = stages(suite)["report@mini"]
+    package = Path("tasks/report")
+    code = {p.as_posix() for p in package.rglob("*.py") if p.name != "__init__.py"}
+    files = {path.as_posix() for path in (*reads.reads(suite), *reads.STATIC)}
+    assert code | files <= set(stage.deps)
+    folder = paths.report(suite.name)
+    assert set(stage.outs) == {(folder / name).as_posix() for name in reads.outputs(suite)}
 
 
 def test_missing_files_are_listed_at_once(project: tuple[Suite, Path], tmp_path: Path) -> None:
