@@ -14,9 +14,12 @@ Curve = Mapping[str, Sequence[float]]
 """A metrics file: its columns by name; not-a-number where a cell is empty."""
 
 
-def evaluations(files: Mapping[tuple[str, int], Path], task_names: Sequence[str]) -> list[Row]:
-    """Read the evaluations by method and seed: a row by method, protocol and seed, in the order of
-    the files' methods.
+def evaluations(
+    files: Mapping[tuple[str, int], Path], task_names: Sequence[str], metric: str = ACCURACY
+) -> list[Row]:
+    """Read a metric of the evaluations by method and seed.
+
+    Gives a row by method, protocol and seed, in the order of the files' methods.
 
     Raises one InputError that lists all that is missing in them.
     """
@@ -25,10 +28,11 @@ def evaluations(files: Mapping[tuple[str, int], Path], task_names: Sequence[str]
     for (method, seed), path in files.items():
         measured: dict[str, dict[str, float]] = defaultdict(dict)
         for line in read_long(path, MEASURED):
-            if line["metric"] == ACCURACY:
+            if line["metric"] == metric:
                 measured[line["protocol"]][line["task"]] = line["value"]
         for protocol in PROTOCOLS:
-            faults += _missing(path, task_names, measured[protocol], f"protocol {protocol}")
+            missing = [task for task in task_names if task not in measured[protocol]]
+            faults += [f"{path}: no {metric} of {task}, protocol {protocol}" for task in missing]
             rows.append((method, protocol, seed, measured[protocol]))
     _complain(faults)
     order = list(dict.fromkeys(method for method, _ in files))
@@ -55,7 +59,8 @@ def corrupted(files: Iterable[Path], task_names: Sequence[str]) -> list[Corrupte
         if not measured:
             faults.append(f"{path}: no accuracy")
         for key, found in measured.items():
-            faults += _missing(path, task_names, found, f"method {key[2]}")
+            missing = [task for task in task_names if task not in found]
+            faults += [f"{path}: no {ACCURACY} of {task}, method {key[2]}" for task in missing]
             rows.append((key, found))
     _complain(faults)
     return [CorruptedRow(*key, _with_average(found, task_names)) for key, found in rows]
@@ -80,12 +85,6 @@ def _with_average(measured: Mapping[str, float], task_names: Sequence[str]) -> d
     """Round to the two decimals of results.csv, the mean after it is taken."""
     mean = sum(measured[task] for task in task_names) / len(task_names)
     return {task: round(measured[task], 2) for task in task_names} | {AVERAGE: round(mean, 2)}
-
-
-def _missing(
-    path: Path, task_names: Sequence[str], measured: Mapping[str, float], where: str
-) -> list[str]:
-    return [f"{path}: no accuracy of {t}, {where}" for t in task_names if t not in measured]
 
 
 def _complain(faults: list[str]) -> None:

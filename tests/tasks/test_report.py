@@ -336,6 +336,8 @@ def test_findings_change_with_the_numbers(tmp_path: Path) -> None:
         r"Task arithmetic is below the zero-shot model on signs \(40\.\d against", second
     )
     assert "not shown" not in first + second
+    third = findings(suite, tmp_path, base | {"ties_merging": 70.0, "layer_wise_adamerging": 70.0})
+    assert re.search(r"not shown: the spread over seeds is as large, the next|level with", third)
 
 
 def test_what_a_page_finds_stands_on_it(pages: Path) -> None:

@@ -192,6 +192,7 @@ def _findings(
     return [
         f"{label} is the best merged model: {percent(summary)} on average, "
         f"{lead(summary, first[against], name)}.",
+        *_next(first, best, shown_as),
         f"It is {lead(summary, first['individual'], 'the individual models')}, which need one "
         "network a task.",
         f"Under the held-out protocol it reaches {percent(held_out[best])}, "
@@ -199,6 +200,15 @@ def _findings(
         *_below_zero_shot(first, [n for n in (baseline, best) if n], shown_as),
         *([_ONE_SEED] if summary.deviation is None else []),
     ]
+
+
+def _next(summaries: Mapping[str, Summary], best: str, shown_as: Mapping[str, Look]) -> list[str]:
+    """Say how far the best is from the one after it, if there is one."""
+    others = {name: summary for name, summary in summaries.items() if name != best}
+    if all(shown_as[name].reference for name in others):
+        return []
+    second = _best(others, shown_as)
+    return [f"It is {lead(summaries[best], others[second], shown_as[second].label)}, the next."]
 
 
 def _below_zero_shot(
