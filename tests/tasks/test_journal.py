@@ -359,6 +359,21 @@ def test_a_database_held_by_another_process_loses_nothing(project: Project, data
     assert Store().find({"data/x.csv": md5(Path("data/x.csv"))}) is not None
 
 
+def test_a_database_is_made_whole_or_not_at_all(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow cannot use one whose tables were only in part made."""
+
+    def half_made(address: str, registry: str) -> None:
+        Path(address.removeprefix("sqlite:///")).write_text("some tables")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tasks.tracking.runs.MlflowClient", half_made)
+    with pytest.raises(KeyboardInterrupt):
+        Store()
+    assert not list(Path().glob("*mlflow*"))
+
+
 def test_a_damaged_database_is_said(project: Project) -> None:
     pipeline_of("one")
     Path("mlflow.db").write_text("this is no database, but long enough to be looked at " * 20)
