@@ -153,6 +153,10 @@ def lineage(path: str, *, as_json: bool) -> int:
 def ui(mlflow_port: int, prefect_port: int) -> int:
     """Runs MLflow's and Prefect's servers until Ctrl-C."""
     _bring_in()
+    if not DATABASE.is_file():
+        from tasks.tracking.store import Store
+
+        Store()  # makes it whole, which MLflow's server does not when it is cut
     started: list[servers.Server] = []
     try:
         started.append(servers.prefect(prefect_port, pages=True))

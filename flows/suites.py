@@ -4,11 +4,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-from tasks.graph.dvc_yaml import DVC_YAML
-
 from adamerge_core.atomic import atomic_write
 from adamerge_core.errors import InputError
 from tasks import wiring
+from tasks.graph.dvc_yaml import DVC_YAML
 from tasks.graph.params_yaml import PARAMS_YAML, load_yaml, read_params
 from tasks.suite.schema import SUITES, Suite, load_params, load_suite, parse_suite
 

@@ -19,9 +19,12 @@ def faults_of(entry: Entry, given: Mapping[str, Any], tasks: int) -> list[str]:
     """List what is wrong with the parameters of a registered function, a line each.
 
     Names and types are checked by the registry; ranges, which the function alone knows, by a call
-    on a model that none of so many tasks changed, which takes no time.
+    on a model that none of so many tasks changed, which takes no time. What stands after a merge is
+    not called: it may ask for layers that only a real model has.
     """
     fitting, faults = by_type(entry.parameters, given)
+    if AFTER.get(entry.name) is entry:
+        return faults
     return faults + _refusal(partial(_call, entry, fitting, tasks))
 
 
@@ -53,10 +56,8 @@ def _call(entry: Entry, values: Mapping[str, Any], tasks: int) -> None:
     names = tuple(f"task_{number}" for number in range(tasks))
     weight = {"blocks.0.weight": torch.eye(2)}
     unchanged = TaskVectors(weight, names, {})
-    inputs: list[Any] = [weight] if entry.name in AFTER and AFTER[entry.name] is entry else []
-    inputs.append(unchanged)
-    if entry.needs:  # a square's statistics are of its own shape
-        inputs.append(dict.fromkeys(names, weight))
+    # a square's statistics are of its own shape
+    inputs = [unchanged, dict.fromkeys(names, weight)] if entry.needs else [unchanged]
     entry(*inputs, **values)
 
 

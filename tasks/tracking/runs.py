@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 import sqlite3
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,6 +15,7 @@ from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
+from adamerge_core.atomic import atomic_write
 from tasks.graph.dvc_yaml import is_code
 from tasks.tracking.database import ARTIFACTS, DATABASE, probe
 from tasks.tracking.run_page import (
@@ -77,11 +79,24 @@ class FoundRun:
         return self.tags.get(TAG + name)
 
 
+def _make_database() -> None:
+    """Makes an empty database, elsewhere at first: a kill while MLflow makes its tables leaves
+    some of them, and MLflow can then neither use the file nor mend it.
+    """
+    with tempfile.TemporaryDirectory() as folder, atomic_write(DATABASE) as temporary:
+        made = Path(folder) / DATABASE.name
+        address = f"sqlite:///{made}"
+        MlflowClient(address, address).search_experiments()
+        shutil.copyfile(made, temporary)
+
+
 class Runs:
     """The runs of the project in the current folder."""
 
     def __init__(self) -> None:
         """Opens the store, and makes it where there is none. Raises TrackingError."""
+        if not DATABASE.exists():
+            _make_database()
         probe(DATABASE)
         address = f"sqlite:///{DATABASE.resolve()}"  # MLflow keeps connections by address
         self.client = MlflowClient(address, address)

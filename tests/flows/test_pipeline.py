@@ -194,7 +194,7 @@ def test_lineage_goes_to_the_source(ran: Project) -> None:
     assert traced.origins[0].reads[GROWN.format("b")] == md5(Path(GROWN.format("b")))
     text = lineage.as_text(traced)
     assert "as in dvc.lock" in text
-    assert "python work.py" in text
+    assert "python -m work --kind" in text
     assert json.loads(lineage.as_json(traced))["origins"][0]["stage"] == "merge"
 
 
