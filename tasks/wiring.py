@@ -64,7 +64,6 @@ def _report(suite: Suite) -> Stage:
         {"suite": SUITE},
         matrix=axes(suite=suite.name),
         deps=[*reads.reads(suite), *reads.STATIC],
-        code=["tasks.report.__main__"],  # what `python -m` runs of a package
         params=list(suite.raw),  # the page shows them all
         outs=[paths.report(SUITE) / name for name in reads.outputs(suite)],
     )

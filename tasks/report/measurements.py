@@ -8,7 +8,7 @@ from pathlib import Path
 from adamerge_core.errors import InputError
 from tasks.graph.paths import PROTOCOLS
 from tasks.report.rows import AVERAGE, CorruptedRow, Row
-from tasks.shared.tables import ACCURACY, MEASURED, MEASURED_CORRUPTED, read_long
+from tasks.shared.long_tables import ACCURACY, MEASURED, MEASURED_CORRUPTED, read_long
 
 Curve = Mapping[str, Sequence[float]]
 """A metrics file: its columns by name; not-a-number where a cell is empty."""

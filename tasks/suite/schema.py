@@ -212,8 +212,9 @@ def _of_methods(
     pretrained_on: Iterable[Any],
     datasets: Mapping[str, Any],
 ) -> list[str]:
-    faults = methods_faults(_section(content, "methods"), "methods")
-    faults += methods_faults(_section(robustness, "methods"), "robustness.methods")
+    merged = len(_list(content, "tasks")), len(_list(_section(content, "corrupt"), "tasks"))
+    faults = methods_faults(content.get("methods", {}), "methods", merged[0])
+    faults += methods_faults(robustness.get("methods", {}), "robustness.methods", merged[1])
     faults += _without_pretrain(pretrained_on, datasets)
     if faults or "statistics" in content:
         return faults

@@ -24,7 +24,7 @@ from tasks.report.catalogue import looks
 from tasks.report.figures.coefficients import LayerCoefficients, coefficients
 from tasks.report.rows import Row
 from tasks.report.summaries import Summary, best_by_column, lead, summarise
-from tasks.shared.tables import MEASURED, read_long, write_long
+from tasks.shared.long_tables import MEASURED, read_long, write_long
 from tasks.suite.methods import parse_methods
 from tasks.suite.schema import Suite
 from tasks.wiring import stages
