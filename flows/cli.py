@@ -35,7 +35,7 @@ Run it in the project's root. `adamerge COMMAND --help` has an example of each."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit code: 0, 1 for a failure, 2 for bad input, 130 for Ctrl-C."""
+    """Runs a command; returns 0, 1 for a failure, 2 for bad input, 130 for Ctrl-C."""
     options = _parser().parse_args(arguments)
     configure()
     signal.signal(signal.SIGTERM, _interrupt)

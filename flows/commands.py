@@ -9,7 +9,7 @@ from collections.abc import Container
 from datetime import datetime
 
 from flows import servers
-from flows.suites import check, use
+from flows.suites import activate, check
 from tasks.graph import dvc_lock, paths
 from tasks.report import results
 from tasks.suite.schema import Suite
@@ -31,7 +31,7 @@ def run(name: str | None) -> int:
     results.
     """
     if name is not None:
-        use(name, None, force=False)
+        activate(name, None, force=False)
     suite = check()
     _bring_in()
     for name, value in _QUIET.items():
@@ -153,6 +153,10 @@ def lineage(path: str, *, as_json: bool) -> int:
 def ui(mlflow_port: int, prefect_port: int) -> int:
     """Runs MLflow's and Prefect's servers until Ctrl-C."""
     _bring_in()
+    if not DATABASE.is_file():
+        from tasks.tracking.store import Store
+
+        Store()  # makes it whole, which MLflow's server does not when it is cut
     started: list[servers.Server] = []
     try:
         started.append(servers.prefect(prefect_port, pages=True))

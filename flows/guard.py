@@ -32,7 +32,7 @@ def start(
 
 
 def environment(**more: str) -> Mapping[str, str]:
-    """The environment of a child: `python` is this interpreter, whether or not it is activated."""
+    """Makes the environment of a child: `python` is this interpreter, activated or not."""
     folder = str(Path(sys.executable).parent)
     path = os.pathsep.join([folder, os.environ.get("PATH", os.defpath)])
     return {**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1", **more}
@@ -68,6 +68,7 @@ def _end_group_with(owner: int) -> None:
 
 
 def main() -> None:
+    """Runs the module named in the arguments, as `python -m` does."""
     _end_group_with(os.getppid())
     module, *arguments = sys.argv[1:]
     sys.argv = [module, *arguments]

@@ -28,7 +28,7 @@ def schedule(port: int, *, now: bool) -> int:
 
 
 def serve(port: int, *, now: bool) -> int:
-    """Runs until Ctrl-C, or until the server or the worker ends by itself (then 1)."""
+    """Serves until Ctrl-C (then 0), or until the server or the worker ends by itself (then 1)."""
     deployment = _deployment()
     server = servers.prefect(port, pages=True)
     started = [server.process] if server.process else []

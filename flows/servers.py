@@ -54,7 +54,7 @@ class Server:
         return f"http://{HOST}:{self.port}"
 
     def wait(self) -> None:
-        """Until it answers. Raises ServerError if it ends before, or takes too long."""
+        """Waits until it answers. Raises ServerError if it ends before, or takes too long."""
         until = time.monotonic() + _START_SECONDS
         while not _answers(self.address + self.health):
             ended = self.process is not None and self.process.poll() is not None
@@ -66,14 +66,16 @@ class Server:
             time.sleep(0.1)
 
     def stop(self) -> None:
+        """Ends the server, if this process started it."""
         if self.process:
             guard.stop(self.process)
 
 
 def prefect(port: int | None, *, pages: bool) -> Server:
-    """This project's Prefect server: the one that runs, else a new one on `port` (None: any free).
+    """Returns this project's Prefect server: the one that runs, else a new one on `port`.
 
-    `pages` says whether a new one serves Prefect's pages. Does not wait until it answers.
+    Without a port, on any that is free. `pages` says whether a new one serves Prefect's pages. Does
+    not wait until it answers.
     """
     running = _recorded()
     if running:
@@ -92,7 +94,7 @@ def prefect(port: int | None, *, pages: bool) -> Server:
 
 
 def mlflow(port: int) -> Server:
-    """A new MLflow server over this project's database. Does not wait until it answers."""
+    """Starts an MLflow server over this project's database. Does not wait until it answers."""
     _check_free(port, "MLflow", "--mlflow-port")
     database, artifacts = DATABASE.resolve(), ARTIFACTS.resolve()
     arguments = ["server", "--host", HOST, "--port", str(port), "--workers", "1"]
@@ -135,6 +137,7 @@ def _recorded() -> Server | None:
 
 
 def free_port() -> int:
+    """Finds a port that nothing listens on."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         return int(probe.getsockname()[1])

@@ -4,11 +4,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-from tasks.graph.dvc_yaml import DVC_YAML
-
 from adamerge_core.atomic import atomic_write
 from adamerge_core.errors import InputError
 from tasks import wiring
+from tasks.graph.dvc_yaml import DVC_YAML
 from tasks.graph.params_yaml import PARAMS_YAML, load_yaml, read_params
 from tasks.suite.schema import SUITES, Suite, load_params, load_suite, parse_suite
 
@@ -35,7 +34,18 @@ def show(name: str | None) -> int:
 
 
 def use(name: str | None, seeds: list[int] | None, *, force: bool) -> int:
-    """Writes params.yaml and dvc.yaml; without a name the present params.yaml is kept."""
+    """Makes a suite the active one."""
+    activate(name, seeds, force=force)
+    print("next: adamerge run")
+    return 0
+
+
+def activate(name: str | None, seeds: list[int] | None, *, force: bool) -> None:
+    """Writes params.yaml and dvc.yaml; without a name the present params.yaml is kept.
+
+    Raises InputError if the suite has faults, or params.yaml has changes of the user's and not
+    `force`.
+    """
     if name is None:
         if not PARAMS_YAML.is_file():
             known = ", ".join(_files())
@@ -52,12 +62,13 @@ def use(name: str | None, seeds: list[int] | None, *, force: bool) -> int:
     _write(text, suite)
     count = len(wiring.stages(suite))
     print(f"{suite.name} is active: {count} stages, seeds {', '.join(map(str, suite.seeds))}")
-    return 0
 
 
 def check() -> Suite:
-    """The active suite. Raises InputError if it has faults, dvc.yaml does not fit it, a rule does
-    not take its parameters, or a folder of images is missing.
+    """Checks the active suite and returns it.
+
+    Raises InputError if it has faults, dvc.yaml does not fit it, a rule does not take its
+    parameters, or a folder of images is missing.
     """
     suite = load_params()
     faults = wiring.misfits(suite)

@@ -13,8 +13,9 @@ from tasks.running.stage import run_stage
 from tasks.running.work import Work
 from tasks.shared.device import set_up
 from tasks.shared.encoders import load_weights, open_encoder, open_heads, open_split
+from tasks.shared.long_tables import ACCURACY, MEASURED, write_long
 from tasks.shared.protocols import measured_rows
-from tasks.shared.tables import ACCURACY, MEASURED, write_json, write_long
+from tasks.shared.tables import write_json
 
 
 def run(work: Work) -> None:

@@ -39,7 +39,7 @@ stages:
   raw:
     matrix:
       task: [a, b, c]
-    cmd: python work.py
+    cmd: python -m work --kind raw --task ${item.task}
     params: [raw]
     deps: [work.py]
     outs:
@@ -47,7 +47,7 @@ stages:
   grow:
     matrix:
       task: [a, b, c]
-    cmd: python work.py
+    cmd: python -m work --kind grow --task ${item.task}
     params: [grow]
     deps: [work.py, "data/datasets/${item.task}/8px/train_images.npy"]
     outs:
@@ -56,7 +56,7 @@ stages:
     metrics:
       - data/suites/toy/metrics/seed-0/${item.task}.json
   merge:
-    cmd: python work.py
+    cmd: python -m work --kind merge
     params: [merge]
     deps:
       - work.py
@@ -68,7 +68,7 @@ stages:
     plots:
       - data/suites/toy/metrics/seed-0/trajectory/ties_merging.csv
   report:
-    cmd: python work.py
+    cmd: python -m work --kind report
     deps:
       - work.py
       - data/suites/toy/merged/seed-0/ties_merging/model.safetensors
@@ -78,11 +78,9 @@ stages:
       - data/suites/toy/report/index.html
 """
 
-# all that the toy's stages know of the interface of a stage is in its first and last lines
 WORK = '''\
 import hashlib
 import json
-import os
 import time
 from pathlib import Path
 
@@ -91,9 +89,6 @@ from adamerge_core.atomic import atomic_write
 from tasks.graph import dvc_yaml, params_yaml
 from tasks.running.stage import run_stage
 
-NAME = os.environ["DVC_STAGE"]
-STAGE = dvc_yaml.read()[NAME]
-PARAMS = dvc_yaml.params_of(STAGE)
 PACE = params_yaml.read_params()["grow"]  # of every stage, also of those that do not depend on it
 RESULTS = """method,protocol,seed,a,b,average
 pretrained,transductive,0,10,20,15
@@ -102,13 +97,14 @@ ties_merging,held_out,0,50,60,55
 """
 
 
-def body(report):
+def run(work):
     """A hash over what is read, drawn out over steps that are kept for a resume."""
-    if NAME in PACE["fail"]:
-        raise InputError(f"{NAME} is told to fail")
+    report = work.report
+    if work.name in PACE["fail"]:
+        raise InputError(f"{work.name} is told to fail")
     state = report.scratch / "state.json"
-    start = hashlib.md5((NAME + str(PARAMS)).encode())
-    for path in STAGE.deps:
+    start = hashlib.md5((work.name + str(work.params)).encode())
+    for path in work.deps:
         start.update(Path(path).read_bytes())
     done, value = json.loads(state.read_text()) if state.exists() else (0, start.hexdigest())
     if done:
@@ -120,7 +116,7 @@ def body(report):
             temporary.write_text(json.dumps([step + 1, value]))
         report.metrics({"loss": 1 / (step + 1)}, step)
         report.progress(step + 1, PACE["steps"], "a step")
-    for path in STAGE.files:
+    for path in dvc_yaml.read()[work.name].files:
         with atomic_write(path) as temporary:
             temporary.write_text(content(path, value))
 
@@ -138,7 +134,7 @@ def content(path, value):
     return RESULTS if path.endswith("results.csv") else value
 
 
-run_stage(NAME, body)
+run_stage(run)
 '''
 
 

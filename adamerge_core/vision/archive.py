@@ -100,8 +100,8 @@ def write_archive(
     """Write a data set to one zip file: classes.json and <split>/<label>/<index><suffix>.
 
     One image is in memory at a time. The bytes depend on `data` alone: members carry no time and
-    are stored as they are, each with the image's name as its comment. progress: is told after each
-    image (images done, all images, a unit).
+    are stored as they are, each with the image's name as its comment.
+    progress: is told after each image (images done, all images, "images").
     """
     with atomic_write(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         names = {"classes": list(data.classes), "templates": list(data.templates)}

@@ -58,7 +58,7 @@ def prepare_archive(
             content = archive.read(entry)
             try:
                 pixels = decode(content, size)
-            except MemoryError:
+            except MemoryError:  # says nothing about the image
                 raise
             except Exception as error:  # PIL raises many types for a broken file
                 place = f"split {entry.split}, class {archive.classes[entry.label]}"

@@ -1,1 +1,1 @@
-"""The only place that reaches into DVC."""
+"""DVC: the only package that imports it."""

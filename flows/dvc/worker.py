@@ -26,7 +26,7 @@ class Worker:
     """A guarded process that brings one stage after the other up to date."""
 
     def __init__(self, pipeline: str) -> None:
-        """`pipeline` names the pipeline run that the stages belong to."""
+        """Starts the process; `pipeline` names the pipeline run that the stages belong to."""
         self._process = guard.start(
             ["flows.dvc.worker"],
             more={PIPELINE_RUN: pipeline},

@@ -22,8 +22,8 @@ from tasks.running.work import Work
 from tasks.shared.adaptation import Adaptation
 from tasks.shared.device import set_up
 from tasks.shared.encoders import accuracy, open_encoder, open_heads
+from tasks.shared.long_tables import ACCURACY, MEASURED_CORRUPTED, write_long
 from tasks.shared.methods import make_model
-from tasks.shared.tables import ACCURACY, MEASURED_CORRUPTED, write_long
 from tasks.shared.task_vectors import Statistics, open_statistics, open_task_vectors
 from tasks.suite.methods import Method, RuleMethod, parse_method
 

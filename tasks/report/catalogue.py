@@ -117,7 +117,9 @@ def looks(methods: Mapping[str, "Method"]) -> dict[str, Look]:
 def label(method: "Method") -> str:
     """Name a method for people, by its parts."""
     parts = method.parts
-    text = _RULES.get(parts.rule, _words(parts.rule)) if parts.rule else _GRANULARITIES[parts.adapt]
+    named = _RULES if parts.rule else _GRANULARITIES
+    kind = str(parts.rule or parts.adapt)
+    text = named.get(kind, _words(kind))
     pure = parts.objective == _ENTROPY and parts.before in (None, _PLUS_PLUS)
     if pure and parts.adapt in ("task_wise", "layer_wise"):
         text += " AdaMerging++" if parts.before else " AdaMerging"

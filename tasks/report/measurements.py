@@ -8,31 +8,39 @@ from pathlib import Path
 from adamerge_core.errors import InputError
 from tasks.graph.paths import PROTOCOLS
 from tasks.report.rows import AVERAGE, CorruptedRow, Row
-from tasks.shared.tables import ACCURACY, MEASURED, MEASURED_CORRUPTED, read_long
+from tasks.shared.long_tables import ACCURACY, MEASURED, MEASURED_CORRUPTED, read_long
 
 Curve = Mapping[str, Sequence[float]]
 """A metrics file: its columns by name; not-a-number where a cell is empty."""
 
 
-def evaluations(files: Mapping[tuple[str, int], Path], task_names: Sequence[str]) -> list[Row]:
-    """Read the evaluations by method and seed: a row by method, protocol and seed, in the order of
-    the files' methods.
+def evaluations(
+    files: Mapping[tuple[str, int], Path], task_names: Sequence[str], metric: str = ACCURACY
+) -> list[Row]:
+    """Read a metric of the evaluations by method and seed.
+
+    Gives a row by method, protocol and seed, in the order of the files' methods.
 
     Raises one InputError that lists all that is missing in them.
     """
-    faults, rows = [], []
+    faults: list[str] = []
+    rows: list[tuple[str, str, int, dict[str, float]]] = []
     for (method, seed), path in files.items():
         measured: dict[str, dict[str, float]] = defaultdict(dict)
         for line in read_long(path, MEASURED):
-            if line["metric"] == ACCURACY:
+            if line["metric"] == metric:
                 measured[line["protocol"]][line["task"]] = line["value"]
         for protocol in PROTOCOLS:
-            faults += _missing(path, task_names, measured[protocol], f"protocol {protocol}")
+            missing = [task for task in task_names if task not in measured[protocol]]
+            faults += [f"{path}: no {metric} of {task}, protocol {protocol}" for task in missing]
             rows.append((method, protocol, seed, measured[protocol]))
     _complain(faults)
     order = list(dict.fromkeys(method for method, _ in files))
     rows.sort(key=lambda row: (order.index(row[0]), PROTOCOLS.index(row[1])))
-    return [Row(*key, _with_average(measured, task_names)) for *key, measured in rows]
+    return [
+        Row(method, protocol, seed, _with_average(found, task_names))
+        for method, protocol, seed, found in rows
+    ]
 
 
 def corrupted(files: Iterable[Path], task_names: Sequence[str]) -> list[CorruptedRow]:
@@ -40,7 +48,8 @@ def corrupted(files: Iterable[Path], task_names: Sequence[str]) -> list[Corrupte
 
     Raises one InputError that lists all that is missing in them.
     """
-    faults, rows = [], []
+    faults: list[str] = []
+    rows: list[tuple[tuple[str, int, str, int], dict[str, float]]] = []
     for path in files:
         measured: dict[tuple[str, int, str, int], dict[str, float]] = defaultdict(dict)
         for line in read_long(path, MEASURED_CORRUPTED):
@@ -50,10 +59,11 @@ def corrupted(files: Iterable[Path], task_names: Sequence[str]) -> list[Corrupte
         if not measured:
             faults.append(f"{path}: no accuracy")
         for key, found in measured.items():
-            faults += _missing(path, task_names, found, f"method {key[2]}")
-            rows.append((*key, found))
+            missing = [task for task in task_names if task not in found]
+            faults += [f"{path}: no {ACCURACY} of {task}, method {key[2]}" for task in missing]
+            rows.append((key, found))
     _complain(faults)
-    return [CorruptedRow(*key, _with_average(found, task_names)) for *key, found in rows]
+    return [CorruptedRow(*key, _with_average(found, task_names)) for key, found in rows]
 
 
 def curve(path: Path) -> dict[str, list[float]]:
@@ -75,12 +85,6 @@ def _with_average(measured: Mapping[str, float], task_names: Sequence[str]) -> d
     """Round to the two decimals of results.csv, the mean after it is taken."""
     mean = sum(measured[task] for task in task_names) / len(task_names)
     return {task: round(measured[task], 2) for task in task_names} | {AVERAGE: round(mean, 2)}
-
-
-def _missing(
-    path: Path, task_names: Sequence[str], measured: Mapping[str, float], where: str
-) -> list[str]:
-    return [f"{path}: no accuracy of {t}, {where}" for t in task_names if t not in measured]
 
 
 def _complain(faults: list[str]) -> None:

@@ -18,8 +18,9 @@ class Commit:
 
     @classmethod
     def current(cls) -> "Commit":
-        """Asks git; `revision` is None outside a repository, without git, or before a first
-        commit.
+        """Asks git for the present state.
+
+        `revision` is None outside a repository, without git, or before a first commit.
         """
         revision = _git("rev-parse", "--verify", "HEAD")
         if revision is None:

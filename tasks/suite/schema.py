@@ -139,6 +139,7 @@ def checked(content: Mapping[str, Any], where: str, name: str | None = None) -> 
     except ValidationError as error:
         faults = _faults(error)
     faults += _of_a_former_format(content)
+    faults += _ignored_by_dvc(content)
     faults += _contradictions(content)
     if name is not None and content.get("suite") != name:
         faults.append(
@@ -157,6 +158,21 @@ def _of_a_former_format(content: Mapping[str, Any]) -> list[str]:
     return [
         f"sections {', '.join(former)} are of a former format: docs/suites.md describes the "
         "present one, suites/mini.yaml is an example"
+    ]
+
+
+def _ignored_by_dvc(content: Any, where: str = "") -> list[str]:
+    """Keys that DVC's run cache leaves out: another value would bring back the results of this."""
+    if not isinstance(content, Mapping):
+        return []
+    return [
+        line
+        for key, value in content.items()
+        for line in (
+            [f"{where}{key}: DVC's cache ignores keys called size and nfiles; rename it"]
+            if key in ("size", "nfiles")
+            else _ignored_by_dvc(value, f"{where}{key}.")
+        )
     ]
 
 
@@ -196,8 +212,9 @@ def _of_methods(
     pretrained_on: Iterable[Any],
     datasets: Mapping[str, Any],
 ) -> list[str]:
-    faults = methods_faults(_section(content, "methods"), "methods")
-    faults += methods_faults(_section(robustness, "methods"), "robustness.methods")
+    merged = len(_list(content, "tasks")), len(_list(_section(content, "corrupt"), "tasks"))
+    faults = methods_faults(content.get("methods", {}), "methods", merged[0])
+    faults += methods_faults(robustness.get("methods", {}), "robustness.methods", merged[1])
     faults += _without_pretrain(pretrained_on, datasets)
     if faults or "statistics" in content:
         return faults

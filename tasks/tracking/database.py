@@ -29,7 +29,7 @@ def probe(database: Path) -> None:
 
 
 def explain(error: Exception) -> str:
-    """What a user can do about an error of the database."""
+    """Says what a user can do about an error of the database."""
     text = str(error)
     if "locked" in text:
         return f"{DATABASE} is locked: another process holds it; end that process"

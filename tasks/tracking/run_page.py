@@ -102,6 +102,7 @@ def flatten(values: Mapping[str, Any], join: str = ".") -> Iterator[tuple[str, A
 
 
 def fit(value: Any, length: int = 8000) -> str:
+    """Writes a value as text of at most `length` characters."""
     text = value if isinstance(value, str) else json.dumps(value)
     return text if len(text) <= length else text[: length - 3] + "..."
 
@@ -121,18 +122,22 @@ def metric_name(key: str) -> str:
 
 
 def tag_name(kind: str, path: str) -> str:
+    """Names the tag that has the md5 of a file; `kind` is out."""
     return metric_name(f"{kind}/{path}")
 
 
 def prefixed(tags: Mapping[str, str], prefix: str) -> dict[str, str]:
+    """Picks the tags whose names begin with `prefix`, without it."""
     return {key.removeprefix(prefix): v for key, v in tags.items() if key.startswith(prefix)}
 
 
 def figures_folder(path: str) -> str | None:
+    """Returns the folder of a run's artifacts that a file belongs in."""
     return "figures" if path.endswith(".png") else None
 
 
 def how_to_load(path: str, digest: str) -> str:
+    """Writes the page of a logged model, which says where its weights are."""
     return f"""# Merged weights
 
 `{path}`, md5 `{digest}`, tracked by DVC in this project: `dvc checkout {path}` brings the file of
@@ -147,5 +152,6 @@ state_dict = load_file("{path}")
 
 
 def batches(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    """Cuts a sequence into parts of at most `size` items."""
     for first in range(0, len(items), size):
         yield items[first : first + size]

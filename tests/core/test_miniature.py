@@ -106,7 +106,7 @@ def test_the_digits_are_partitioned_into_the_splits() -> None:
 
 @pytest.mark.parametrize("split", miniature.SPLITS)
 def test_more_digits_than_exist_are_refused_at_once(split: str) -> None:
-    supply = mnist.supply(split)
+    supply = mnist.SUPPLY[split]
     with pytest.raises(ValueError, match=f"count is {supply + 1}.*holds {supply} images"):
         miniature.images("mnist", split, supply + 1, 0)
     if split == "val":

@@ -72,7 +72,7 @@ def test_suite_use_writes_both_files(root: Path, capsys: pytest.CaptureFixture[s
     params = Path("params.yaml").read_text()
     assert "seeds: [0, 1, 2]   " in params  # the comment behind it is kept
     assert yaml.safe_load(params)["seeds"] == [0, 1, 2]
-    assert "finetune@mnist-2" in _stages()
+    assert "finetune@mini_clip-mnist-2" in _stages()
     assert cli.main(["suite", "list"]) == 0
     assert "* mini" in said(capsys)
     assert cli.main(["suite", "show"]) == 0
@@ -99,6 +99,26 @@ def test_suite_use_keeps_what_a_user_changed(
     assert Path("params.yaml").read_text() == Path("suites/mini.yaml").read_text()
 
 
+def test_run_with_a_name_makes_the_suite_active(
+    root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def begin() -> None:
+        raise KeyboardInterrupt  # here the pipeline would begin
+
+    monkeypatch.setattr("flows.commands._bring_in", begin)
+    assert cli.main(["run", "mini"]) == 130
+    assert Path("params.yaml").read_text() == Path("suites/mini.yaml").read_text()
+    assert "finetune:" in Path("dvc.yaml").read_text()
+    assert "mini is active" in said(capsys)
+    changed = Path("params.yaml").read_text().replace("steps: 200", "steps: 201")
+    Path("params.yaml").write_text(changed)
+    assert cli.main(["run", "mini"]) == 2
+    assert "params.yaml has changes of yours" in said(capsys)
+    assert cli.main(["run", "nope"]) == 2
+    assert "suite 'nope' is unknown" in said(capsys)
+    assert Path("params.yaml").read_text() == changed
+
+
 def test_a_copied_suite_must_have_a_name_of_its_own(
     root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -120,6 +140,7 @@ def test_a_copied_suite_must_have_a_name_of_its_own(
     ("arguments", "message"),
     [
         (["suite", "use", "nope"], "suite 'nope' is unknown; known are mini"),
+        (["run", "nope"], "suite 'nope' is unknown; known are mini"),
         (["suite", "use"], "no suite is active yet"),
         (["suite", "show"], "no suite is active"),
         (["run"], "params.yaml"),
@@ -161,15 +182,15 @@ def test_what_a_rule_refuses_is_said_before_anything_runs(
     cli.main(["suite", "use", "mini"])
     content = yaml.safe_load(Path("params.yaml").read_text())
     steps = {"steps": 5, "images_per_task": 2, "learning_rate": 0.01, "start": 0.3}
-    content["merge"] |= {
-        "iso_cts": {"common_share": 2},
-        "consensus_best": {"scalings": [0.3], "min_tasks": 9},
-        "lines": {"alpha": -1, "beta": -2},
-        "regmean": {"alpha": 0.5},  # fits, and is called with statistics
-        "layer_wise_over_dare": {
+    content["methods"] |= {
+        "cts": {"rule": "iso_cts", "common_share": 2},
+        "consensus": {"rule": "consensus", "min_tasks": 9},
+        "lines": {"rule": "lines", "alpha": -1, "beta": -2},
+        "regmean": {"rule": "regmean", "alpha": 0.5},  # fits, and is called with statistics
+        "over_dare": {
+            "adapt": "layer_wise",
+            "before": {"name": "drop_and_rescale", "drop": 1},
             **steps,
-            "preprocessing": "drop_and_rescale",
-            "preprocessing_parameters": {"drop": 1},
         },
     }
     content["statistics"] = {"images": 10, "split": "val", "fisher_probes": 2}
@@ -180,13 +201,12 @@ def test_what_a_rule_refuses_is_said_before_anything_runs(
         said(capsys)
         assert cli.main(arguments) == 2
         text = said(capsys)
-        assert "suite mini: 4 faults" in text
-        assert "merge.iso_cts: common_share = 2.0: " in text
-        assert "merge.consensus_best: " in text
-        assert "min_tasks = 9: must be from 1 to the 8 tasks" in text
-        assert "alpha = -1.0: " in text
-        assert "beta = -2.0: " in text
-        assert "merge.layer_wise_over_dare.preprocessing_parameters: drop = 1.0: " in text
+        assert "params.yaml: 5 faults" in text
+        assert "methods.cts.common_share = 2: " in text
+        assert "methods.consensus.min_tasks = 9: must be from 1 to the 8 tasks" in text
+        assert "methods.lines.alpha = -1: " in text
+        assert "methods.lines.beta = -2: " in text
+        assert "methods.over_dare.before.drop = 1: " in text
     assert Path("dvc.yaml").read_text() == before
     assert Path("params.yaml").read_text() == params
 

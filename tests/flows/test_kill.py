@@ -24,7 +24,6 @@ from flows import cli, commands
 os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
 class Toy:
     name = "toy"
-    raw = {"merge": {}}
 commands.check = Toy
 raise SystemExit(cli.main(["run"]))
 """
@@ -126,30 +125,36 @@ def test_ctrl_c_ends_everything(tmp_path: Path) -> None:
 def small_suite() -> str:
     """The mini suite cut down to two tasks and a few steps; its numbers mean nothing."""
     params = yaml.safe_load((ROOT / "suites/mini.yaml").read_text())
-    params["suite"] = "small"
     few = {"train": 64, "val": 32, "test": 40}
     counts = {"letters": {"pretrain": 52, **few}, "mnist": {"pretrain": 40, **few}}
-    params["download"] = {name: {**params["download"][name], **n} for name, n in counts.items()}
+    params |= {"suite": "small", "tasks": list(counts)}
+    params["datasets"] = {name: {**params["datasets"][name], **n} for name, n in counts.items()}
     params["corrupt"] |= {"tasks": ["letters"], "corruptions": ["contrast"], "images": 8}
-    params["pretrain"] |= {"steps": 5, "captions_per_step": 16, "warmup_steps": 1}
+    few_steps = {"steps": 5, "captions_per_step": 16, "warmup_steps": 1}
+    params["model"]["name"] = "small_clip"
+    params["pretrain"] |= {"datasets": list(counts), **few_steps}
     params["finetune"] |= {"steps": 6, "batch_size": 8, "warmup_steps": 1}
     params["traditional_mtl"]["steps"] = 6
     adapt = {"steps": 6, "images_per_task": 4}
-    merge = params["merge"]
-    params["merge"] = {
-        "task_arithmetic": merge["task_arithmetic"],
-        "task_arithmetic_best": {"scalings": [0.2, 0.4]},
-        "layer_wise_adamerging": merge["layer_wise_adamerging"] | adapt,
+    methods = params["methods"]
+    choose = {"scaling": [0.2, 0.4], "by": "accuracy"}
+    params["methods"] = {
+        "task_arithmetic": methods["task_arithmetic"],
+        "task_arithmetic_best": {"rule": "task_arithmetic", "choose": choose},
+        "layer_wise_adamerging": methods["layer_wise_adamerging"] | adapt,
     }
     params["evaluate"] |= {"trajectory_images": 8, "trajectory_points": 2}
-    params["evaluate_corrupted"] |= {"corruptions": ["clean", "contrast"]}
-    params["evaluate_corrupted"]["adaptation"] |= adapt
+    adapted = params["robustness"]["methods"]["layer_wise_adamerging"] | adapt
+    params["robustness"] |= {
+        "corruptions": ["clean", "contrast"],
+        "methods": {"layer_wise_adamerging": adapted},
+    }
     return yaml.safe_dump(params, sort_keys=False)
 
 
 def make_small(root: Path) -> Project:
     """A project with this code and the small suite."""
-    ignore = shutil.ignore_patterns("__pycache__", "cache", "tmp")
+    ignore = shutil.ignore_patterns("__pycache__", "cache", "tmp", "config.local")
     for name in ("adamerge_core", "tasks", "flows", "suites", ".dvc"):
         shutil.copytree(ROOT / name, root / name, ignore=ignore)
     for name in (".gitignore", ".dvcignore"):

@@ -32,11 +32,12 @@ def events(path: Path) -> list[dict[str, object]]:
     return journal.read(path)[0]
 
 
-def run_stage(project: Project, name: str = STAGE, **variables: str) -> subprocess.Popen[str]:
+def run_stage(project: Project, *options: str, **variables: str) -> subprocess.Popen[str]:
     """The process of a stage as DVC starts it in a flow; nothing follows its journal."""
-    told = {"DVC_STAGE": name, "ADAMERGE_PIPELINE_RUN": "toy-pipeline", **variables}
+    told = {"DVC_STAGE": STAGE, "ADAMERGE_PIPELINE_RUN": "toy-pipeline", **variables}
+    command = options or ("--kind", "raw", "--task", "a")
     return subprocess.Popen(
-        [sys.executable, "work.py"],
+        [sys.executable, "-m", "work", *command],
         cwd=project.root,
         env={**os.environ, **told},
         stdout=subprocess.PIPE,
@@ -136,7 +137,7 @@ def test_a_stage_tells_what_it_read_and_wrote(project: Project) -> None:
 
 def test_what_the_core_logs_is_in_a_stages_output(project: Project) -> None:
     said = "logging.getLogger('adamerge_core.adamerging.precision').info('precision bfloat16')"
-    line = '    if NAME in PACE["fail"]:\n'
+    line = '    if work.name in PACE["fail"]:\n'
     project.replace("work.py", line, f"    import logging\n    {said}\n{line}")
     process = run_stage(project)
     printed, _ = process.communicate(timeout=60)
@@ -154,7 +155,7 @@ def test_bad_input_is_one_message_and_exit_code_1(project: Project) -> None:
 
 
 def test_a_missing_dep_is_said(project: Project) -> None:
-    process = run_stage(project, "grow@a")
+    process = run_stage(project, "--kind", "grow", "--task", "a")
     _, said = process.communicate(timeout=60)
     assert process.returncode == 1
     assert f"{OUT} does not exist" in said
@@ -359,6 +360,21 @@ def test_a_database_held_by_another_process_loses_nothing(project: Project, data
     assert Store().find({"data/x.csv": md5(Path("data/x.csv"))}) is not None
 
 
+def test_a_database_is_made_whole_or_not_at_all(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow cannot use one whose tables were only in part made."""
+
+    def half_made(address: str, registry: str) -> None:
+        Path(address.removeprefix("sqlite:///")).write_text("some tables")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tasks.tracking.runs.MlflowClient", half_made)
+    with pytest.raises(KeyboardInterrupt):
+        Store()
+    assert not list(Path().glob("*mlflow*"))
+
+
 def test_a_damaged_database_is_said(project: Project) -> None:
     pipeline_of("one")
     Path("mlflow.db").write_text("this is no database, but long enough to be looked at " * 20)
@@ -368,11 +384,11 @@ def test_a_damaged_database_is_said(project: Project) -> None:
 
 
 def test_an_unknown_stage_is_said(project: Project) -> None:
-    project.replace("work.py", "run_stage(NAME, body)", 'run_stage("nothing@0", body)')
-    process = run_stage(project)
+    process = run_stage(project, "--kind", "nothing")
     _, said = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert "nothing@0: no stage of dvc.yaml has this name; known: raw@a," in said
+    assert "python -m work --kind nothing: no stage of dvc.yaml has this command" in said
+    assert "\n  python -m work --kind merge\n" in said
 
 
 def test_json_of_events_is_one_line_each(tmp_path: Path) -> None:

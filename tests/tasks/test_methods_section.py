@@ -257,7 +257,7 @@ def test_where_there_is_nothing_to_choose_by_choose_is_a_fault() -> None:
 def test_a_stage_says_so_where_a_method_has_become_another_kind() -> None:
     section = {"a": {"rule": "iso_c"}, "b": {"rule": "odd"}}
     assert parse_as(RuleMethod, "a", section).rule == "iso_c"
-    with pytest.raises(InputError, match="methods.a has `rule` now; write dvc.yaml anew"):
+    with pytest.raises(InputError, match=r"methods\.a has `rule` now; write dvc\.yaml anew"):
         parse_as(AdaptMethod, "a", section)
     with pytest.raises(InputError, match=r"methods\.b\.rule = 'odd'"):
         parse_as(RuleMethod, "b", section)

@@ -96,17 +96,12 @@ def found(condition: str) -> object:
 
 def test_the_page_of_a_stage_shows_what_it_read_and_wrote(ran: Project, read: object) -> None:
     run = found("tags.`adamerge.stage` = 'grow@a' and params.`grow.steps` = '5'")
-    page = read(run.page, "python work.py")
-    for shown in (
-        "grow@a",
-        "loss",
-        "accuracy",
-        "grow.steps",
-        "a/train",
-        "data/suites/toy/grown/a.txt",
-    ):
+    page = read(run.page, "python -m work --kind grow --task a")
+    grown = "data/suites/toy/grown/a.txt"
+    metrics = ("loss", "transductive/photos", "held_out/average")
+    for shown in ("grow@a", *metrics, "grow.steps", "a/train", grown):
         assert shown in page, shown
-    assert run.outs()["data/suites/toy/grown/a.txt"] in page
+    assert run.outs()[grown] in page
 
 
 def test_the_page_of_a_pipeline_run_shows_its_stages(ran: Project, read: object) -> None:

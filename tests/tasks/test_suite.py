@@ -208,9 +208,19 @@ def test_an_old_file_is_refused_with_where_the_new_form_is_described(
     (said,) = [fault for fault in faults if "former format" in fault]
     assert said.startswith("sections download, merge, evaluate_corrupted")
     document = said.split("format: ")[1].split(" ")[0]
-    assert "datasets:" in (ROOT / document).read_text(encoding="utf-8")
+    text = (ROOT / document).read_text(encoding="utf-8")
+    assert all(f"`{key}`" in text for key in Suite.model_fields)
     for key in ("datasets", "methods", "robustness"):
         assert f"{key}: is missing" in faults
+
+
+def test_keys_that_dvcs_cache_ignores_are_refused(content: dict[str, Any], tmp_path: Path) -> None:
+    """A run with another value would get the results of this one out of the cache."""
+    content["finetune"]["size"] = 3
+    content["methods"]["ties_merging"]["nfiles"] = 1
+    faults = faults_of(write(tmp_path, content))
+    for key in ("finetune.size", "methods.ties_merging.nfiles"):
+        assert f"{key}: DVC's cache ignores keys called size and nfiles; rename it" in faults
 
 
 def test_a_file_under_another_name_is_refused(content: dict[str, Any], tmp_path: Path) -> None:

@@ -80,8 +80,8 @@ class CsvFile(LabeledFiles):
                     raise InputError.listing(f"data file {table}", faults)
                 for row in rows:
                     yield rows.line_num, row
-        except FileNotFoundError as error:
-            raise InputError(f"data file {table}: no such file; mend the path") from error
+        except OSError as error:
+            raise InputError(f"data file {table}: {error.strerror}; mend the path") from error
         except (UnicodeDecodeError, csv.Error) as error:
             raise InputError(f"data file {table}: not a CSV file in UTF-8 ({error})") from error
 

@@ -33,8 +33,8 @@ class LabeledFiles(Source):
     val_fraction: float = 0.1
     """Of each class's training images, for the split val where the user gives none."""
     pretrain_per_class: int = 0
-    """Training images a class for the split pretrain, which is all of the user's where there is
-    one; 0 for no such split."""
+    """Training images a class for the split pretrain; where the user gives this split, any number
+    takes all of it. 0: there is no split pretrain, and what the user gives of it is left out."""
 
     def faults(self, dataset: str) -> list[str]:
         lines = [
@@ -67,8 +67,8 @@ class LabeledFiles(Source):
     ) -> DatasetImages:
         """Deal files to the splits and shuffle them, both by the seed.
 
-        files: in sorted order; the splits that it lacks are set aside from train, test only where
-        a fraction is given. root: the images are named by their paths from it.
+        files: sorted; the splits that they lack are set aside from train, test only where a
+        fraction is given. root: the images are named by their paths from it.
         Raises InputError about `subject` listing the splits and classes without images.
         """
         classes = sorted({name for by_class in files.values() for name in by_class})

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 TITLE = "Adaptation"
 QUESTION = "Does accuracy rise while entropy falls?"
-FIGURES = ("trajectories",)
+FIGURES: tuple[str, ...] = ("trajectories",)
 FILES: tuple[str, ...] = ()
 
 _COLUMNS = ("entropy, first", "entropy, last", "accuracy, first", "accuracy, last", "change")
@@ -40,7 +40,7 @@ def show(suite: "Suite", root: Path) -> Content:
     ends = {name: _ends(curves[name, PROTOCOLS[0]], suite.tasks) for name in adapting}
     detailed = curves[detail, PROTOCOLS[0]]
     by_task = {task: _ends_of(detailed, task) for task in suite.tasks}
-    label = shown_as[detail].label
+    label, images = shown_as[detail].label, suite.evaluate.trajectory_images
     return Content(
         tables=[
             Table(
@@ -48,7 +48,7 @@ def show(suite: "Suite", root: Path) -> Content:
                 title="From the first to the last step",
                 text=f"Means over tasks, paper's protocol, seed {seed}. Entropy (nats) is of each "
                 "step's images, averaged over neighbouring steps; accuracy (percent) is measured "
-                "on a part of the test images, so that it differs from the results' table.",
+                f"on {images} test images of each task, so that the results differ from it.",
                 headings=("method",),
                 columns=_COLUMNS,
                 lines=[
@@ -81,7 +81,7 @@ def show(suite: "Suite", root: Path) -> Content:
         ],
         findings=[
             *(_finding(shown_as[name].label, *found) for name, found in ends.items()),
-            _failures(label, by_task),
+            _failures(label, by_task, images),
         ],
     )
 
@@ -135,12 +135,15 @@ def _moves(what: str, first: float, last: float, first_text: str, last_text: str
     return f"{what} {'falls' if last < first else 'rises'} from {first_text} to {last_text}"
 
 
-def _failures(label: str, by_task: Mapping[str, tuple[float, ...]]) -> str:
+def _failures(label: str, by_task: Mapping[str, tuple[float, ...]], images: int) -> str:
     misled = [
         f"{task} (entropy {first:.2f} to {last:.2f}, accuracy {before:.1f} to {after:.1f} %)"
         for task, (first, last, before, after) in by_task.items()
         if last < first and after < before
     ]
     if not misled:
-        return f"{label}: on no task does accuracy fall while entropy falls."
-    return f"{label}: entropy misleads on {', '.join(misled)}: both fall."
+        return f"{label}: on no task does accuracy fall while entropy falls ({images} images each)."
+    return (
+        f"{label}: accuracy falls with entropy on {', '.join(misled)}, measured on {images} "
+        "images of each task."
+    )

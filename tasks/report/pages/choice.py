@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.graph import paths
+from tasks.graph.paths import PROTOCOLS
 from tasks.report import measurements
 from tasks.report.catalogue import looks
 from tasks.report.content import Cell, Content, Figure, Line, Table
@@ -16,14 +17,15 @@ if TYPE_CHECKING:
 
 TITLE = "Choice"
 QUESTION = "Does one value of a parameter suit all tasks?"
-FIGURES = ("choice",)
+FIGURES: tuple[str, ...] = ("choice",)
 FILES: tuple[str, ...] = ()
 
 _CRITERIA = {
-    "accuracy": "top-1 accuracy on validation images (%)",
-    "entropy": "entropy on validation images (nats)",
-    "agreement": "agreement with the experts on validation images (%)",
+    "accuracy": ("top-1 accuracy (%)", 100),
+    "entropy": ("entropy (nats)", 1),
+    "agreement": ("agreement with the experts (%)", 100),
 }
+"""Label, and what its file's numbers are multiplied by; others are shown as they are."""
 
 
 def reads(suite: "Suite") -> list[Path]:
@@ -84,18 +86,35 @@ def _files(suite: "Suite", root: Path) -> Mapping[str, Path]:
 def _choices(suite: "Suite", root: Path) -> list[Choice]:
     shown_as, made = looks(suite.merging), []
     for name, file in _files(suite, root).items():
-        method, columns = suite.merging[name], measurements.columns(file)
+        choose, criterion = suite.merging[name].choose, suite.merging[name].criterion
+        if not choose or not criterion:
+            continue
+        columns = _tried(file)
+        label, factor = _CRITERIA.get(choose.by, (choose.by.replace("_", " "), 1))
         made.append(
             Choice(
                 label=shown_as[name].label,
-                parameter=method.choose.parameter,
-                criterion=_CRITERIA.get(method.choose.by, method.choose.by),
-                values=columns[method.choose.parameter],
-                measured={c: [float(v) for v in columns[c]] for c in (*suite.tasks, AVERAGE)},
-                higher_is_better=method.criterion.better == "higher",
+                parameter=choose.parameter,
+                criterion=label,
+                values=columns[choose.parameter],
+                measured={
+                    column: [factor * float(value) for value in columns[column]]
+                    for column in (*suite.tasks, AVERAGE)
+                },
+                higher_is_better=criterion.better == "higher",
             )
         )
     return made
+
+
+def _tried(file: Path) -> dict[str, list[str]]:
+    """Its columns; of an adaptation, which tries the values under each protocol, the paper's."""
+    columns = measurements.columns(file)
+    protocols = columns.get("protocol", [PROTOCOLS[0]] * len(columns[AVERAGE]))
+    return {
+        name: [cell for cell, p in zip(cells, protocols, strict=True) if p == PROTOCOLS[0]]
+        for name, cells in columns.items()
+    }
 
 
 def _finding(choice: Choice, tasks: tuple[str, ...]) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from adamerge_core.coefficient_files import read_arrays
 from tasks.graph import paths
@@ -12,11 +12,12 @@ from tasks.report.content import Cell, Content, Figure, Line, Table
 from tasks.report.figures.coefficients import LayerCoefficients, coefficients
 
 if TYPE_CHECKING:
+    from tasks.suite.methods import AdaptMethod
     from tasks.suite.schema import Suite
 
 TITLE = "Coefficients"
 QUESTION = "How much of each task vector does each layer take?"
-FIGURES = ("coefficients",)
+FIGURES: tuple[str, ...] = ("coefficients",)
 FILES: tuple[str, ...] = ()
 
 
@@ -30,7 +31,8 @@ def show(suite: "Suite", root: Path) -> Content:
     learned = {name: LayerCoefficients(*read_arrays(p)) for name, p in _files(suite, root).items()}
     shown_as = looks(suite.merging)
     labels = {name: shown_as[name].label for name in learned}
-    starts = sorted({suite.merging[name].settings.start for name in learned})
+    learning = [cast("AdaptMethod", suite.merging[name]) for name in learned]
+    starts = sorted({method.settings.start for method in learning})
     means = {
         name: {block: round(mean, 2) for block, mean in found.block_means().items()}
         for name, found in learned.items()
@@ -84,6 +86,5 @@ def _finding(label: str, means: Mapping[str, float]) -> str:
     deeper = order.index(highest) > order.index(lowest)
     return (
         f"{label}: the mean coefficient is highest in {highest} ({means[highest]:.2f}) and lowest "
-        f"in {lowest} ({means[lowest]:.2f}), which is the {'shallower' if deeper else 'deeper'} of "
-        "the two."
+        f"in {lowest} ({means[lowest]:.2f}), a {'shallower' if deeper else 'deeper'} block."
     )

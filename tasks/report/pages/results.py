@@ -13,7 +13,16 @@ from tasks.report.catalogue import Look, is_task_arithmetic, looks, paper_averag
 from tasks.report.content import Cell, Content, Line, Table
 from tasks.report.results import METHODS_JSON, RESULTS_CSV, results_csv
 from tasks.report.rows import AVERAGE
-from tasks.report.summaries import Summary, best_by_column, cells, lead, percent, shown, summarise
+from tasks.report.summaries import (
+    Summary,
+    best_by_column,
+    cells,
+    lead,
+    percent,
+    shown,
+    summarise,
+    tasks_below,
+)
 
 if TYPE_CHECKING:
     from tasks.suite.schema import Suite
@@ -21,7 +30,7 @@ if TYPE_CHECKING:
 TITLE = "Results"
 QUESTION = "How well does one merged model do the work of all the individual ones?"
 FIGURES: tuple[str, ...] = ()
-FILES = (RESULTS_CSV, METHODS_JSON)
+FILES: tuple[str, ...] = (RESULTS_CSV, METHODS_JSON)
 
 _TITLES = {
     "transductive": "Paper's protocol (transductive)",
@@ -35,6 +44,8 @@ _TEXTS = {
     "is as far above task arithmetic as in the table before, what AdaMerging learned holds for new "
     "images too.",
 }
+
+_ONE_SEED = "All from one seed: how much the numbers vary over seeds is not known."
 
 
 def reads(suite: "Suite") -> list[Path]:
@@ -144,7 +155,7 @@ def _legend(suite: "Suite", shown_as: Mapping[str, Look]) -> str:
 
 def _paper(suite: "Suite", summaries: Mapping[str, Summary], shown_as: Mapping[str, Look]) -> Table:
     model, averages = paper_averages(suite.model.architecture)
-    here = {look.paper: summaries[name] for name, look in reversed(shown_as.items())}
+    here = {look.paper: summaries[name] for name, look in reversed(list(shown_as.items()))}
     return Table(
         name="paper",
         title="Beside the paper",
@@ -177,30 +188,37 @@ def _findings(
     best = _best(first, shown_as)
     label, summary = shown_as[best].label, first[best]
     against = baseline if baseline not in (None, best) else "pretrained"
-    name = "task arithmetic" if against == baseline else "the zero-shot model"
+    name = shown_as[against].label if against == baseline else "the zero-shot model"
     return [
         f"{label} is the best merged model: {percent(summary)} on average, "
         f"{lead(summary, first[against], name)}.",
+        *_next(first, best, shown_as),
         f"It is {lead(summary, first['individual'], 'the individual models')}, which need one "
         "network a task.",
         f"Under the held-out protocol it reaches {percent(held_out[best])}, "
         f"{lead(held_out[best], held_out[against], name)}.",
         *_below_zero_shot(first, [n for n in (baseline, best) if n], shown_as),
+        *([_ONE_SEED] if summary.deviation is None else []),
     ]
+
+
+def _next(summaries: Mapping[str, Summary], best: str, shown_as: Mapping[str, Look]) -> list[str]:
+    """Say how far the best is from the one after it, if there is one."""
+    others = {name: summary for name, summary in summaries.items() if name != best}
+    if all(shown_as[name].reference for name in others):
+        return []
+    second = _best(others, shown_as)
+    return [f"It is {lead(summaries[best], others[second], shown_as[second].label)}, the next."]
 
 
 def _below_zero_shot(
     summaries: Mapping[str, Summary], methods: Sequence[str], shown_as: Mapping[str, Look]
 ) -> list[str]:
     """Say on which tasks merging loses what the pretrained model could do already."""
-    found, zero_shot = [], summaries["pretrained"]
+    found = []
     for method in dict.fromkeys(methods):
-        worse = [
-            f"{task} ({shown(summaries[method], task):.1f} against {shown(zero_shot, task):.1f} %)"
-            for task in zero_shot.mean
-            if task != AVERAGE and shown(summaries[method], task) < shown(zero_shot, task)
-        ]
-        where = f"on {', '.join(worse)}" if worse else "on no task"
+        worse = tasks_below(summaries[method], summaries["pretrained"])
+        where = f"on {worse}" if worse else "on no task"
         found.append(f"{shown_as[method].label} is below the zero-shot model {where}.")
     return found
 

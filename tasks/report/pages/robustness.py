@@ -18,6 +18,7 @@ from tasks.report.summaries import (
     lead,
     percent,
     summarise_corrupted,
+    tasks_below,
 )
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 TITLE = "Robustness"
 QUESTION = "Does the lead hold when the images are corrupted?"
 FIGURES: tuple[str, ...] = ()
-FILES = (CORRUPTED_CSV,)
+FILES: tuple[str, ...] = (CORRUPTED_CSV,)
 
 _Group = Mapping[str, Summary]
 """The methods under one corruption."""
@@ -92,15 +93,18 @@ def _lines(
 
 def _findings(groups: Mapping[str, _Group], shown_as: Mapping[str, Look]) -> list[str]:
     """Hold every method against the first, under each corruption."""
-    found = []
-    for corruption, group in groups.items():
-        first, *others = group
-        where = (
-            "On clean images" if corruption == "clean" else f"Under {corruption.replace('_', ' ')}"
-        )
-        found += [
-            f"{where}, {shown_as[method].label} reaches {percent(group[method])}, "
-            f"{lead(group[method], group[first], shown_as[first].label)}."
-            for method in others
-        ]
-    return found
+    return [
+        _finding(corruption, group[method], group[first], shown_as[method], shown_as[first])
+        for corruption, group in groups.items()
+        for first, *others in [group]
+        for method in others
+    ]
+
+
+def _finding(corruption: str, summary: Summary, against: Summary, look: Look, other: Look) -> str:
+    where = "On clean images" if corruption == "clean" else f"Under {corruption.replace('_', ' ')}"
+    worse = tasks_below(summary, against)
+    return (
+        f"{where}, {look.label} reaches {percent(summary)}, {lead(summary, against, other.label)}"
+        f"{f'; it is below on {worse}' if worse else ''}."
+    )

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 TITLE = "Images"
 QUESTION = "How different are the tasks, and how much of an image does a corruption leave?"
-FIGURES = ("samples",)
+FIGURES: tuple[str, ...] = ("samples",)
 FILES: tuple[str, ...] = ()
 
 _IMAGES_PER_TASK = 8

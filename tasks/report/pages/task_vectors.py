@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 TITLE = "Task vectors"
 QUESTION = "Do the task vectors point in different directions?"
-FIGURES = ("task_vectors",)
+FIGURES: tuple[str, ...] = ("task_vectors",)
 FILES: tuple[str, ...] = ()
 
 
@@ -64,14 +64,14 @@ def show(suite: "Suite", root: Path) -> Content:
 def _findings(names: list[str], cosine: np.ndarray, lengths: list[float]) -> list[str]:
     short, long = int(np.argmin(lengths)), int(np.argmax(lengths))
     found = [
-        f"The longest task vector is {names[long]}'s ({lengths[long]:.2f}), the shortest "
-        f"{names[short]}'s ({lengths[short]:.2f})."
+        f"The longest task vector is that of {names[long]} ({lengths[long]:.2f}), the shortest "
+        f"that of {names[short]} ({lengths[short]:.2f})."
     ]
     pairs = list(combinations(range(len(names)), 2))
     if pairs:
         first, second = max(pairs, key=lambda pair: abs(cosine[pair]))
         found.append(
-            f"No two task vectors have a cosine further from 0 than {names[first]} and "
-            f"{names[second]} ({cosine[first, second]:.2f})."
+            f"The cosine furthest from 0 is that between {names[first]} and {names[second]} "
+            f"({cosine[first, second]:.2f})."
         )
     return found
