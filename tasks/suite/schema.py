@@ -214,7 +214,8 @@ def _of_methods(
 ) -> list[str]:
     merged = len(_list(content, "tasks")), len(_list(_section(content, "corrupt"), "tasks"))
     faults = methods_faults(content.get("methods", {}), "methods", merged[0])
-    faults += methods_faults(robustness.get("methods", {}), "robustness.methods", merged[1])
+    entries = robustness.get("methods", {})
+    faults += methods_faults(entries, "robustness.methods", merged[1], may_choose=False)
     faults += _without_pretrain(pretrained_on, datasets)
     if faults or "statistics" in content:
         return faults

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from adamerge_core.adamerging import PRESETS, AdaptationStep
 from adamerge_core.errors import InputError
-from benchmarks import memory, presets, suite_problem
+from benchmarks import choose, memory, presets, suite_problem
 from benchmarks.adapt_step import comparisons, operations, task_vectors
 from benchmarks.arrangements import ARRANGEMENTS
 from benchmarks.processes import WorkFailed
@@ -189,15 +189,16 @@ def test_a_measurement_of_memory_that_fails_is_a_line_and_the_others_go_on(
 
 def test_changed_settings_are_checked_all_at_once() -> None:
     chosen = presets.changed("fast", ["steps=7", "learning_rate=0.5"], None)
-    assert (chosen.settings.steps, chosen.settings.learning_rate) == (7, 0.5)
-    assert chosen.settings.objective == PRESETS["fast"].objective
+    settings = chosen.method.settings
+    assert (settings.steps, settings.learning_rate) == (7, 0.5)
+    assert settings.objective == PRESETS["fast"].objective
     plain = presets.changed("fast", [], None)
     over_ties = presets.changed("fast", [], "trim_and_elect")
     assert len({trial.key for trial in (chosen, plain, over_ties)}) == 3
     with pytest.raises(InputError) as caught:
         presets.changed("fast", ["stepz=3", "steps=many"], None)
-    assert "stepz: is no setting" in str(caught.value)
-    assert "steps = 'many': must be of type int" in str(caught.value)
+    assert "stepz: is no parameter" in str(caught.value)
+    assert "steps = 'many': must be a whole number" in str(caught.value)
     with pytest.raises(InputError, match="steps = 0: must be at least 1"):
         presets.changed("paper", ["steps=0"], None)
 
@@ -206,7 +207,7 @@ def test_passes_count_the_experts_forwards() -> None:
     images = {"a": np.zeros((30, 2)), "b": np.zeros((60, 2))}
     assert presets.passes(PRESETS["paper"], images) == 500 * 32 * 2
     assert presets.passes(PRESETS["fast"], images) == 360 * 8 * 2 + 30
-    supervised = presets.changed("fast", ["objective=cross_entropy"], None).settings
+    supervised = presets.changed("fast", ["objective=cross_entropy"], None).method.settings
     assert presets.passes(supervised, images) == 360 * 8 * 2
 
 
@@ -228,3 +229,24 @@ def test_results_of_before_rows_had_keys_are_kept(tmp_path: Path) -> None:
     write_csv(path, [old])
     write_csv(path, [*presets._read(path), new])
     assert presets._read(path) == [{**old, "key": ""}, new]
+
+
+def test_criteria_choose_the_first_of_their_best_and_regret_what_the_test_images_say() -> None:
+    def measured(scaling: float, accuracy: float, entropy: float, test: float) -> choose.Measured:
+        criteria = {"accuracy": accuracy, "entropy": entropy, "agreement": 50.0}
+        return choose.Measured(scaling, criteria, test)
+
+    by_scaling = [
+        measured(0.1, 70, 0.9, 71),
+        measured(0.2, 72, 0.7, 70),
+        measured(0.3, 60, 0.5, 61),
+    ]
+    found = {name: choose.chosen(name, by_scaling) for name in ("accuracy", "entropy", "agreement")}
+    assert {name: each.scaling for name, each in found.items()} == {
+        "accuracy": 0.2,
+        "entropy": 0.3,
+        "agreement": 0.1,
+    }
+    assert [each.regret for each in found.values()] == [1, 10, 0]
+    lines = choose.table({"iso_c": [by_scaling, by_scaling[:2]]}, [0, 1]).splitlines()
+    assert lines[2] == "| `iso_c` | accuracy | 0.2, 0.2 | 70.0 | 71.0 | 1.0 | 1.0 |"
