@@ -148,7 +148,7 @@ class TaskVectors:
         unchanged = [
             name
             for name, tensor in self.pretrained.items()
-            if tensor.is_floating_point() and name not in self.layers
+            if tensor.is_floating_point() and name not in layout
         ]
         with ExitStack() as writers:
             appends = [
