@@ -35,10 +35,10 @@ def open_heads(model: str, datasets: Iterable[str], device: torch.device) -> dic
     missing = [f"{path}: no such file" for path in files.values() if not path.is_file()]
     if missing:
         raise InputError.listing("heads; make them with `dvc repro`", missing)
-    return {
-        name: ZeroShotHead(checkpoints.load(path)["weight"]).to(device)
-        for name, path in files.items()
-    }
+    # copied to where memory is aligned: elsewhere a product with one image's features rounds
+    # otherwise, and results would depend on how long the header of a file is
+    weights = {name: checkpoints.load(path)["weight"].clone() for name, path in files.items()}
+    return {name: ZeroShotHead(weight).to(device) for name, weight in weights.items()}
 
 
 def open_split(datasets: Iterable[str], size: str | int, split: str) -> dict[str, LabeledImages]:
