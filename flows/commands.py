@@ -10,7 +10,7 @@ from datetime import datetime
 
 from flows import servers
 from flows.suites import activate, check
-from tasks.graph import dvc_lock, paths
+from tasks.graph import dvc_lock, dvc_yaml, paths
 from tasks.report import results
 from tasks.suite.schema import Suite
 from tasks.tracking import ingest
@@ -104,22 +104,30 @@ def _show_results(suite: Suite) -> None:
 
 
 def status() -> int:
-    """Prints the stages by group, and the last pipeline run."""
+    """Prints the stages by what they run, and the last pipeline run."""
     from flows.dvc import plan as dvc_plan
 
     suite = check()
     plan, ran = dvc_plan.plan(), dvc_lock.read_lock()
     kinds = {name: _kind(name, plan.changed, ran) for name in plan.upstream}
-    groups = dict.fromkeys(name.split("@")[0] for name in plan.upstream)
+    commands = {name: stage.cmd for name, stage in dvc_yaml.read().items()}
+    groups: dict[str, Counter[str]] = {}
+    for name, kind in kinds.items():
+        groups.setdefault(_what_runs(commands.get(name, name)), Counter())[kind] += 1
     print(f"suite {suite.name}, seeds {', '.join(map(str, suite.seeds))}")
-    for group in groups:
-        found = Counter(kind for name, kind in kinds.items() if name.split("@")[0] == group)
-        print(f"  {group:<26} {', '.join(f'{n} {kind}' for kind, n in found.items())}")
+    for group, found in groups.items():
+        print(f"  {group:<20} {', '.join(f'{n} {kind}' for kind, n in found.items())}")
     for name in [name for name, kind in kinds.items() if kind == "changed"][:10]:
         print(f"    {name}: {plan.changed[name]}")
     print(f"{len(plan.settled)} of {len(plan.upstream)} stages have nothing to do")
     print(_last_run())
     return 0
+
+
+def _what_runs(cmd: str) -> str:
+    """The last part of the module that a stage's command runs: `merge` of all merges."""
+    words = cmd.split()
+    return words[2].split(".")[-1] if words[:2] == ["python", "-m"] else words[0]
 
 
 def _kind(name: str, changed: Container[str], ran: Container[str]) -> str:

@@ -72,7 +72,8 @@ def weights(work: Work, protocol: str, task: str) -> Path:
     if method == "individual":
         return paths.finetuned(model, task, work.seed)
     if method == "traditional_mtl":
-        return paths.traditional_mtl(suite, work.seed)
+        together = paths.tasks_together(work.params["tasks"])
+        return paths.traditional_mtl(model, together, work.seed)
     adapted = paths.merged(suite, method, work.seed, protocol)
     return adapted if adapted.as_posix() in work.deps else paths.merged(suite, method, work.seed)
 

@@ -10,8 +10,9 @@ from tasks.suite.sections import Finetune, TraditionalMtl
 def run(work: Work) -> None:
     """Write the jointly trained encoder, its curve and its validation accuracies."""
     settings = finetune_settings(work.section(Finetune), work.section(TraditionalMtl).steps)
-    checkpoint = paths.traditional_mtl(work.options["suite"], work.seed)
-    train_encoder("traditional_mtl", work.params["tasks"], settings, work, checkpoint)
+    tasks, model = work.params["tasks"], work.options["model"]
+    checkpoint = paths.traditional_mtl(model, paths.tasks_together(tasks), work.seed)
+    train_encoder("traditional_mtl", tasks, settings, work, checkpoint)
 
 
 if __name__ == "__main__":

@@ -28,12 +28,13 @@ def stages(suite: Suite) -> list[Stage]:
     adapted = [name for name, method in suite.merging.items() if method.adapts]
     individual = [paths.finetuned(model, task, SEED) for task in suite.tasks]
     merged = [paths.merged(SUITE, METHOD, SEED)]
+    joint = paths.traditional_mtl(model, paths.tasks_together(suite.tasks), SEED)
     by_protocol = [paths.merged(SUITE, METHOD, SEED, protocol) for protocol in PROTOCOLS]
     return [
         _geometry(suite),
         _reference(suite, "pretrained", [paths.pretrained(model)]),
         _reference(suite, "individual", individual),
-        _reference(suite, "traditional_mtl", [paths.traditional_mtl(SUITE, SEED)]),
+        _reference(suite, "traditional_mtl", [joint]),
         _evaluate(suite, "evaluate", METHOD, {"method": plain}, merged),
         _evaluate(suite, "evaluate_adapted", METHOD, {"method": adapted}, by_protocol),
     ]

@@ -11,7 +11,6 @@ from tasks.graph.templates import (
     ON_CPU,
     SEED,
     STATISTIC,
-    SUITE,
     axes,
     split_files,
     template,
@@ -84,8 +83,8 @@ def _traditional_mtl(suite: Suite) -> Stage:
     return template(
         "traditional_mtl",
         "tasks.traditional_mtl",
-        {"suite": SUITE, "model": model, "size": size, "seed": SEED},
-        matrix=axes(suite=suite.name, seed=suite.seeds),
+        {"model": MODEL, "tasks": "${item.tasks}", "size": size, "seed": SEED},
+        matrix=axes(model=model, tasks=paths.tasks_together(suite.tasks), seed=suite.seeds),
         deps=[
             paths.pretrained(model),
             *(paths.head(model, task) for task in suite.tasks),
@@ -93,7 +92,7 @@ def _traditional_mtl(suite: Suite) -> Stage:
             *split_files(suite.tasks, size, "val"),
         ],
         params=["tasks", "finetune", "traditional_mtl", *ENCODER],
-        outs=_trained(paths.traditional_mtl(SUITE, SEED)),
+        outs=_trained(paths.traditional_mtl(MODEL, "${item.tasks}", SEED)),
     )
 
 

@@ -5,6 +5,8 @@ Data is kept by what makes it: a dataset's files below data/datasets, a model's 
 Only what belongs to one suite lies below data/suites.
 """
 
+import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,9 +84,14 @@ def statistic(model: Name, kind: Name, dataset: Name, seed: Name) -> Path:
     return MODELS / model / "statistics" / kind / f"{dataset}-{seed}.safetensors"
 
 
-def traditional_mtl(suite: Name, seed: Name) -> Path:
-    """The encoder trained on all of a suite's tasks."""
-    return SUITES / suite / "traditional_mtl" / f"seed-{seed}.safetensors"
+def tasks_together(tasks: Sequence[str]) -> str:
+    """Name several tasks in their order: how many, and the beginning of a hash of their names."""
+    return f"{len(tasks)}_tasks_{hashlib.md5(' '.join(tasks).encode()).hexdigest()[:6]}"
+
+
+def traditional_mtl(model: Name, together: Name, seed: Name) -> Path:
+    """The encoder trained on several tasks; `together` is their name by tasks_together."""
+    return MODELS / model / "traditional_mtl" / f"{together}-{seed}.safetensors"
 
 
 def training_curve(checkpoint: Path) -> Path:

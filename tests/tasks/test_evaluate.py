@@ -19,13 +19,15 @@ from tasks.shared.protocols import adapted_rows, measured_rows
 
 def work(method: str, *deps: Path) -> Work:
     options = {"suite": "s", "model": "m", "size": "64", "method": method, "seed": "3"}
-    return Work(f"evaluate@{method}", options, {}, tuple(path.as_posix() for path in deps))
+    params = {"tasks": ["mnist", "svhn"]}
+    return Work(f"evaluate@{method}", options, params, tuple(path.as_posix() for path in deps))
 
 
 def test_references_use_the_weights_that_training_made() -> None:
     assert weights(work("pretrained"), "held_out", "mnist") == paths.pretrained("m")
     assert weights(work("individual"), "held_out", "mnist") == paths.finetuned("m", "mnist", 3)
-    assert weights(work("traditional_mtl"), "held_out", "mnist") == paths.traditional_mtl("s", 3)
+    joint = paths.traditional_mtl("m", paths.tasks_together(["mnist", "svhn"]), 3)
+    assert weights(work("traditional_mtl"), "held_out", "mnist") == joint
 
 
 def test_a_method_that_adapts_has_weights_by_protocol() -> None:

@@ -155,6 +155,7 @@ def test_suites_share_all_that_makes_data_and_models(mini: Suite, methods: Suite
     shared = {name for name, stage in one.items() if "data/suites" not in str(stage.files)}
     assert {name.split("@")[0].split("_")[0] for name in shared} == {
         "download", "prepare", "corrupt", "pretrain", "heads", "finetune", "task",
+        "traditional",
     }  # fmt: skip
     assert all(other[name] == one[name] for name in shared)
     assert not (set(one) - shared) & set(other)
