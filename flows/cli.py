@@ -35,7 +35,7 @@ Run it in the project's root. `adamerge COMMAND --help` has an example of each."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command; returns 0, 1 for a failure, 2 for bad input, 130 for Ctrl-C."""
+    """Run a command; return 0, 1 for a failure, 2 for bad input, 130 for Ctrl-C."""
     options = _parser().parse_args(arguments)
     configure()
     signal.signal(signal.SIGTERM, _interrupt)
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _interrupt(number: int, frame: object) -> None:
-    """An end from outside is as Ctrl-C: what was started is ended first."""
+    """Treat an end from outside as Ctrl-C, so that what was started is ended first."""
     raise KeyboardInterrupt
 
 
@@ -252,7 +252,7 @@ def _methods(commands: _Commands) -> None:
 
     about = """\
 Merge rules, adaptations, and what adaptations are made of: what each does, the paper it is from,
-what data it needs, its parameters with their defaults. Reads the source files; runs nothing.
+what data it needs, its parameters with their defaults. Runs nothing.
 
   adamerge methods
   adamerge methods tsv_m"""

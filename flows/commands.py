@@ -27,9 +27,7 @@ _HAND_OVER_SECONDS = 5.0
 
 
 def run(name: str | None) -> int:
-    """Runs the pipeline of the suite `name`, made active before, or of the active one; prints its
-    results.
-    """
+    """Make the suite `name` active, if one is given, run the pipeline, and print its results."""
     if name is not None:
         activate(name, None, force=False)
     suite = check()
@@ -56,7 +54,7 @@ def run(name: str | None) -> int:
 
 
 def _hand_over() -> None:
-    """Sends Prefect's server the logs and events that wait to be sent, while it is still there.
+    """Send Prefect's server the logs and events that wait to be sent, while it is still there.
 
     Prefect does that at the end of the process, and then tries for minutes to reach a server.
     """
@@ -70,7 +68,7 @@ def _hand_over() -> None:
 
 
 def _await_records(server: servers.Server, flow_run_id: str) -> None:
-    """Waits until Prefect's server has the ends of all task runs, which come a moment later."""
+    """Wait until Prefect's server has the ends of all task runs, which come a moment later."""
     request = urllib.request.Request(
         f"{server.address}/api/task_runs/count",
         data=(
@@ -88,7 +86,7 @@ def _await_records(server: servers.Server, flow_run_id: str) -> None:
 
 
 def _bring_in() -> None:
-    """Brings into MLflow what earlier runs have not; trouble is said, and ends nothing."""
+    """Bring earlier runs' journals into MLflow; print what stands against it, and go on."""
     try:
         ingest.ingest()
     except IngestionError as error:
@@ -104,7 +102,7 @@ def _show_results(suite: Suite) -> None:
 
 
 def status() -> int:
-    """Prints the stages by what they run, and the last pipeline run."""
+    """Print the stages by what they run, and the last pipeline run."""
     from flows.dvc import plan as dvc_plan
 
     suite = check()
@@ -125,7 +123,7 @@ def status() -> int:
 
 
 def _what_runs(cmd: str) -> str:
-    """The last part of the module that a stage's command runs: `merge` of all merges."""
+    """Name the module that a stage's command runs by its last part: `merge` for all merges."""
     words = cmd.split()
     return words[2].split(".")[-1] if words[:2] == ["python", "-m"] else words[0]
 
@@ -149,7 +147,7 @@ def _last_run() -> str:
 
 
 def lineage(path: str, *, as_json: bool) -> int:
-    """Prints where a file comes from."""
+    """Print where a file comes from."""
     from tasks.tracking import lineage as lines
 
     _bring_in()
@@ -159,7 +157,7 @@ def lineage(path: str, *, as_json: bool) -> int:
 
 
 def ui(mlflow_port: int, prefect_port: int) -> int:
-    """Runs MLflow's and Prefect's servers until Ctrl-C."""
+    """Run MLflow's and Prefect's servers until Ctrl-C."""
     _bring_in()
     if not DATABASE.is_file():
         from tasks.tracking.store import Store

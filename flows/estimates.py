@@ -49,7 +49,7 @@ class Estimates:
         self._order = list(upstream)
 
     def seconds(self, name: str) -> float:
-        """Estimates a stage: what it took last, else the mean of its group, else a first guess."""
+        """Estimate a stage: what it took last, else the mean of its group, else a first guess."""
         if name in self._known:
             return self._known[name]
         group = name.split("@")[0]
@@ -60,7 +60,7 @@ class Estimates:
         return statistics.mean(alike or self._known.values() or [_UNKNOWN])
 
     def priorities(self) -> dict[str, float]:
-        """Computes the seconds from each stage's start to the end of all that waits for it, if
+        """Compute the seconds from each stage's start to the end of all that waits for it, if
         there were a worker for every stage.
         """
         found: dict[str, float] = {}
@@ -70,7 +70,7 @@ class Estimates:
         return found
 
     def left(self, waiting: Collection[str], running: Mapping[str, float], workers: int) -> float:
-        """Estimates the seconds until all is done; `running` maps each stage at work to the
+        """Estimate the seconds until all is done; `running` maps each stage at work to the
         seconds that it has run.
         """
         longest = self.priorities()
@@ -81,11 +81,11 @@ class Estimates:
         return max(work / workers, max(chains, default=0.0), 0.0)
 
     def learn(self, name: str, seconds: float) -> None:
-        """Remembers what a stage took."""
+        """Remember what a stage took."""
         self._known[name] = seconds
 
     def save(self) -> None:
-        """Writes what is known, for the next run."""
+        """Write what is known, for the next run."""
         with atomic_write(self._path) as temporary:
             temporary.write_text(json.dumps(self._known, indent=1))
 
@@ -98,7 +98,7 @@ def _load(path: Path) -> dict[str, float]:
 
 
 def clock(seconds: float) -> str:
-    """Formats seconds as `4:05`, or `1:02:03`."""
+    """Format seconds as `4:05`, or `1:02:03`."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -54,7 +54,7 @@ class Run:
         return [name for name, outcome in self._order.outcomes.items() if outcome is Outcome.FAILED]
 
     def all(self) -> None:
-        """Brings up to date what can be; returns when every stage has ended, or cannot run."""
+        """Bring up to date what can be; return when every stage has ended, or cannot run."""
         todo = len(self._plan.upstream) - len(self._settled)
         self.say(f"{len(self._plan.upstream)} stages, {todo} to bring up to date")
         self._journal_cached(self._settled)
@@ -71,17 +71,17 @@ class Run:
         self._estimates.save()
 
     def stop(self) -> None:
-        """Ends whatever is still at work."""
+        """End whatever is still at work."""
         self._stopped = True
         Worker.stop(*self._working.values(), *self._idle)
 
     def say(self, text: str) -> None:
-        """Writes a line to Prefect's log and the console."""
+        """Write a line to Prefect's log and the console."""
         self._logger.info(text)
         _print(text)
 
     def counts(self) -> dict[str, int]:
-        """Counts the stages by how they ended."""
+        """Count the stages by how they ended."""
         found = Counter(self._order.outcomes.values())
         return {
             "run": found[Outcome.RAN],
@@ -91,7 +91,7 @@ class Run:
         }
 
     def summary(self) -> str:
-        """Sums the run up in one line."""
+        """Sum the run up in one line."""
         counts = self.counts()
         parts = [f"{counts['run']} ran", f"{counts['cached']} cached"]
         if self.failed:
@@ -112,7 +112,7 @@ class Run:
             self._await_one()
 
     def _submit(self, name: str, runner: ThreadPoolTaskRunner[Any]) -> None:
-        """Hands a stage to Prefect; one whose upstream has failed ends there as NotReady, without
+        """Hand a stage to Prefect; one whose upstream has failed ends there as NotReady, without
         running.
         """
 
@@ -131,7 +131,7 @@ class Run:
         future.add_done_callback(lambda _: self._ended.put(name))
 
     def _await_one(self) -> None:
-        """Waits for the end of a Prefect task; in short turns, as only then Ctrl-C is heard at
+        """Wait for the end of a Prefect task; in short turns, as only then Ctrl-C is heard at
         once.
         """
         while True:
@@ -181,7 +181,7 @@ class Run:
         return Completed(name="Cached", message=outcome.value)
 
     def _worker(self) -> Worker:
-        """Takes a worker that waits for work, else starts one."""
+        """Take a worker that waits for work, else starts one."""
         while self._idle:
             worker = self._idle.pop()
             if worker.alive:
@@ -190,7 +190,7 @@ class Run:
         return Worker(self._log.run)
 
     def _journal_cached(self, names: Collection[str]) -> None:
-        """Notes for MLflow that these stages lead to the runs that produced their files."""
+        """Note for MLflow that these stages lead to the runs that produced their files."""
         locked = dvc_lock.read_lock()
         for name in self._plan.upstream:
             if name in names and (entry := locked.get(name)):
@@ -218,7 +218,7 @@ class _Lines:
 
 
 def _stages_on_device() -> set[str]:
-    """Lists the stages that share the one accelerator, if the suite uses one; each may fill it."""
+    """List the stages that share the one accelerator, if the suite uses one; each may fill it."""
     if params_yaml.read_params().get("compute", {}).get("device", "cpu") == "cpu":
         return set()
     return {name for name, stage in dvc_yaml.read().items() if uses_device(stage)}

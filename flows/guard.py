@@ -22,7 +22,7 @@ _GRACE = ((signal.SIGINT, 5.0), (signal.SIGTERM, 3.0), (signal.SIGKILL, 5.0))
 def start(
     arguments: Sequence[str], more: Mapping[str, str] | None = None, **options: Any
 ) -> subprocess.Popen[str]:
-    """Starts a module with its arguments, guarded, in a session of its own.
+    """Start a module with its arguments, guarded, in a session of its own.
 
     `more` is added to its environment; `options` are Popen's.
     """
@@ -32,14 +32,14 @@ def start(
 
 
 def environment(**more: str) -> Mapping[str, str]:
-    """Makes the environment of a child: `python` is this interpreter, activated or not."""
+    """Make the environment of a child: `python` is this interpreter, activated or not."""
     folder = str(Path(sys.executable).parent)
     path = os.pathsep.join([folder, os.environ.get("PATH", os.defpath)])
     return {**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1", **more}
 
 
 def stop(*processes: subprocess.Popen[str]) -> None:
-    """Ends processes that start() gave and all that they started: asks twice, then kills."""
+    """End processes that start() gave and all that they started: asks twice, then kills."""
     for sign, seconds in _GRACE:
         asked = [process for process in processes if _signal(process, sign)]
         until = time.monotonic() + seconds
@@ -54,7 +54,7 @@ def stop(*processes: subprocess.Popen[str]) -> None:
 
 
 def _signal(process: subprocess.Popen[str], sign: signal.Signals) -> bool:
-    """Whether there still was someone in the process's group to signal."""
+    """Signal the process's group; tell whether there was someone left in it."""
     try:
         os.killpg(process.pid, sign)
     except (ProcessLookupError, PermissionError):
@@ -63,12 +63,12 @@ def _signal(process: subprocess.Popen[str], sign: signal.Signals) -> bool:
 
 
 def _end_group_with(owner: int) -> None:
-    """Has this process and all of its group killed within half a second of the end of `owner`."""
+    """Have this process and all of its group killed within half a second of the end of `owner`."""
     processes.at_end_of(owner, lambda: os.killpg(os.getpgid(0), signal.SIGKILL))
 
 
 def main() -> None:
-    """Runs the module named in the arguments, as `python -m` does."""
+    """Run the module named in the arguments, as `python -m` does."""
     _end_group_with(os.getppid())
     module, *arguments = sys.argv[1:]
     sys.argv = [module, *arguments]

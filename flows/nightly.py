@@ -22,13 +22,13 @@ _QUIET = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"}
 
 
 def schedule(port: int, *, now: bool) -> int:
-    """Serves the active suite's pipeline, if its files fit."""
+    """Serve the active suite's pipeline, if its files fit."""
     check()
     return serve(port, now=now)
 
 
 def serve(port: int, *, now: bool) -> int:
-    """Serves until Ctrl-C (then 0), or until the server or the worker ends by itself (then 1)."""
+    """Serve until Ctrl-C (then 0), or until the server or the worker ends by itself (then 1)."""
     deployment = _deployment()
     server = servers.prefect(port, pages=True)
     started = [server.process] if server.process else []
@@ -53,7 +53,7 @@ def serve(port: int, *, now: bool) -> int:
 
 
 def _deployment() -> dict[str, Any]:
-    """The deployment in prefect.yaml."""
+    """Read the deployment in prefect.yaml."""
     try:
         return dict(yaml.safe_load(PREFECT_YAML.read_text(encoding="utf-8"))["deployments"][0])
     except (OSError, yaml.YAMLError, KeyError, IndexError, TypeError) as error:
@@ -64,13 +64,13 @@ def _deployment() -> dict[str, Any]:
 
 
 def _worker(pool: str) -> subprocess.Popen[str]:
-    """Runs what is due, one flow run at a time; its output is that of the flow runs."""
+    """Run what is due, one flow run at a time; its output is that of the flow runs."""
     arguments = ["worker", "start", "--pool", pool, "--limit", "1", "--name", "adamerge"]
     return guard.start(["prefect", *arguments], more=_QUIET, stdin=subprocess.DEVNULL)
 
 
 def _prefect(*arguments: str) -> None:
-    """Prefect's own command; says what went wrong if it fails."""
+    """Run Prefect's own command; say what went wrong if it fails."""
     command = [sys.executable, "-m", "prefect", *arguments]
     done = subprocess.run(
         command, env=guard.environment(), capture_output=True, text=True, check=False

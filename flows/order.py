@@ -36,7 +36,7 @@ class Order:
         settled: Collection[str] = (),
         on_device: Collection[str] = (),
     ) -> None:
-        """Starts with the `settled` stages ended, as unchanged.
+        """Start with the `settled` stages ended, as unchanged.
 
         `upstream` has each stage's direct upstream stages, and lists every stage after them. At
         most `workers` stages run at a time, and at most one of those in `on_device`, which share
@@ -54,7 +54,7 @@ class Order:
         return not self.waiting and not self.running
 
     def start(self, priorities: Mapping[str, float]) -> list[str]:
-        """Moves the stages that may start now to the running ones, and returns them.
+        """Move the stages that may start now to the running ones, and return them.
 
         Of the stages whose upstream has ended well, the highest priority first: seconds from a
         stage's start to the end of all that waits for it (Estimates.priorities).
@@ -69,7 +69,7 @@ class Order:
         return started
 
     def block(self) -> list[str]:
-        """Ends the waiting stages below a failed one, as blocked, and returns them in order.
+        """End the waiting stages below a failed one, as blocked, and return them in order.
 
         Each of them once all its upstream has ended.
         """
@@ -83,7 +83,7 @@ class Order:
         return blocked
 
     def end(self, name: str, outcome: Outcome) -> None:
-        """Ends a running stage."""
+        """End a running stage."""
         self.running.remove(name)
         self.outcomes[name] = outcome
 

@@ -35,7 +35,7 @@ _prepared: list[tuple[Follower, Plan]] = []
 
 @flow(name="pipeline", persist_result=False, validate_parameters=False)
 def pipeline() -> State[None]:
-    """Brings every stage of dvc.yaml in the current folder up to date.
+    """Bring every stage of dvc.yaml in the current folder up to date.
 
     Completed if every stage is; else Failed, after all that does not depend on a failed stage has
     run. However the flow ends, no stage process is left behind.
@@ -49,12 +49,12 @@ def pipeline() -> State[None]:
 
 
 def prepare() -> None:
-    """Does what the next flow run of this process begins with, while Prefect's server starts."""
+    """Do what the next flow run of this process begins with, while Prefect's server starts."""
     _prepared[:] = [_ready()]
 
 
 def workers() -> int:
-    """Computes how many stages may be at work at a time: the cores by the threads of one stage."""
+    """Compute how many stages may be at work at a time: the cores by the threads of one stage."""
     threads = int(params_yaml.read_params().get("compute", {}).get("threads", 1))
     return max(1, _cores() // max(1, threads))
 
@@ -95,7 +95,7 @@ def _bring_up_to_date(follower: Follower, found: Plan) -> State[None]:
 
 @contextmanager
 def _alone() -> Iterator[None]:
-    """Raises InputError while another flow is at work in this project."""
+    """Raise InputError while another flow is at work in this project."""
     WORK.mkdir(exist_ok=True)
     with (WORK / "run.lock").open("a+") as file:
         try:
@@ -113,7 +113,7 @@ def _alone() -> Iterator[None]:
 
 
 def _bury_dead_runs(key: str) -> None:
-    """Marks this flow run as alive, and those whose process is gone as crashed in Prefect."""
+    """Mark this flow run as alive, and those whose process is gone as crashed in Prefect."""
     _FLOW_RUNS.mkdir(parents=True, exist_ok=True)
     for path in _FLOW_RUNS.iterdir():
         with suppress(ValueError, KeyError, ObjectNotFound):

@@ -54,7 +54,7 @@ class Server:
         return f"http://{HOST}:{self.port}"
 
     def wait(self) -> None:
-        """Waits until it answers. Raises ServerError if it ends before, or takes too long."""
+        """Wait until it answers. Raises ServerError if it ends before, or takes too long."""
         until = time.monotonic() + _START_SECONDS
         while not _answers(self.address + self.health):
             ended = self.process is not None and self.process.poll() is not None
@@ -66,13 +66,13 @@ class Server:
             time.sleep(0.1)
 
     def stop(self) -> None:
-        """Ends the server, if this process started it."""
+        """End the server, if this process started it."""
         if self.process:
             guard.stop(self.process)
 
 
 def prefect(port: int | None, *, pages: bool) -> Server:
-    """Returns this project's Prefect server: the one that runs, else a new one on `port`.
+    """Return this project's Prefect server: the one that runs, else a new one on `port`.
 
     Without a port, on any that is free. `pages` says whether a new one serves Prefect's pages. Does
     not wait until it answers.
@@ -94,7 +94,7 @@ def prefect(port: int | None, *, pages: bool) -> Server:
 
 
 def mlflow(port: int) -> Server:
-    """Starts an MLflow server over this project's database. Does not wait until it answers."""
+    """Start an MLflow server over this project's database. Does not wait until it answers."""
     _check_free(port, "MLflow", "--mlflow-port")
     database, artifacts = DATABASE.resolve(), ARTIFACTS.resolve()
     arguments = ["server", "--host", HOST, "--port", str(port), "--workers", "1"]
@@ -104,7 +104,7 @@ def mlflow(port: int) -> Server:
 
 
 def use_prefect(server: Server) -> None:
-    """Has this process, and its children, talk to `server`; call it before prefect is imported."""
+    """Have this process, and its children, talk to `server`; call it before prefect is imported."""
     os.environ["PREFECT_API_URL"] = f"{server.address}/api"
 
 
@@ -125,7 +125,7 @@ def _start(
 
 
 def _recorded() -> Server | None:
-    """The server with pages that another process of this project has started, if it answers."""
+    """Find the server with pages that another process of this project has started."""
     try:
         about: dict[str, Any] = json.loads(_RECORD.read_text())
     except (OSError, ValueError):
@@ -137,7 +137,7 @@ def _recorded() -> Server | None:
 
 
 def free_port() -> int:
-    """Finds a port that nothing listens on."""
+    """Find a port that nothing listens on."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         return int(probe.getsockname()[1])
@@ -162,7 +162,7 @@ def _check_free(port: int, name: str, option: str) -> None:
 
 
 def _by(port: int) -> str:
-    """` by process 123 (name)`, where the system says so."""
+    """Write ` by process 123 (name)`, or nothing where the system does not tell."""
     try:
         for connection in psutil.net_connections("tcp"):
             if connection.laddr and connection.laddr.port == port and connection.pid:

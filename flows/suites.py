@@ -13,7 +13,7 @@ from tasks.suite.schema import SUITES, Suite, load_params, load_suite, parse_sui
 
 
 def list_all() -> int:
-    """Prints the suites, the active one marked."""
+    """Print the suites, the active one marked."""
     active = read_params().get("suite")
     for path in _files().values():
         suite = load_suite(path, path.stem)
@@ -25,7 +25,7 @@ def list_all() -> int:
 
 
 def show(name: str | None) -> int:
-    """Prints a suite's file, the active one's without a name."""
+    """Print a suite's file, the active one's without a name."""
     path = _file(name) if name else PARAMS_YAML
     if not path.is_file():
         raise InputError("no suite is active: choose one with `adamerge suite use NAME`")
@@ -34,14 +34,14 @@ def show(name: str | None) -> int:
 
 
 def use(name: str | None, seeds: list[int] | None, *, force: bool) -> int:
-    """Makes a suite the active one."""
+    """Make a suite the active one."""
     activate(name, seeds, force=force)
     print("next: adamerge run")
     return 0
 
 
 def activate(name: str | None, seeds: list[int] | None, *, force: bool) -> None:
-    """Writes params.yaml and dvc.yaml; without a name the present params.yaml is kept.
+    """Write params.yaml and dvc.yaml; without a name the present params.yaml is kept.
 
     Raises InputError if the suite has faults, or params.yaml has changes of the user's and not
     `force`.
@@ -65,7 +65,7 @@ def activate(name: str | None, seeds: list[int] | None, *, force: bool) -> None:
 
 
 def check() -> Suite:
-    """Checks the active suite and returns it.
+    """Check the active suite and return it.
 
     Raises InputError if it has faults, dvc.yaml does not fit it, a rule does not take its
     parameters, or a folder of images is missing.
@@ -107,7 +107,7 @@ def _with_seeds(text: str, seeds: list[int]) -> str:
 
 
 def _keep_changes() -> None:
-    """Raises InputError if params.yaml is none of the suites: it was changed by hand."""
+    """Raise InputError if params.yaml is none of the suites: it was changed by hand."""
     if not PARAMS_YAML.is_file():
         return
     current = _without_seeds(PARAMS_YAML)

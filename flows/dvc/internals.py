@@ -66,7 +66,7 @@ NOISE = (
 
 
 def read_graph() -> tuple[dict[str, tuple[str, ...]], dict[str, list[Any]]]:
-    """Reads each stage's direct upstream stages, in the order of dvc.yaml, and what has changed.
+    """Read each stage's direct upstream stages, in the order of dvc.yaml, and what has changed.
 
     Of a stage that is not up to date the second mapping has DVC's findings, as `dvc status --json`
     prints them. `dvc status` and `dvc dag` would be two processes, and print no stages that are up
@@ -104,7 +104,7 @@ def _explained() -> Iterator[None]:
 
 @contextmanager
 def no_experiments() -> Iterator[None]:
-    """Keeps `dvc exp run` and `dvc exp apply` out of the project's folder while it is entered.
+    """Keep `dvc exp run` and `dvc exp apply` out of the project's folder while it is entered.
 
     An experiment puts the project's files into a git stash and takes them out again: params.yaml
     and dvc.lock would change under the stages. DVC's own lock of its experiments says to whoever
@@ -130,7 +130,7 @@ def no_experiments() -> Iterator[None]:
 
 @contextmanager
 def modify_lock(path: str, fs: Any = None) -> Iterator[dict[str, Any]]:
-    """Yields the content of dvc.lock and writes what became of it, as DVC's own modify_yaml does.
+    """Yield the content of dvc.lock and write what became of it, as DVC's own modify_yaml does.
 
     DVC's keeps comments and writes in place. dvc.lock has no comments: here DVC's fast parser reads
     it (in a fifth of the time), and the file is replaced as a whole, so that a kill cannot tear it.
@@ -157,12 +157,12 @@ def _writer() -> YAML:
 
 
 def write_lock_whole() -> None:
-    """Has DVC write dvc.lock with modify_lock in this process; DVC has no setting for that."""
+    """Have DVC write dvc.lock with modify_lock in this process; DVC has no setting for that."""
     dvc.dvcfile.modify_yaml = modify_lock
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs a DVC command in this process; returns its exit code.
+    """Run a DVC command in this process; return its exit code.
 
     The documented way is a process a command, which imports DVC anew for half a second.
     """
@@ -173,7 +173,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def mend() -> None:
-    """Repairs what a killed DVC process may have left: a torn dvc.lock, locks of no one.
+    """Repair what a killed DVC process may have left: a torn dvc.lock, locks of no one.
 
     DVC writes dvc.lock in place. Without it nothing is lost: DVC's run cache knows every
     finished stage.
@@ -192,7 +192,7 @@ def mend() -> None:
 
 @contextmanager
 def _repo_lock() -> Iterator[bool]:
-    """Holds DVC's own lock of the project, if it is free; yields whether it was."""
+    """Hold DVC's own lock of the project, if it is free; yield whether it was."""
     if not _REPO_LOCK.exists():
         yield True
         return
@@ -214,7 +214,7 @@ def _is_whole(lock: Path) -> bool:
 
 
 def _is_held(rwlock: Path) -> bool:
-    """Whether a process named in DVC's read and write locks is one of DVC's that lives.
+    """Tell whether a process named in DVC's read and write locks is one of DVC's that lives.
 
     DVC itself asks only whether there is a process of that id: after a restart of the machine it
     may be any.
@@ -234,7 +234,7 @@ def _is_held(rwlock: Path) -> bool:
 
 
 def _is_dvc(pid: int) -> bool:
-    """Whether the process runs DVC, or this project's flow, which holds a lock of DVC's."""
+    """Tell whether the process runs DVC, or this project's flow, which holds a lock of DVC's."""
     with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
         command = " ".join(psutil.Process(pid).cmdline())
         return any(name in command for name in ("dvc", "adamerge", "flows"))

@@ -28,7 +28,7 @@ class Plan:
 
 
 def plan() -> Plan:
-    """Reads dvc.yaml and compares it with the files there are.
+    """Read dvc.yaml and compare it with the files there are.
 
     Mends first what a kill may have left behind. Raises InputError: dvc.yaml has a fault, or
     another DVC process is at work here.
@@ -39,7 +39,7 @@ def plan() -> Plan:
 
 
 def _in_order(above: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
-    """Lists stages after all that is upstream of them, else in the order of dvc.yaml."""
+    """List stages after all that is upstream of them, else in the order of dvc.yaml."""
     ordered: dict[str, tuple[str, ...]] = {}
 
     def add(name: str) -> None:
@@ -54,7 +54,7 @@ def _in_order(above: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]
 
 
 def _reason(changes: list[Any]) -> str:
-    """Puts DVC's findings in words: `changed deps: a.npy, b.npy and 3 more`."""
+    """Put DVC's findings in words: `changed deps: a.npy, b.npy and 3 more`."""
     words = []
     for change in changes:
         for kind, what in change.items() if isinstance(change, dict) else [(str(change), {})]:

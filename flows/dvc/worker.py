@@ -26,7 +26,7 @@ class Worker:
     """A guarded process that brings one stage after the other up to date."""
 
     def __init__(self, pipeline: str) -> None:
-        """Starts the process; `pipeline` names the pipeline run that the stages belong to."""
+        """Start the process; `pipeline` names the pipeline run that the stages belong to."""
         self._process = guard.start(
             ["flows.dvc.worker"],
             more={PIPELINE_RUN: pipeline},
@@ -42,7 +42,7 @@ class Worker:
         return self._process.poll() is None
 
     def bring_up_to_date(self, name: str, show: Callable[[str], None]) -> Outcome:
-        """Waits for the stage's end, handing on its lines without DVC's own."""
+        """Wait for the stage's end, handing on its lines without DVC's own."""
         source, sink = self._process.stdout, self._process.stdin
         if source is None or sink is None:
             raise RuntimeError("the worker was started without pipes")
@@ -67,7 +67,7 @@ class Worker:
 
     @staticmethod
     def stop(*workers: "Worker") -> None:
-        """Ends workers with all that they started."""
+        """End workers with all that they started."""
         for worker in workers:
             worker._close(worker._process.stdin)  # the end of its work, after the present stage
         guard.stop(*(worker._process for worker in workers))
@@ -81,7 +81,7 @@ class Worker:
 
 
 def main() -> None:
-    """Brings each stage named on the standard input up to date."""
+    """Bring each stage named on the standard input up to date."""
     names = _take_stdin()
     internals.write_lock_whole()
     for name in names:
@@ -91,7 +91,7 @@ def main() -> None:
 
 
 def _take_stdin() -> io.TextIOBase:
-    """Takes the standard input from the stages, which then read from nothing."""
+    """Take the standard input from the stages, which then read from nothing."""
     names = os.fdopen(os.dup(0), encoding="utf-8")
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)

@@ -51,7 +51,7 @@ def nested(dotted: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def suite_name() -> str:
-    """The name that params.yaml gives its suite."""
+    """Read the name that params.yaml gives its suite."""
     return str(read_params().get("suite", "default"))
 
 

@@ -30,17 +30,17 @@ def classes(dataset: Name) -> Path:
 
 
 def images(dataset: Name, size: Name, split: Name) -> Path:
-    """uint8 [N, size, size, 3]."""
+    """The images of a split: uint8 [N, size, size, 3]."""
     return DATASETS / dataset / f"{size}px" / f"{split}_images.npy"
 
 
 def labels(dataset: Name, size: Name, split: Name) -> Path:
-    """int64 [N]."""
+    """The labels of a split: int64 [N]."""
     return DATASETS / dataset / f"{size}px" / f"{split}_labels.npy"
 
 
 def corrupted(dataset: Name, size: Name, corruption: Name) -> Path:
-    """uint8 [severities, N, size, size, 3]."""
+    """The first test images, corrupted: uint8 [severities, N, size, size, 3]."""
     return DATASETS / dataset / f"{size}px" / "corrupted" / f"{corruption}.npy"
 
 
@@ -55,7 +55,7 @@ def text_tower(model: Name) -> Path:
 
 
 def pretrain_curve(model: Name) -> Path:
-    """Loss by step."""
+    """The loss of pretraining by step."""
     return MODELS / model / "pretrained" / "curve.csv"
 
 
@@ -75,12 +75,12 @@ def finetuned(model: Name, dataset: Name, seed: Name) -> Path:
 
 
 def task_vector(model: Name, dataset: Name, seed: Name) -> Path:
-    """Fine-tuned minus pretrained."""
+    """The task vector of a dataset: fine-tuned minus pretrained weights."""
     return MODELS / model / "task_vectors" / f"{dataset}-{seed}.safetensors"
 
 
 def statistic(model: Name, kind: Name, dataset: Name, seed: Name) -> Path:
-    """What a merge rule asks of a fine-tuned model; `kind` is one of adamerge_core.statistics."""
+    """Statistics of a fine-tuned model that merge rules need; `kind` is one of adamerge_core.statistics."""
     return MODELS / model / "statistics" / kind / f"{dataset}-{seed}.safetensors"
 
 

@@ -18,7 +18,7 @@ class Commit:
 
     @classmethod
     def current(cls) -> "Commit":
-        """Asks git for the present state.
+        """Ask git for the present state.
 
         `revision` is None outside a repository, without git, or before a first commit.
         """

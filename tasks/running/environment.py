@@ -30,7 +30,7 @@ _DEFAULTS = {
 
 
 def configure(root: Path = Path(".")) -> None:
-    """Sets the switches in os.environ; call it before prefect, dvc or mlflow is imported."""
+    """Set the switches in os.environ; call it before prefect, dvc or mlflow is imported."""
     os.environ.update(_SWITCHES)
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)

@@ -2,6 +2,6 @@
 
 
 class OperationError(RuntimeError):
-    """Neither the user's input nor a fault of the program: a database that another process holds,
-    a server that does not start. The message says what to do.
+    """Something around the program fails: a database that another process holds, a server that does
+    not start. The message says what to do.
     """

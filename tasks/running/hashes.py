@@ -10,13 +10,13 @@ CACHE = Path(".dvc/cache/files/md5")
 
 
 def md5(path: Path) -> str:
-    """The md5 of a file's bytes, as DVC writes it to dvc.lock."""
+    """Compute the md5 of a file's bytes, as DVC writes it to dvc.lock."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "md5").hexdigest()
 
 
 def md5_of_dep(path: Path) -> str:
-    """The md5 of a file, or of a folder's names and md5s, as DVC writes it to dvc.lock."""
+    """Compute the md5 of a file, or of a folder's names and md5s, as dvc.lock has it."""
     if not path.is_dir():
         return md5(path)
     files = {f.relative_to(path).as_posix(): f for f in path.rglob("*") if f.is_file()}
@@ -25,19 +25,19 @@ def md5_of_dep(path: Path) -> str:
 
 
 def digest(value: Any) -> str:
-    """The md5 of a value as canonical JSON."""
+    """Compute the md5 of a value as canonical JSON."""
     return hashlib.md5(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def signature(
     name: str, deps: Mapping[str, str], params: Mapping[str, Any], outs: Mapping[str, str]
 ) -> str:
-    """What a finished stage run is known by: the md5 of its name, of what it read and wrote."""
+    """Compute the signature of a finished stage run: an md5 of its name, what it read and wrote."""
     return digest([name, deps, params, outs])
 
 
 def stored(path: Path, expected: str) -> Path | None:
-    """A file with this md5: `path` itself, else its copy in DVC's cache; None if there is none."""
+    """Find a file with this md5: `path` itself, else its copy in DVC's cache; else None."""
     if path.is_file() and md5(path) == expected:
         return path
     cached = CACHE / expected[:2] / expected[2:]

@@ -37,12 +37,12 @@ class Journal:
         self._written = time.monotonic()
 
     def start(self, kind: str, **facts: Any) -> None:
-        """Writes the first line. `kind` is pipeline or stage; `facts` must go into JSON."""
+        """Write the first line. `kind` is pipeline or stage; `facts` must go into JSON."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._append({"event": "start", "kind": kind, "run": self.run} | process_facts() | facts)
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
-        """Adds a point to each named curve; kept back for up to a second, to put many in a line."""
+        """Add a point to each named curve; kept back for up to a second, to put many in a line."""
         point = {"step": step, "time": time.time()}
         self._points.append(point | {"values": {name: float(v) for name, v in values.items()}})
         waited = time.monotonic() - self._written
@@ -50,11 +50,11 @@ class Journal:
             self._flush()
 
     def cached(self, stage: str, **facts: Any) -> None:
-        """Notes in a pipeline's journal a stage that was up to date, and what it is known by."""
+        """Note in a pipeline's journal a stage that was up to date, and what it is known by."""
         self._append({"event": "cached", "stage": stage, "time": time.time()} | facts)
 
     def end(self, status: str, **facts: Any) -> None:
-        """Writes the last line. `status` is FINISHED, FAILED or KILLED, as MLflow names them."""
+        """Write the last line. `status` is FINISHED, FAILED or KILLED, as MLflow names them."""
         self._flush()
         self._append({"event": "end", "status": status, "time": time.time()} | facts)
 
@@ -78,7 +78,7 @@ class Journal:
 
 
 def read(path: Path, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
-    """Reads the whole events of a journal from byte `offset` on; returns also the offset behind
+    """Read the whole events of a journal from byte `offset` on; return also the offset behind
     them.
 
     A last line without its end (still being written, or cut by a kill) is left for later.
@@ -102,7 +102,7 @@ def _event(line: bytes) -> dict[str, Any] | None:
 
 
 def start_pipeline(key: str, name: str, cmd: str) -> Journal:
-    """Opens the journal of a pipeline run: the suite's parameters, the state of the code."""
+    """Open the journal of a pipeline run: the suite's parameters, the state of the code."""
     commit = Commit.current()
     log = Journal(run=key)
     suite, params = params_yaml.suite_name(), params_yaml.read_params()

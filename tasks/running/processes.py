@@ -13,7 +13,7 @@ import psutil
 
 
 def process_facts(pid: int | None = None) -> dict[str, Any]:
-    """Returns what a process is known by, this one without a `pid`."""
+    """Return the facts that tell a process from all others; without a `pid`, this process's."""
     pid = pid or os.getpid()
     return {
         "time": time.time(),
@@ -24,7 +24,7 @@ def process_facts(pid: int | None = None) -> dict[str, Any]:
 
 
 def owner_facts(owner: psutil.Process) -> dict[str, Any]:
-    """Returns what a stage's journal says of the process that the stage is run by, itself or DVC.
+    """Return the facts of the process that runs a stage, the stage's own or DVC's, for its journal.
 
     `owner_cmd` is its command: `dvc repro`, `dvc exp run -S ...`.
     """
@@ -43,17 +43,17 @@ def owner_facts(owner: psutil.Process) -> dict[str, Any]:
 
 
 def is_alive(start: Mapping[str, Any]) -> bool:
-    """Whether the process that wrote this start event still runs (on this host)."""
+    """Tell whether the process that wrote this start event still runs (on this host)."""
     return start["host"] == socket.gethostname() and runs(start["pid"], start["pid_started"])
 
 
 def runs(pid: int, start: str | None) -> bool:
-    """Whether the process `pid` that started() knows as `start` still runs; pids are used again."""
+    """Tell whether the process `pid` that started at `start`, as started() has it, still runs."""
     return start is not None and started(pid) == start
 
 
 def at_end_of(owner: int, then: Callable[[], None]) -> None:
-    """Calls `then`, in a thread, within half a second of the end of the process `owner`."""
+    """Call `then`, in a thread, within half a second of the end of the process `owner`."""
     start = started(owner)
 
     def watch() -> None:

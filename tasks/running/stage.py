@@ -157,7 +157,7 @@ def _scratch_folder(stage: Stage, key: str) -> Path:
 
 
 def _make_room(stage: Stage) -> None:
-    """Makes the outputs' folders; removes the parts that a kill left of earlier atomic writes."""
+    """Make the outputs' folders; remove the parts that a kill left of earlier atomic writes."""
     for path in map(Path, stage.files):
         path.parent.mkdir(parents=True, exist_ok=True)
         for part in path.parent.glob(f".{path.stem}.*.part{path.suffix}"):
@@ -185,7 +185,7 @@ def _open(
     params: Mapping[str, Any],
     deps: Mapping[str, str],
 ) -> None:
-    """Writes the journal's first line; outside a flow it says what process the run belongs to."""
+    """Write the journal's first line; outside a flow it says what process the run belongs to."""
     commit = Commit.current()
     pipeline = os.environ.get(PIPELINE_RUN)
     facts = {"stage": stage.name, "cmd": stage.cmd, "params": params, "deps": deps}
@@ -198,7 +198,7 @@ def _open(
 
 
 def _close(log: Journal, status: str, error: str) -> None:
-    """Says in the journal how it ended, if it was opened and the disk lets it."""
+    """Say in the journal how it ended, if it was opened and the disk lets it."""
     if log.path.exists():
         with suppress(OSError):
             log.end(status, error=error)
@@ -225,7 +225,7 @@ def _owner() -> psutil.Process | None:
 
 
 def _end_with(owner: psutil.Process) -> None:
-    """Has this process killed as soon as `owner`, a process above it, is gone.
+    """Have this process killed as soon as `owner`, a process above it, is gone.
 
     At once by the kernel where it can (Linux) and `owner` is the parent; else within half a second.
     """

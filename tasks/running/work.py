@@ -19,10 +19,10 @@ class Reporter(Protocol):
         """A folder for state to resume from after a kill; None where nothing is to be kept."""
 
     def progress(self, done: int, total: int, text: str = "") -> None:
-        """`done` of `total` steps are done; `text` says what else a person wants to see."""
+        """Tell that `done` of `total` steps are done; `text` is shown beside."""
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
-        """One point of each named curve."""
+        """Add a point to each named curve."""
 
 
 class PlainReporter:

@@ -110,7 +110,7 @@ class MethodEntry(BaseModel):
         raise NotImplementedError
 
     def faults(self, tasks: int) -> list[str]:
-        """What the rule, or the settings, refuse of its parameters, a line each."""
+        """List what the rule, or the settings, refuse of its parameters, a line each."""
         raise NotImplementedError
 
     @property
@@ -137,7 +137,7 @@ class MethodEntry(BaseModel):
         )
 
     def with_value(self, value: Any) -> Self:
-        """The method with a value for the parameter that `choose` names, and without `choose`."""
+        """Make the method with a value for the parameter of `choose`, and without `choose`."""
         if not self.choose:
             raise ValueError("this method has nothing to choose")
         place, _, name = self.choose.parameter.rpartition(".")

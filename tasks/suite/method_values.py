@@ -31,7 +31,7 @@ def faults_of(entry: Entry, given: Mapping[str, Any], tasks: int) -> list[str]:
 def by_type(
     known: Mapping[str, Parameter], given: Mapping[str, Any]
 ) -> tuple[dict[str, Any], list[str]]:
-    """The values whose names and types fit, and what is wrong with the others."""
+    """Split values into those whose names and types fit, and what is wrong with the others."""
     fitting, faults = {}, []
     for name, value in given.items():
         only = {name: known[name]} if name in known else known

@@ -15,7 +15,7 @@ class TrackingError(OperationError):
 
 
 def probe(database: Path) -> None:
-    """Fails at once, with a message for a user, where MLflow would wait for minutes."""
+    """Fail at once, with a message for a user, where MLflow would wait for minutes."""
     try:
         connection = sqlite3.connect(database, timeout=3.0, isolation_level=None)
         try:
@@ -29,7 +29,7 @@ def probe(database: Path) -> None:
 
 
 def explain(error: Exception) -> str:
-    """Says what a user can do about an error of the database."""
+    """Say what a user can do about an error of the database."""
     text = str(error)
     if "locked" in text:
         return f"{DATABASE} is locked: another process holds it; end that process"

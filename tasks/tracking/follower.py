@@ -33,23 +33,23 @@ class Follower:
         )
 
     def follow(self, key: str) -> None:
-        """Has it begin with the pipeline run `key`."""
+        """Have the process begin with the pipeline run `key`."""
         if self._process.stdin:
             with suppress(BrokenPipeError), self._process.stdin as pipe:
                 pipe.write(f"{key}\n")
 
     def dismiss(self) -> None:
-        """Ends it: there is nothing to follow."""
+        """End the process: there is nothing to follow."""
         self._process.communicate("")
 
     def wait(self) -> None:
-        """Waits until all is in MLflow, or for a minute: it goes on by itself."""
+        """Wait until all is in MLflow, or for a minute: it goes on by itself."""
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(_END_SECONDS)
 
 
 def follow(key: str, flow: int) -> int:
-    """Ingests until the pipeline run `key` of the process `flow` has ended and is in MLflow.
+    """Ingest until the pipeline run `key` of the process `flow` has ended and is in MLflow.
 
     Returns 1 if that cannot be: then the journals wait for the next command.
     """
@@ -75,7 +75,7 @@ def _try() -> str | None:
 
 
 def main() -> int:
-    """Follows the pipeline run named on the standard input; without one, ends at once."""
+    """Follow the pipeline run named on the standard input; without one, ends at once."""
     flow = os.getppid()
     configure()
     import tasks.tracking.store  # noqa: F401 - takes seconds, so before there is work

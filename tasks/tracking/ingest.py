@@ -34,7 +34,7 @@ class IngestionError(OperationError):
 
 
 def ingest() -> None:
-    """Brings everything that the journals hold into MLflow; imports mlflow only if there is any.
+    """Bring everything that the journals hold into MLflow; import mlflow only if there is any.
 
     Waits for another process that does the same. Raises IngestionError; the journals then stay.
     """
@@ -75,7 +75,7 @@ class Ingestion:
         self._store = store
 
     def run(self) -> None:
-        """Brings in what has come since the last pass."""
+        """Bring in what has come since the last pass."""
         for _, start in self._starts("stage"):
             _adopt(start)
         # before the stages, for then those of a pipeline that has ended are all there, to their
@@ -89,7 +89,7 @@ class Ingestion:
             self._pipeline(path, start, events, end, offset)
 
     def _starts(self, kind: str) -> list[tuple[Path, dict[str, Any]]]:
-        """Lists journals and their first lines, oldest first; removes those that a kill left
+        """List journals and their first lines, oldest first; remove those that a kill left
         without one.
         """
         found = []
@@ -131,13 +131,13 @@ class Ingestion:
         _done(path, {"run_id": run_id, "offset": offset}, ended=end is not None)
 
     def _parent(self, start: Mapping[str, Any]) -> str:
-        """Returns the pipeline's run; one whose journal is lost is made from the stage's facts."""
+        """Return the pipeline's run; one whose journal is lost is made from the stage's facts."""
         key = start["pipeline"]
         return self._store.begin_pipeline({**start, "run": key, "name": key, "kind": "pipeline"})
 
 
 def _adopt(start: Mapping[str, Any]) -> None:
-    """Begins the journal of the pipeline run that a stage names, where no flow does."""
+    """Begin the journal of the pipeline run that a stage names, where no flow does."""
     log = Journal(run=start["pipeline"])
     if "owner_pid" not in start or log.path.exists():
         return
@@ -153,7 +153,7 @@ def _adopt(start: Mapping[str, Any]) -> None:
 def _news(
     path: Path, start: Mapping[str, Any]
 ) -> tuple[list[dict[str, Any]], dict[str, Any] | None, int, dict[str, Any]]:
-    """Reads a journal's new events, its end if it has come, the offset behind them, the state
+    """Read a journal's new events, its end if it has come, the offset behind them, the state
     before.
 
     The end of a process that is gone without a word is KILLED, at the last time it gave.

@@ -54,7 +54,7 @@ class Lineage:
 
 
 def trace(path: str) -> Lineage:
-    """Traces a file that a stage of dvc.yaml wrote back to its sources.
+    """Trace a file that a stage of dvc.yaml wrote back to its sources.
 
     Raises InputError for any other file, and for one that is not there.
     """
@@ -87,7 +87,7 @@ class _Search:
         self.found: dict[tuple[str, str], Origin] = {}
 
     def visit(self, path: str, content: str) -> None:
-        """Adds the run that wrote `content` (an md5) to `path`, and all upstream of it."""
+        """Add the run that wrote `content` (an md5) to `path`, and all upstream of it."""
         waiting = [(path, content)]
         while waiting:
             path, content = waiting.pop(0)
@@ -164,12 +164,12 @@ def _unknown(path: str, known: list[str]) -> str:
 
 
 def as_json(lineage: Lineage) -> str:
-    """Formats a lineage with everything in it, for programs."""
+    """Format a lineage with everything in it, for programs."""
     return json.dumps(asdict(lineage), indent=2)
 
 
 def as_text(lineage: Lineage) -> str:
-    """Formats a lineage for a person: the file's origin, then a block for each run upstream."""
+    """Format a lineage for a person: the file's origin, then a block for each run upstream."""
     first, *upstream = lineage.origins
     lines = [lineage.path, *_indent([f"md5      {lineage.md5}{_compare(lineage)}"])]
     lines += _indent(_describe(first, lineage))

@@ -21,7 +21,7 @@ class MergedModels:
         self._client = runs.client
 
     def log(self, run_id: str, start: Mapping[str, Any], outs: Mapping[str, str]) -> None:
-        """Logs merged weights as logged models: a few lines say where DVC has them."""
+        """Log merged weights as logged models: a few lines say where DVC has them."""
         for path, digest in outs.items():
             match = MERGED.fullmatch(path)
             if not match or self.find(digest, run_id):
@@ -45,7 +45,7 @@ class MergedModels:
             self._client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
 
     def find(self, digest: str, run_id: str | None = None) -> LoggedModel | None:
-        """Finds the latest logged model with these weights, of this run if one is given."""
+        """Find the latest logged model with these weights, of this run if one is given."""
         conditions = f"tags.`{TAG}md5` = '{digest}'"
         if run_id:
             conditions += f" AND source_run_id = '{run_id}'"
@@ -55,7 +55,7 @@ class MergedModels:
         return found[0] if found else None
 
     def register(self, suite: str, row: results.Row, path: Path) -> None:
-        """Registers the merged model `path` as the version `best` of the model <suite>-merged."""
+        """Register the merged model `path` as the version `best` of the model <suite>-merged."""
         digest, name = md5(path), f"{suite}-merged"
         model = self.find(digest)
         if model is None:  # made before MLflow's database was: no run to lead to

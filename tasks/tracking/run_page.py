@@ -26,7 +26,7 @@ MERGED = re.compile(
 
 
 def origin(start: Mapping[str, Any]) -> dict[str, str]:
-    """Makes the tags that say from which code and machine something came."""
+    """Make the tags that say from which code and machine something came."""
     tags = {
         TAG + "git.dirty": str(start["dirty"]).lower(),
         TAG + "host": start["host"],
@@ -40,13 +40,13 @@ def origin(start: Mapping[str, Any]) -> dict[str, str]:
 
 
 def reads(deps: Mapping[str, str]) -> dict[str, str]:
-    """Makes tags with the md5s of what was read: JSON, in parts within MLflow's limit."""
+    """Make tags with the md5s of what was read: JSON, in parts within MLflow's limit."""
     parts = [dict(items) for items in batches(list(deps.items()), 50)]
     return {f"{READS}{n:02}": json.dumps(part) for n, part in enumerate(parts)}
 
 
 def final_metrics(outs: Mapping[str, str], time: float) -> dict[str, Any]:
-    """Reads the numbers in the metrics files among `outs`, as one point of curves.
+    """Read the numbers in the metrics files among `outs`, as one point of curves.
 
     Accuracies are named `protocol/task`, other metrics of a table `protocol/task/metric`; the
     averages of an evaluation `protocol/average`.
@@ -60,7 +60,7 @@ def final_metrics(outs: Mapping[str, str], time: float) -> dict[str, Any]:
 
 
 def _table_metrics(path: str, file: Path) -> dict[str, float]:
-    """Reads a table in long form, which ends with the columns metric and value; a curve has none.
+    """Read a table in long form, which ends with the columns metric and value; a curve has none.
 
     Names have the columns before those, without what is the same in all rows: a run is of one seed
     and, but for corrupted images, of one method.
@@ -79,7 +79,7 @@ def _table_metrics(path: str, file: Path) -> dict[str, float]:
 
 
 def _summary_metrics(path: str, file: Path) -> dict[str, float]:
-    """Reads a small JSON file of metrics: `{"transductive": 70.1}` is an average over tasks."""
+    """Read a small JSON file of metrics: `{"transductive": 70.1}` is an average over tasks."""
     if "/metrics/" not in path:
         return {}
     content = json.loads(file.read_text(encoding="utf-8"))
@@ -92,7 +92,7 @@ def _is_number(value: Any) -> bool:
 
 
 def flatten(values: Mapping[str, Any], join: str = ".") -> Iterator[tuple[str, Any]]:
-    """Flattens nested mappings to pairs, their keys joined."""
+    """Flatten nested mappings to pairs, their keys joined."""
     for key, value in values.items():
         if isinstance(value, Mapping) and value:
             for inner, leaf in flatten(value, join):
@@ -102,13 +102,13 @@ def flatten(values: Mapping[str, Any], join: str = ".") -> Iterator[tuple[str, A
 
 
 def fit(value: Any, length: int = 8000) -> str:
-    """Writes a value as text of at most `length` characters."""
+    """Write a value as text of at most `length` characters."""
     text = value if isinstance(value, str) else json.dumps(value)
     return text if len(text) <= length else text[: length - 3] + "..."
 
 
 def shorten(note: str) -> str:
-    """Cuts a note to MLflow's limit: whole lines, and how many are left out."""
+    """Cut a note to MLflow's limit: whole lines, and how many are left out."""
     if len(note) <= _LONGEST_NOTE:
         return note
     kept = note[:_LONGEST_NOTE].rsplit("\n", 1)[0]
@@ -117,7 +117,7 @@ def shorten(note: str) -> str:
 
 
 def metric_name(key: str) -> str:
-    """Makes a name that MLflow takes: letters, digits, and /_-. and blanks."""
+    """Make a name that MLflow takes: letters, digits, and /_-. and blanks."""
     return re.sub(r"[^/\w.\- ]", "_", key)[:250]
 
 
@@ -127,17 +127,17 @@ def tag_name(kind: str, path: str) -> str:
 
 
 def prefixed(tags: Mapping[str, str], prefix: str) -> dict[str, str]:
-    """Picks the tags whose names begin with `prefix`, without it."""
+    """Pick the tags whose names begin with `prefix`, without it."""
     return {key.removeprefix(prefix): v for key, v in tags.items() if key.startswith(prefix)}
 
 
 def figures_folder(path: str) -> str | None:
-    """Returns the folder of a run's artifacts that a file belongs in."""
+    """Return the folder of a run's artifacts that a file belongs in."""
     return "figures" if path.endswith(".png") else None
 
 
 def how_to_load(path: str, digest: str) -> str:
-    """Writes the page of a logged model, which says where its weights are."""
+    """Write the page of a logged model, which says where its weights are."""
     return f"""# Merged weights
 
 `{path}`, md5 `{digest}`, tracked by DVC in this project: `dvc checkout {path}` brings the file of
@@ -152,6 +152,6 @@ state_dict = load_file("{path}")
 
 
 def batches(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
-    """Cuts a sequence into parts of at most `size` items."""
+    """Cut a sequence into parts of at most `size` items."""
     for first in range(0, len(items), size):
         yield items[first : first + size]

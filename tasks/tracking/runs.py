@@ -66,21 +66,21 @@ class FoundRun:
         return f"#/experiments/{self.experiment_id}/runs/{self.run_id}"
 
     def deps(self) -> dict[str, str]:
-        """Reads from its tags the md5s of what it read, by path."""
+        """Read from the run's tags the md5s of what it read, by path."""
         parts = sorted((key, value) for key, value in self.tags.items() if key.startswith(READS))
         return {path: digest for _, part in parts for path, digest in json.loads(part).items()}
 
     def outs(self) -> dict[str, str]:
-        """Reads from its tags the md5s of what it wrote, by path."""
+        """Read from the run's tags the md5s of what it wrote, by path."""
         return prefixed(self.tags, "out/")
 
     def fact(self, name: str) -> str | None:
-        """Reads what the pipeline noted on the run under `name`."""
+        """Read what the pipeline noted on the run under `name`."""
         return self.tags.get(TAG + name)
 
 
 def _make_database() -> None:
-    """Makes an empty database, elsewhere at first: a kill while MLflow makes its tables leaves
+    """Make an empty database, elsewhere at first: a kill while MLflow makes its tables leaves
     some of them, and MLflow can then neither use the file nor mend it.
     """
     with tempfile.TemporaryDirectory() as folder, atomic_write(DATABASE) as temporary:
@@ -94,7 +94,7 @@ class Runs:
     """The runs of the project in the current folder."""
 
     def __init__(self) -> None:
-        """Opens the store, and makes it where there is none. Raises TrackingError."""
+        """Open the store, and make it where there is none. Raises TrackingError."""
         if not DATABASE.exists():
             _make_database()
         probe(DATABASE)
@@ -103,7 +103,7 @@ class Runs:
         self._experiments: dict[str, str] = {}
 
     def find(self, outs: Mapping[str, str], signature: str | None = None) -> FoundRun | None:
-        """Finds the latest stage run that wrote `outs` (md5s by path), of this signature if one
+        """Find the latest stage run that wrote `outs` (md5s by path), of this signature if one
         has it.
         """
         wrote = [f"tags.`{tag_name('out', path)}` = '{d}'" for path, d in list(outs.items())[:3]]
@@ -117,7 +117,7 @@ class Runs:
         return None
 
     def upstream(self, deps: Mapping[str, str]) -> dict[str, FoundRun]:
-        """Finds the run that wrote each dep; code and what no run wrote have none."""
+        """Find the run that wrote each dep; there is none for code, and for what no run wrote."""
         runs: dict[str, FoundRun] = {}
         for path, digest in deps.items():
             if is_code(path):
@@ -130,7 +130,7 @@ class Runs:
         return runs
 
     def search(self, conditions: str) -> Run | None:
-        """Finds the latest run of any experiment with these tags."""
+        """Find the latest run of any experiment with these tags."""
         found = self.client.search_runs(
             self.all_experiments(),
             conditions,
@@ -140,7 +140,7 @@ class Runs:
         return found[0] if found else None
 
     def children(self, parent: str) -> Sequence[Run]:
-        """Finds the stage runs of a pipeline's run."""
+        """Find the stage runs of a pipeline's run."""
         experiment = self.client.get_run(parent).info.experiment_id
         conditions = f"tags.`mlflow.parentRunId` = '{parent}'"
         return self.client.search_runs([experiment], conditions, max_results=5000)
@@ -148,7 +148,7 @@ class Runs:
     def run_tagged(
         self, tag: str, key: str, event: Mapping[str, Any], tags: Mapping[str, str]
     ) -> str:
-        """Finds the run with this tag; makes it if there is none."""
+        """Find the run with this tag; make it if there is none."""
         found = self.search(f"tags.`{TAG}{tag}` = '{key}'")
         if found:
             return str(found.info.run_id)
@@ -160,7 +160,7 @@ class Runs:
         return str(created.info.run_id)
 
     def experiment(self, suite: str) -> str:
-        """Finds the id of the suite's experiment; makes it if there is none."""
+        """Find the id of the suite's experiment; make it if there is none."""
         if suite not in self._experiments:
             self.all_experiments()
         if suite not in self._experiments:
@@ -170,25 +170,25 @@ class Runs:
         return self._experiments[suite]
 
     def all_experiments(self) -> list[str]:
-        """Lists the ids of the store's experiments."""
+        """List the ids of the store's experiments."""
         if not self._experiments:
             found = self.client.search_experiments()
             self._experiments = {each.name: each.experiment_id for each in found}
         return list(self._experiments.values())
 
     def log_params(self, run_id: str, params: Mapping[str, Any]) -> None:
-        """Logs nested parameters, with dotted names."""
+        """Log nested parameters, with dotted names."""
         flat = [Param(metric_name(key), fit(value, 6000)) for key, value in flatten(params)]
         for batch in batches(flat, 100):
             self.client.log_batch(run_id, params=batch)
 
     def set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
-        """Sets all of these tags."""
+        """Set all of these tags."""
         for batch in batches([RunTag(key, value) for key, value in tags.items()], 100):
             self.client.log_batch(run_id, tags=batch)
 
     def log_points(self, run_id: str, points: Iterable[Mapping[str, Any]]) -> None:
-        """Logs points of metric curves; one that is there already is not added again."""
+        """Log points of metric curves; one that is there already is not added again."""
         metrics = [
             Metric(metric_name(name), value, int(point["time"] * 1000), point["step"])
             for point in points
@@ -198,7 +198,7 @@ class Runs:
             self.client.log_batch(run_id, metrics=batch)
 
     def log_file(self, run_id: str, source: Path, name: str, folder: str | None = None) -> None:
-        """Copies a file to the run's artifacts under `name`."""
+        """Copy a file to the run's artifacts under `name`."""
         if source.name == name:
             self.client.log_artifact(run_id, str(source), folder)
             return

@@ -38,13 +38,13 @@ class Store(Runs):
     """The MLflow store of the project in the current folder."""
 
     def __init__(self) -> None:
-        """Opens it, and makes it where there is none. Raises TrackingError."""
+        """Open the store, and make it where there is none. Raises TrackingError."""
         super().__init__()
         self._models = MergedModels(self)
         self._parents: dict[str, str] = {}
 
     def begin_pipeline(self, start: Mapping[str, Any]) -> str:
-        """Makes the run of a pipeline at its first call; `start` is its journal's first line."""
+        """Make the run of a pipeline at its first call; `start` is its journal's first line."""
         key = start["run"]
         if key not in self._parents:
             tags = {
@@ -56,7 +56,7 @@ class Store(Runs):
         return self._parents[key]
 
     def begin_stage(self, start: Mapping[str, Any], parent: str) -> str:
-        """Makes the run of a stage, below that of its pipeline."""
+        """Make the run of a stage, below that of its pipeline."""
         upstream = self.upstream(start["deps"])
         tags = {
             **origin(start),
@@ -72,7 +72,7 @@ class Store(Runs):
         return run_id
 
     def finish_stage(self, run_id: str, start: Mapping[str, Any], end: Mapping[str, Any]) -> None:
-        """Logs what a stage wrote, and how it ended."""
+        """Log what a stage wrote, and how it ended."""
         outs: Mapping[str, str] = end.get("outs", {})
         tags = {tag_name("out", path): digest for path, digest in outs.items()}
         tags[NOTE] = self._describe(start, end, outs)
@@ -88,7 +88,7 @@ class Store(Runs):
     def add_cached(
         self, parent: str, start: Mapping[str, Any], events: Sequence[Mapping[str, Any]]
     ) -> None:
-        """Makes light runs below `parent` for stages that were up to date, each with its source."""
+        """Make light runs below `parent` for stages that were up to date, each with its source."""
         there = {run.data.tags[TAG + "stage"] for run in self.children(parent)} if events else {}
         for event in events:
             if event["stage"] not in there:
@@ -114,7 +114,7 @@ class Store(Runs):
     def finish_pipeline(
         self, run_id: str, start: Mapping[str, Any], end: Mapping[str, Any]
     ) -> None:
-        """Logs the suite's parameters and results, how many stages ran, and how it ended."""
+        """Log the suite's parameters and results, how many stages ran, and how it ended."""
         self.log_params(run_id, start["params"])
         counts = end.get("counts", {})
         self.set_tags(run_id, {f"{TAG}stages.{name}": str(n) for name, n in counts.items()})
@@ -123,7 +123,7 @@ class Store(Runs):
         self.client.set_terminated(run_id, end["status"], int(end["time"] * 1000))
 
     def end_of_stages(self, run_id: str, end: Mapping[str, Any]) -> dict[str, Any]:
-        """Makes the end of a pipeline run that said none from the ends of its stages' runs."""
+        """Make the end of a pipeline run that said none from the ends of its stages' runs."""
         infos = [run.info for run in self.children(run_id)]
         failed = sum(info.status != "FINISHED" for info in infos)
         last = max((info.end_time or 0 for info in infos), default=0) / 1000
@@ -135,12 +135,12 @@ class Store(Runs):
         }
 
     def last_pipeline(self) -> FoundRun | None:
-        """Finds the latest pipeline run."""
+        """Find the latest pipeline run."""
         run = self.search(f"tags.`{TAG}pipeline` != ''")
         return FoundRun.of(run) if run else None
 
     def _log_inputs(self, run_id: str, deps: Mapping[str, str]) -> None:
-        """Logs prepared images as datasets, merged models as model inputs."""
+        """Log prepared images as datasets, merged models as model inputs."""
         datasets = [
             DatasetInput(
                 Dataset(
@@ -163,7 +163,7 @@ class Store(Runs):
             self.client.log_inputs(run_id, datasets=datasets, models=models)
 
     def _log_files(self, run_id: str, outs: Mapping[str, str]) -> None:
-        """Logs metrics, curves, figures and pages as artifacts; weights stay with DVC."""
+        """Log metrics, curves, figures and pages as artifacts; weights stay with DVC."""
         for path, digest in outs.items():
             if path.endswith(_SHOWN) and (source := stored(Path(path), digest)):
                 self.log_file(run_id, source, Path(path).name, figures_folder(path))
@@ -182,7 +182,7 @@ class Store(Runs):
         return path.is_file() and md5(path) in written
 
     def _publish(self, run_id: str, suite: str, time: float) -> None:
-        """Logs the suite's results on its pipeline run; registers the best merged model."""
+        """Log the suite's results on its pipeline run; register the best merged model."""
         rows = results.read(suite)
         values = {f"average/{p}/{m}": value for (p, m), value in results.averages(rows).items()}
         self.log_points(run_id, [{"time": time, "step": 0, "values": values}])
@@ -197,7 +197,7 @@ class Store(Runs):
     def _describe(
         self, start: Mapping[str, Any], end: Mapping[str, Any], outs: Mapping[str, str]
     ) -> str:
-        """Writes the description on a run's page: what was read, from which runs, and written."""
+        """Write the description on a run's page: what was read, from which runs, and written."""
         upstream = self.upstream(start["deps"])
         read = [
             f"| {path} | `{digest}` | {_link(upstream[path]) if path in upstream else ''} |"
