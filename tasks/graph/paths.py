@@ -80,7 +80,7 @@ def task_vector(model: Name, dataset: Name, seed: Name) -> Path:
 
 
 def statistic(model: Name, kind: Name, dataset: Name, seed: Name) -> Path:
-    """Statistics of a fine-tuned model that merge rules need; `kind` is one of adamerge_core.statistics."""
+    """Statistics of a fine-tuned model; `kind` is one of adamerge_core.statistics."""
     return MODELS / model / "statistics" / kind / f"{dataset}-{seed}.safetensors"
 
 
