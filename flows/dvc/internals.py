@@ -35,7 +35,7 @@ from adamerge_core.errors import InputError
 from tasks.graph.dvc_lock import DVC_LOCK
 from tasks.graph.dvc_yaml import DVC_YAML
 from tasks.graph.params_yaml import load_yaml
-from tasks.running.environment import WORK
+from tasks.running.environment import RUN_LOCK, WORK
 
 # the file whose lock every DVC command holds while it reads or writes the project
 _REPO_LOCK = Path(".dvc/tmp/lock")
@@ -230,12 +230,22 @@ def _is_held(rwlock: Path) -> bool:
         ]
     except (ValueError, AttributeError, TypeError, KeyError):  # torn as well
         return False
-    return any(map(_is_dvc, holders))
+    return any(_is_dvc(pid) or _is_flow(pid) for pid in holders)
 
 
 def _is_dvc(pid: int) -> bool:
-    """Tell whether the process runs DVC, or this project's flow, which holds a lock of DVC's."""
     with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-        command = " ".join(psutil.Process(pid).cmdline())
-        return any(name in command for name in ("dvc", "adamerge", "flows"))
+        return any("dvc" in argument for argument in psutil.Process(pid).cmdline())
+    return False
+
+
+def _is_flow(pid: int) -> bool:
+    """Tell whether the process is this project's flow at work, which holds a lock of DVC's."""
+    if not RUN_LOCK.exists():
+        return False
+    with RUN_LOCK.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return file.read() == str(pid)
     return False

@@ -1,6 +1,9 @@
 """DVC's private parts that flows.dvc.internals uses: they are there, with these signatures."""
 
+import fcntl
 import inspect
+import json
+import os
 import re
 from collections.abc import Callable
 from importlib.metadata import version
@@ -22,6 +25,7 @@ from dvc.utils.serialize import modify_yaml, parse_yaml
 
 from adamerge_core.errors import InputError
 from flows.dvc import internals
+from tasks.running.environment import RUN_LOCK
 
 
 def test_the_version_is_one_that_was_checked() -> None:
@@ -107,3 +111,19 @@ def test_what_dvc_prints_around_a_stage(project: Project) -> None:
         if line and not line.startswith(known)
     ]
     assert len(own) == 2, own
+
+
+def test_a_lock_of_the_flow_at_work_is_kept_and_one_of_no_one_is_not(project: Project) -> None:
+    """Whatever the flow's process is called: Prefect starts it under a name of its own."""
+    lock = Path(".dvc/tmp/rwlock")
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    lock.write_text(json.dumps({"write": {"x": {"pid": os.getpid(), "cmd": "any"}}}))
+    RUN_LOCK.parent.mkdir(exist_ok=True)
+    with RUN_LOCK.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.write(str(os.getpid()))
+        file.flush()
+        internals.mend()
+        assert lock.exists()
+    internals.mend()
+    assert not lock.exists()
