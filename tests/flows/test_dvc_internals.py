@@ -3,8 +3,8 @@
 import fcntl
 import inspect
 import json
-import os
 import re
+import subprocess
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -117,13 +117,15 @@ def test_a_lock_of_the_flow_at_work_is_kept_and_one_of_no_one_is_not(project: Pr
     """Whatever the flow's process is called: Prefect starts it under a name of its own."""
     lock = Path(".dvc/tmp/rwlock")
     lock.parent.mkdir(parents=True, exist_ok=True)
-    lock.write_text(json.dumps({"write": {"x": {"pid": os.getpid(), "cmd": "any"}}}))
     RUN_LOCK.parent.mkdir(exist_ok=True)
-    with RUN_LOCK.open("w") as file:
+    with subprocess.Popen(["sleep", "60"]) as process, RUN_LOCK.open("w") as file:
+        lock.write_text(json.dumps({"write": {"x": {"pid": process.pid, "cmd": "any"}}}))
         fcntl.flock(file, fcntl.LOCK_EX)
-        file.write(str(os.getpid()))
+        file.write(str(process.pid))
         file.flush()
         internals.mend()
         assert lock.exists()
-    internals.mend()
-    assert not lock.exists()
+        fcntl.flock(file, fcntl.LOCK_UN)
+        internals.mend()
+        assert not lock.exists()
+        process.kill()
