@@ -252,7 +252,7 @@ def _methods(commands: _Commands) -> None:
 
     about = """\
 Merge rules, adaptations, and what adaptations are made of: what each does, the paper it is from,
-what data it needs, its parameters with their defaults. Reads the source files; runs nothing.
+what data it needs, its parameters with their defaults. Runs nothing.
 
   adamerge methods
   adamerge methods tsv_m"""
