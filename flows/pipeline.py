@@ -22,7 +22,7 @@ from flows.dvc.plan import Plan, plan
 from flows.execute import Run
 from tasks.graph import params_yaml
 from tasks.running import journal, processes
-from tasks.running.environment import WORK, configure
+from tasks.running.environment import RUN_LOCK, WORK, configure
 from tasks.tracking.follower import Follower
 
 _FLOW_RUNS = WORK / "flow_runs"
@@ -97,7 +97,7 @@ def _bring_up_to_date(follower: Follower, found: Plan) -> State[None]:
 def _alone() -> Iterator[None]:
     """Raises InputError while another flow is at work in this project."""
     WORK.mkdir(exist_ok=True)
-    with (WORK / "run.lock").open("a+") as file:
+    with RUN_LOCK.open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -33,7 +33,7 @@ from adamerge_core.atomic import atomic_write
 from adamerge_core.errors import InputError
 from tasks.graph.dvc_lock import DVC_LOCK
 from tasks.graph.dvc_yaml import DVC_YAML
-from tasks.running.environment import WORK
+from tasks.running.environment import RUN_LOCK, WORK
 from tasks.suite.yaml_files import load_yaml
 
 # the file whose lock every DVC command holds while it reads or writes the project
@@ -229,12 +229,22 @@ def _is_held(rwlock: Path) -> bool:
         ]
     except (ValueError, AttributeError, TypeError, KeyError):  # torn as well
         return False
-    return any(map(_is_dvc, holders))
+    return any(_is_dvc(pid) or _is_flow(pid) for pid in holders)
 
 
 def _is_dvc(pid: int) -> bool:
-    """Whether the process runs DVC, or this project's flow, which holds a lock of DVC's."""
     with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-        command = " ".join(psutil.Process(pid).cmdline())
-        return any(name in command for name in ("dvc", "adamerge", "flows"))
+        return any("dvc" in argument for argument in psutil.Process(pid).cmdline())
+    return False
+
+
+def _is_flow(pid: int) -> bool:
+    """Whether the process is this project's flow at work, which holds a lock of DVC's."""
+    if not RUN_LOCK.exists():
+        return False
+    with RUN_LOCK.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return file.read() == str(pid)
     return False

@@ -8,6 +8,9 @@ from pathlib import Path
 # the folder for everything that is neither data nor a result; ignored by git
 WORK = Path(".adamerge")
 
+# held by the flow that is at work, with its process id in it
+RUN_LOCK = WORK / "run.lock"
+
 # names the pipeline run that a stage process belongs to
 PIPELINE_RUN = "ADAMERGE_PIPELINE_RUN"
 

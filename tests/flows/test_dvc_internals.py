@@ -1,7 +1,10 @@
 """DVC's private parts that flows.dvc.internals uses: they are there, with these signatures."""
 
+import fcntl
 import inspect
+import json
 import re
+import subprocess
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -22,6 +25,7 @@ from dvc.utils.serialize import modify_yaml, parse_yaml
 
 from adamerge_core.errors import InputError
 from flows.dvc import internals
+from tasks.running.environment import RUN_LOCK
 
 
 def test_the_version_is_one_that_was_checked() -> None:
@@ -107,3 +111,21 @@ def test_what_dvc_prints_around_a_stage(project: Project) -> None:
         if line and not line.startswith(known)
     ]
     assert len(own) == 2, own
+
+
+def test_a_lock_of_the_flow_at_work_is_kept_and_one_of_no_one_is_not(project: Project) -> None:
+    """Whatever the flow's process is called: Prefect starts it under a name of its own."""
+    lock = Path(".dvc/tmp/rwlock")
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    RUN_LOCK.parent.mkdir(exist_ok=True)
+    with subprocess.Popen(["sleep", "60"]) as process, RUN_LOCK.open("w") as file:
+        lock.write_text(json.dumps({"write": {"x": {"pid": process.pid, "cmd": "any"}}}))
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.write(str(process.pid))
+        file.flush()
+        internals.mend()
+        assert lock.exists()
+        fcntl.flock(file, fcntl.LOCK_UN)
+        internals.mend()
+        assert not lock.exists()
+        process.kill()

@@ -4,7 +4,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -350,13 +349,17 @@ def test_code_has_all_that_a_stage_loads(methods: Suite) -> None:
 
 
 def _registered() -> set[str]:
-    """What packages import by name at run time: code of the stages that use it."""
-    modules: list[Any] = [
-        path.with_suffix("").as_posix().replace("/", ".")
-        for folder in ("adamerge_core/merging", "adamerge_core/adamerging",
-                       "adamerge_core/statistics",
-                       "adamerge_core/vision/datasets", "adamerge_core/checkpoints")
-        for path in Path(folder).glob("*.py")
-        if path.name != "__init__.py"
-    ]  # fmt: skip
-    return set(sources(*modules))
+    """What packages import by name at run time, which is code of the stages that use it, and what
+    plumbing reads names of, which it checks a suite by.
+    """
+    core = ("merging", "adamerging", "statistics", "checkpoints", "vision/datasets")
+    folders = [f"adamerge_core/{name}" for name in core]
+    files = [path for folder in folders for path in Path(folder).glob("*.py")]
+    modules = [_module(path) for path in files if path.name != "__init__.py"]
+    plumbing = [path for folder in PLUMBING for path in Path(folder).glob("*.py")]
+    named = {name for path in plumbing for name in code._imported(path.as_posix(), Path())}
+    return set(sources(*modules, *named))
+
+
+def _module(path: Path) -> str:
+    return path.with_suffix("").as_posix().replace("/", ".")
