@@ -219,7 +219,7 @@ class _Lines:
 
 def _stages_on_device() -> set[str]:
     """List the stages that share the one accelerator, if the suite uses one; each may fill it."""
-    if params_yaml.read_params().get("compute", {}).get("device", "cpu") == "cpu":
+    if params_yaml.values(["compute.device"])["compute.device"] != "cuda":
         return set()
     return {name for name, stage in dvc_yaml.read().items() if uses_device(stage)}
 

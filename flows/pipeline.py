@@ -55,8 +55,8 @@ def prepare() -> None:
 
 def workers() -> int:
     """Compute how many stages may be at work at a time: the cores by the threads of one stage."""
-    threads = int(params_yaml.read_params().get("compute", {}).get("threads", 1))
-    return max(1, _cores() // max(1, threads))
+    threads = params_yaml.values(["compute.threads"])["compute.threads"]
+    return max(1, _cores() // (threads if isinstance(threads, int) and threads > 0 else 1))
 
 
 def _cores() -> int:

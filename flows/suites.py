@@ -8,8 +8,9 @@ from adamerge_core.atomic import atomic_write
 from adamerge_core.errors import InputError
 from tasks import wiring
 from tasks.graph.dvc_yaml import DVC_YAML
-from tasks.graph.params_yaml import PARAMS_YAML, load_yaml, read_params
+from tasks.graph.params_yaml import read_params
 from tasks.suite.schema import SUITES, Suite, load_params, load_suite, parse_suite
+from tasks.suite.yaml_files import PARAMS_YAML, load_yaml, read_text
 
 
 def list_all() -> int:
@@ -29,7 +30,7 @@ def show(name: str | None) -> int:
     path = _file(name) if name else PARAMS_YAML
     if not path.is_file():
         raise InputError("no suite is active: choose one with `adamerge suite use NAME`")
-    print(path.read_text(encoding="utf-8"), end="")
+    print(read_text(path), end="")
     return 0
 
 
@@ -55,7 +56,7 @@ def activate(name: str | None, seeds: list[int] | None, *, force: bool) -> None:
         path = _file(name)
         if not force:
             _keep_changes()
-    text = path.read_text(encoding="utf-8")
+    text = read_text(path)
     if seeds is not None:
         text = _with_seeds(text, seeds)
     suite = parse_suite(text, path, name)

@@ -2,21 +2,19 @@
 
 import torch
 
-from adamerge_core import checkpoints
 from adamerge_core.analysis import cosine_matrix, inner_products, l2_norms
-from adamerge_core.task_vectors import TaskVectors
 from tasks.graph import paths
 from tasks.running.stage import run_stage
 from tasks.running.work import Work
 from tasks.shared.tables import write_json
+from tasks.shared.task_vectors import open_task_vectors
 
 
 def run(work: Work) -> None:
     """Write the task names, the number of layers, the cosines [K, K] and the L2 norms [K]."""
     torch.set_num_threads(work.params["compute"]["threads"])
     model, tasks = work.options["model"], work.params["tasks"]
-    files = {task: paths.task_vector(model, task, work.seed) for task in tasks}
-    task_vectors = TaskVectors.load(checkpoints.load(paths.pretrained(model)), files)
+    task_vectors = open_task_vectors(model, tasks, work.seed)
     products = inner_products(task_vectors)
     geometry = {
         "tasks": list(tasks),

@@ -85,8 +85,9 @@ def _pooled_features(clip: CLIP, part: LabeledImages) -> Tensor:
     head, clip.visual.head = clip.visual.head, torch.nn.Identity()
     try:
         starts = range(0, len(part.images), _FEATURE_BATCH)
-        batches = [take(part.images, slice(start, start + _FEATURE_BATCH)) for start in starts]
-        return torch.cat([clip.visual(batch) for batch in batches])
+        device = clip.logit_scale.device
+        batches = (take(part.images, slice(start, start + _FEATURE_BATCH)) for start in starts)
+        return torch.cat([clip.visual(batch.to(device)) for batch in batches])
     finally:
         clip.visual.head = head
 

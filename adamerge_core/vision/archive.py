@@ -14,6 +14,9 @@ from PIL import Image
 from adamerge_core.atomic import atomic_write
 from adamerge_core.errors import InputError
 
+SPLITS = ("pretrain", "train", "val", "test")
+"""What a data set's images are dealt to; pretrain only where it is asked for."""
+
 _NAMES = "classes.json"
 
 

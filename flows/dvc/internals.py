@@ -17,7 +17,6 @@ from typing import Any
 
 import dvc.dvcfile
 import psutil
-import yaml
 from dvc.cli import main as dvc_main
 from dvc.exceptions import DvcException
 from dvc.lock import LockError
@@ -34,8 +33,8 @@ from adamerge_core.atomic import atomic_write
 from adamerge_core.errors import InputError
 from tasks.graph.dvc_lock import DVC_LOCK
 from tasks.graph.dvc_yaml import DVC_YAML
-from tasks.graph.params_yaml import load_yaml
 from tasks.running.environment import RUN_LOCK, WORK
+from tasks.suite.yaml_files import load_yaml
 
 # the file whose lock every DVC command holds while it reads or writes the project
 _REPO_LOCK = Path(".dvc/tmp/lock")
@@ -208,7 +207,7 @@ def _repo_lock() -> Iterator[bool]:
 def _is_whole(lock: Path) -> bool:
     try:
         COMPILED_LOCKFILE_SCHEMA(load_yaml(lock))
-    except (yaml.YAMLError, Invalid, UnicodeDecodeError):
+    except (InputError, Invalid):
         return False
     return True
 

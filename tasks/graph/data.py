@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from adamerge_core.vision.archive import SPLITS
 from tasks.graph import paths
 from tasks.graph.dvc_yaml import Stage
 from tasks.graph.templates import CORRUPTION, DATASET, SIZE, axes, template
@@ -33,7 +34,8 @@ def _prepares(suite: Suite) -> list[Stage]:
     """Two templates, as only some datasets set images aside for pretraining."""
     by_splits: dict[tuple[str, ...], list[str]] = {}
     for name, source in suite.sources.items():
-        by_splits.setdefault(tuple(source.splits()), []).append(name)
+        splits = tuple(split for split in SPLITS if split in source.splits())
+        by_splits.setdefault(splits, []).append(name)
     return [
         template(
             "prepare_with_pretrain" if "pretrain" in splits else "prepare",

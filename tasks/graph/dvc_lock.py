@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from tasks.graph.params_yaml import PARAMS_YAML, load_yaml
+from adamerge_core.errors import InputError
+from tasks.suite.yaml_files import PARAMS_YAML, load_yaml
 
 DVC_LOCK = Path("dvc.lock")
 
@@ -26,7 +25,7 @@ def read_lock() -> dict[str, Locked]:
     try:
         content = load_yaml(DVC_LOCK)
         return {name: _locked(entry) for name, entry in content["stages"].items()}
-    except (OSError, yaml.YAMLError, UnicodeDecodeError, AttributeError, KeyError, TypeError):
+    except (OSError, InputError, AttributeError, KeyError, TypeError):
         return {}
 
 

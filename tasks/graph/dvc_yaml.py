@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from adamerge_core.errors import InputError
-from tasks.graph.params_yaml import PARAMS_YAML, load_yaml
+from tasks.suite.yaml_files import PARAMS_YAML, load_yaml
 
 DVC_YAML = Path("dvc.yaml")
 
@@ -82,7 +82,7 @@ def read(path: Path = DVC_YAML) -> dict[str, Stage]:
     """Read the stages of a dvc.yaml by name, matrices expanded.
 
     Reads what adamerge writes, without importing DVC (which costs a second). Raises InputError
-    where the file is missing, is no YAML, or uses DVC's other templates (foreach, vars).
+    where the file is missing, is no YAML, or uses DVC's other templates (foreach).
     """
     try:
         content = load_yaml(path)
@@ -91,15 +91,16 @@ def read(path: Path = DVC_YAML) -> dict[str, Stage]:
             f"{path} is not in {Path.cwd()}: run this in the project's root, "
             "or write the file with `adamerge suite use NAME`"
         ) from None
-    except yaml.YAMLError as error:
-        raise InputError(
-            f"{path} is no YAML: {error}\nwrite it anew: adamerge suite use NAME"
-        ) from None
-    named = (content or {}).get("stages") or {}
+    except InputError as error:
+        raise InputError(f"{error}, or write it anew: adamerge suite use NAME") from None
+    named = content.get("stages") if isinstance(content, Mapping) else content
+    if not isinstance(named or {}, Mapping):
+        raise InputError(f"{path}: holds no stages; write it anew: adamerge suite use NAME")
+    named = named or {}
     faults = [
-        f"stage {name} uses foreach: write it with matrix, or as single stages"
+        f"stage {name} has no cmd: write it with matrix in place of foreach, or as single stages"
         for name, body in named.items()
-        if "cmd" not in body
+        if not isinstance(body, Mapping) or "cmd" not in body
     ]
     if faults:
         raise InputError.listing(str(path), faults)
@@ -108,13 +109,13 @@ def read(path: Path = DVC_YAML) -> dict[str, Stage]:
 
 
 def _parse(name: str, body: Mapping[str, Any]) -> Stage:
-    lists = {key: _paths(body.get(key, [])) for key in ("deps", "outs", "metrics", "plots")}
+    lists = {key: _paths(body.get(key) or []) for key in ("deps", "outs", "metrics", "plots")}
     cmd = body["cmd"]
     return Stage(
         name,
         cmd if isinstance(cmd, str) else "\n".join(cmd),
-        params=_params(body.get("params", [])),
-        matrix=body.get("matrix", {}),
+        params=_params(body.get("params") or []),
+        matrix=body.get("matrix") or {},
         **lists,
     )
 

@@ -113,7 +113,8 @@ def _task_vectors(suite: Suite) -> Stage:
 
 
 def _statistics(suite: Suite) -> list[Stage]:
-    kinds = dict.fromkeys(kind for method in suite.merging.values() for kind in method.needs)
+    methods = [*suite.merging.values(), *suite.robust.values()]
+    kinds = dict.fromkeys(kind for method in methods for kind in method.needs)
     if suite.statistics is None or not kinds:
         return []
     size = str(suite.size)

@@ -1,35 +1,21 @@
 """params.yaml, the parameters of the active suite, as plain values."""
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
-import yaml
-
 from adamerge_core.errors import InputError
-
-PARAMS_YAML = Path("params.yaml")
-
-# libyaml's is ten times as fast, and every stage process reads params.yaml and dvc.yaml
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
-
-def load_yaml(path: Path) -> Any:
-    """Read a YAML file. Raises yaml.YAMLError."""
-    return yaml.load(path.read_text(encoding="utf-8"), _Loader)
+from tasks.suite.yaml_files import PARAMS_YAML, load_yaml
 
 
 def read_params() -> dict[str, Any]:
     """Read all of params.yaml, unchecked; empty where there is none.
 
-    Raises InputError where it is no YAML.
+    Raises InputError where it is no YAML or holds no sections.
     """
-    if not PARAMS_YAML.is_file():
-        return {}
-    try:
-        return dict(load_yaml(PARAMS_YAML) or {})
-    except (yaml.YAMLError, UnicodeDecodeError, TypeError, ValueError) as error:
-        raise InputError(f"{PARAMS_YAML}: not readable as YAML ({error}); mend the file") from error
+    content = load_yaml(PARAMS_YAML) if PARAMS_YAML.is_file() else {}
+    if not isinstance(content or {}, Mapping):
+        raise InputError(f"{PARAMS_YAML}: holds no sections; start from suites/mini.yaml")
+    return dict(content or {})
 
 
 def values(keys: Iterable[str]) -> dict[str, Any]:

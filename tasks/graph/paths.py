@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 PROTOCOLS = ("transductive", "held_out")
-REFERENCES = ("pretrained", "individual", "traditional_mtl")  # methods that merge nothing
 
 DATASETS, MODELS, SUITES = Path("data/datasets"), Path("data/models"), Path("data/suites")
 
@@ -150,7 +149,7 @@ def robustness(suite: Name, corruption: Name, seed: Name) -> Path:
 
 def geometry(suite: Name, seed: Name) -> Path:
     """Cosines and lengths of a suite's task vectors."""
-    return metrics(suite, seed) / "task_vectors.json"
+    return metrics(suite, seed) / "geometry" / "task_vectors.json"
 
 
 def report(suite: Name) -> Path:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks.graph.paths import REFERENCES
+from tasks.suite.fields import REFERENCES
 
 if TYPE_CHECKING:
     from tasks.suite.methods import Method

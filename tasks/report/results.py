@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from tasks.graph import paths
-from tasks.graph.paths import PROTOCOLS, REFERENCES
+from tasks.graph.paths import PROTOCOLS
 from tasks.report.rows import AVERAGE, CorruptedRow, Row
 from tasks.report.summaries import Summary, best_by_column, summarise
+from tasks.suite.fields import REFERENCES
 
 RESULTS_CSV, CORRUPTED_CSV, METHODS_JSON = "results.csv", "corrupted.csv", "methods.json"
 

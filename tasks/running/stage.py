@@ -28,7 +28,7 @@ from tasks.running.commit import Commit
 from tasks.running.environment import PIPELINE_RUN, WORK, configure
 from tasks.running.hashes import digest, md5, md5_of_dep, signature
 from tasks.running.journal import Journal
-from tasks.running.work import PlainReporter, Work
+from tasks.running.work import Options, PlainReporter, Work
 
 SCRATCH = WORK / "scratch"
 
@@ -108,12 +108,11 @@ def _run(cmd: str, run: Callable[[Work], None]) -> int:
         return 1
 
 
-def options(cmd: str) -> dict[str, str]:
+def options(cmd: str) -> Options:
     """Read the `--key value` pairs of a command."""
     words = shlex.split(cmd)[3:]
-    return {
-        key.removeprefix("--"): value for key, value in zip(words[::2], words[1::2], strict=True)
-    }
+    pairs = zip(words[::2], words[1::2], strict=False)
+    return Options((key.removeprefix("--"), value) for key, value in pairs)
 
 
 def _find(cmd: str) -> Stage:
@@ -175,6 +174,18 @@ def _explain(error: Exception) -> str | None:
             f"the disk is full ({free:.0f} MB free in {Path.cwd()}): free some space and run the "
             "same command again; finished stages are kept, this one resumes"
         )
+    faults = _faults_of_params()
+    return f"{error!r}\n{faults}" if faults else None
+
+
+def _faults_of_params() -> str | None:
+    """What is wrong with params.yaml, which no stage reads whole: it may be why one failed."""
+    from tasks.suite.schema import load_params  # takes seconds
+
+    try:
+        load_params()
+    except InputError as error:
+        return str(error)
     return None
 
 

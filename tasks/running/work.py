@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from adamerge_core.errors import InputError
 from tasks.suite.fields import Section
 
 AnySection = TypeVar("AnySection", bound=Section)
@@ -60,6 +61,16 @@ class PlainReporter:
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
         pass
+
+
+class Options(dict[str, str]):
+    """The options of a stage's command: one that it lacks is a fault of dvc.yaml."""
+
+    def __missing__(self, key: str) -> str:
+        raise InputError(
+            f"the command has no option --{key}, which the stage needs; "
+            "write dvc.yaml anew: adamerge suite use"
+        )
 
 
 @dataclass(frozen=True)

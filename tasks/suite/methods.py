@@ -29,6 +29,7 @@ from adamerge_core.adamerging.settings import (
 from adamerge_core.errors import InputError
 from adamerge_core.merging.registry import RULES
 from adamerge_core.parameters import Parameter
+from tasks.suite.fields import REFERENCES
 from tasks.suite.method_entries import (
     MANY_TASKS,
     MethodEntry,
@@ -45,7 +46,7 @@ from tasks.suite.method_values import (
     known_settings,
 )
 
-RESERVED = ("pretrained", "individual", "traditional_mtl", "average")
+RESERVED = (*REFERENCES, "average")
 """Rows and columns of every table, which no method may be called."""
 
 NO_DATA, UNLABELED = "none", "unlabeled images"
@@ -267,6 +268,9 @@ def _read(entry: Any, tasks: int) -> tuple[Method | None, list[str]]:
     """The method, or None and its faults: lines that begin with a key, `:` or ` =`."""
     if not isinstance(entry, Mapping):
         return None, [f" = {entry!r}: must be a mapping, for example {{rule: task_arithmetic}}"]
+    strange = [key for key in entry if not isinstance(key, str)]
+    if strange:
+        return None, [f": YAML reads the key {key!r} as no text; mend it" for key in strange]
     kinds = [key for key in ("rule", "adapt") if key in entry]
     if len(kinds) != 1:
         said = "has both `rule` and `adapt`" if kinds else "has neither `rule` nor `adapt`"

@@ -8,12 +8,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import Field, ValidationError
 
 from adamerge_core.errors import InputError
 from adamerge_core.vision.datasets.registry import Source, read_source, source_faults
-from tasks.suite.fields import Label, Name, Section, Seed
+from tasks.suite.fields import Label, Name, Section, Seed, lines_of
+from tasks.suite.method_entries import MANY_TASKS
 from tasks.suite.methods import Method, methods_faults, parse_methods
 from tasks.suite.sections import (
     Compute,
@@ -28,8 +28,8 @@ from tasks.suite.sections import (
     Statistics,
     TraditionalMtl,
 )
+from tasks.suite.yaml_files import PARAMS_YAML, parse_yaml, read_text
 
-PARAMS_YAML = Path("params.yaml")
 SUITES = Path("suites")
 
 RESERVED_TASKS = ("average", "traditional_mtl")
@@ -107,11 +107,7 @@ def load_params(root: Path = Path()) -> Suite:
 
 def load_suite(path: Path, name: str | None = None) -> Suite:
     """Read and check a suite's file. Raises InputError listing every fault."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not readable as YAML ({error}); mend the file") from error
-    return parse_suite(text, path, name)
+    return parse_suite(read_text(path), path, name)
 
 
 def parse_suite(text: str, path: Path, name: str | None = None) -> Suite:
@@ -119,10 +115,7 @@ def parse_suite(text: str, path: Path, name: str | None = None) -> Suite:
 
     Raises InputError listing every fault.
     """
-    try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InputError(f"{path}: not readable as YAML ({error}); mend the file") from error
+    content = parse_yaml(text, path)
     if not isinstance(content, Mapping):
         raise InputError(f"{path}: holds no sections; start from suites/mini.yaml")
     return checked(content, str(path), name)
@@ -137,7 +130,7 @@ def checked(content: Mapping[str, Any], where: str, name: str | None = None) -> 
     try:
         suite = Suite.model_validate(content)
     except ValidationError as error:
-        faults = _faults(error)
+        faults = lines_of(error)
     faults += _of_a_former_format(content)
     faults += _ignored_by_dvc(content)
     faults += _contradictions(content)
@@ -212,18 +205,19 @@ def _of_methods(
     pretrained_on: Iterable[Any],
     datasets: Mapping[str, Any],
 ) -> list[str]:
-    merged = len(_list(content, "tasks")), len(_list(_section(content, "corrupt"), "tasks"))
-    faults = methods_faults(content.get("methods", {}), "methods", merged[0])
+    merged = len(_list(content, "tasks")) or MANY_TASKS
+    corrupted = len(_list(_section(content, "corrupt"), "tasks")) or MANY_TASKS
+    faults = methods_faults(content.get("methods", {}), "methods", merged)
     entries = robustness.get("methods", {})
-    faults += methods_faults(entries, "robustness.methods", merged[1], may_choose=False)
+    faults += methods_faults(entries, "robustness.methods", corrupted, may_choose=False)
     faults += _without_pretrain(pretrained_on, datasets)
-    if faults or "statistics" in content:
+    if faults or content.get("statistics") is not None:
         return faults
-    methods = parse_methods(_section(content, "methods"))
     return [
-        f"statistics: is missing, and methods.{name} needs {', '.join(method.needs)}; add it, "
+        f"statistics: is missing, and {where}.{name} needs {', '.join(method.needs)}; add it, "
         "for example {images: 100, split: val, fisher_probes: 4}"
-        for name, method in methods.items()
+        for where, section in (("methods", content), ("robustness.methods", robustness))
+        for name, method in parse_methods(_section(section, "methods")).items()
         if method.needs
     ]
 
@@ -234,9 +228,10 @@ def _without_pretrain(names: Iterable[Any], datasets: Mapping[str, Any]) -> list
         f"pretrain.datasets: {name} has no split pretrain; let datasets.{name} set one aside, or "
         "remove it here"
         for name in names
-        if isinstance(datasets.get(name), Mapping)
-        and not source_faults(str(name), datasets[name])
-        and "pretrain" not in read_source(str(name), datasets[name]).splits()
+        if isinstance(name, str)
+        and isinstance(datasets.get(name), Mapping)
+        and not source_faults(name, datasets[name])
+        and "pretrain" not in read_source(name, datasets[name]).splits()
     ]
 
 
@@ -263,18 +258,3 @@ def _twice(key: str, values: list[Any]) -> list[str]:
     if len(set(map(str, values))) == len(values):
         return []
     return [f"{key} = {values}: each must stand once"]
-
-
-def _faults(error: ValidationError) -> list[str]:
-    """One line a fault: key = value, the rule."""
-    lines = []
-    for fault in error.errors():
-        key = ".".join(map(str, fault["loc"]))
-        message = fault["msg"].removeprefix("Value error, ")
-        if fault["type"] == "missing":
-            lines.append(f"{key}: is missing")
-        elif fault["type"] == "extra_forbidden":
-            lines.append(f"{key}: is no parameter; remove it or mend its spelling")
-        else:
-            lines.append(f"{key} = {fault['input']!r}: {message}")
-    return lines

@@ -12,6 +12,7 @@ from tasks.running.hashes import stored
 
 TAG = "adamerge."
 READS = TAG + "reads."
+OUTS = "out/"
 NOTE = "mlflow.note.content"
 
 _LONGEST_NOTE = 7000  # MLflow's limit of a tag is 8000
@@ -53,13 +54,14 @@ def final_metrics(outs: Mapping[str, str], time: float) -> dict[str, Any]:
     """
     values: dict[str, float] = {}
     for path, digest in outs.items():
-        read = {".csv": _table_metrics, ".json": _summary_metrics}.get(Path(path).suffix)
-        if read and (file := stored(Path(path), digest)):
-            values |= read(path, file)
+        is_summary = path.endswith(".json") and "/metrics/" in path
+        read = _summary_metrics if is_summary else _table_metrics
+        if (is_summary or path.endswith(".csv")) and (file := stored(Path(path), digest)):
+            values |= read(file)
     return {"time": time, "step": 0, "values": values}
 
 
-def _table_metrics(path: str, file: Path) -> dict[str, float]:
+def _table_metrics(file: Path) -> dict[str, float]:
     """Read a table in long form, which ends with the columns metric and value; a curve has none.
 
     Names have the columns before those, without what is the same in all rows: a run is of one seed
@@ -78,10 +80,8 @@ def _table_metrics(path: str, file: Path) -> dict[str, float]:
     return named
 
 
-def _summary_metrics(path: str, file: Path) -> dict[str, float]:
+def _summary_metrics(file: Path) -> dict[str, float]:
     """Read a small JSON file of metrics: `{"transductive": 70.1}` is an average over tasks."""
-    if "/metrics/" not in path:
-        return {}
     content = json.loads(file.read_text(encoding="utf-8"))
     numbers = {key: float(v) for key, v in flatten(content, "/") if _is_number(v)}
     return {f"{key}/average" if key in PROTOCOLS else key: v for key, v in numbers.items()}
@@ -121,9 +121,9 @@ def metric_name(key: str) -> str:
     return re.sub(r"[^/\w.\- ]", "_", key)[:250]
 
 
-def tag_name(kind: str, path: str) -> str:
-    """Names the tag that has the md5 of a file; `kind` is out."""
-    return metric_name(f"{kind}/{path}")
+def out_tag(path: str) -> str:
+    """Names the tag that has the md5 of a file that a run wrote."""
+    return metric_name(f"{OUTS}{path}")
 
 
 def prefixed(tags: Mapping[str, str], prefix: str) -> dict[str, str]:

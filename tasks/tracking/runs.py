@@ -19,14 +19,15 @@ from adamerge_core.atomic import atomic_write
 from tasks.graph.dvc_yaml import is_code
 from tasks.tracking.database import ARTIFACTS, DATABASE, probe
 from tasks.tracking.run_page import (
+    OUTS,
     READS,
     TAG,
     batches,
     fit,
     flatten,
     metric_name,
+    out_tag,
     prefixed,
-    tag_name,
 )
 
 # it tells of every table it makes, and prints the traceback of every error that it raises
@@ -71,8 +72,8 @@ class FoundRun:
         return {path: digest for _, part in parts for path, digest in json.loads(part).items()}
 
     def outs(self) -> dict[str, str]:
-        """Read from the run's tags the md5s of what it wrote, by path."""
-        return prefixed(self.tags, "out/")
+        """Read from its tags the md5s of what it wrote, by path."""
+        return prefixed(self.tags, OUTS)
 
     def fact(self, name: str) -> str | None:
         """Read what the pipeline noted on the run under `name`."""
@@ -106,7 +107,7 @@ class Runs:
         """Find the latest stage run that wrote `outs` (md5s by path), of this signature if one
         has it.
         """
-        wrote = [f"tags.`{tag_name('out', path)}` = '{d}'" for path, d in list(outs.items())[:3]]
+        wrote = [f"tags.`{out_tag(path)}` = '{d}'" for path, d in list(outs.items())[:3]]
         if not wrote:
             return None
         exact = [f"tags.`{TAG}signature` = '{signature}'"] if signature else []
@@ -122,7 +123,7 @@ class Runs:
         for path, digest in deps.items():
             if is_code(path):
                 continue
-            tag = tag_name("out", path)
+            tag = out_tag(path)
             known = next((run for run in runs.values() if run.tags.get(tag) == digest), None)
             found = known or self.find({path: digest})
             if found:

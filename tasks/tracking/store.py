@@ -25,9 +25,9 @@ from tasks.tracking.run_page import (
     final_metrics,
     fit,
     origin,
+    out_tag,
     reads,
     shorten,
-    tag_name,
 )
 from tasks.tracking.runs import FoundRun, Runs
 
@@ -74,7 +74,7 @@ class Store(Runs):
     def finish_stage(self, run_id: str, start: Mapping[str, Any], end: Mapping[str, Any]) -> None:
         """Log what a stage wrote, and how it ended."""
         outs: Mapping[str, str] = end.get("outs", {})
-        tags = {tag_name("out", path): digest for path, digest in outs.items()}
+        tags = {out_tag(path): digest for path, digest in outs.items()}
         tags[NOTE] = self._describe(start, end, outs)
         for fact in ("signature", "error"):
             if fact in end:
@@ -177,7 +177,7 @@ class Store(Runs):
         path = paths.report(start["suite"]) / "results.csv"
         if not start.get("adopted"):
             return True
-        tag = tag_name("out", path.as_posix())
+        tag = out_tag(path.as_posix())
         written = {run.data.tags.get(tag) for run in self.children(run_id)}
         return path.is_file() and md5(path) in written
 

@@ -18,7 +18,7 @@ from adamerge_core.adamerging import OBJECTIVES, PRESETS
 from adamerge_core.merging.registry import AFTER, BEFORE, CRITERIA, RULES
 from adamerge_core.task_vectors import TaskVectors
 from flows import cli
-from tasks.graph.paths import REFERENCES
+from tasks.suite.fields import REFERENCES
 from tasks.suite.methods import AdaptMethod, methods_faults, parse_methods
 from tasks.suite.schema import load_suite
 

@@ -11,9 +11,10 @@ import yaml
 from safetensors.numpy import save_file
 
 from tasks.graph import paths
-from tasks.graph.paths import PROTOCOLS, REFERENCES
+from tasks.graph.paths import PROTOCOLS
 from tasks.shared.long_tables import ACCURACY, MEASURED, MEASURED_CORRUPTED, write_long
 from tasks.shared.tables import write_csv, write_json
+from tasks.suite.fields import REFERENCES
 from tasks.suite.schema import Suite, checked
 
 TASKS = ("signs", "letters", "mnist")

@@ -258,8 +258,11 @@ def test_a_folder_is_hashed_as_dvc_hashes_it(tmp_path: Path) -> None:
     ("text", "said"),
     [
         (None, "adamerge suite use NAME"),
-        ("stages: {a: {foreach: [1], do: {cmd: x}}}", "stage a uses foreach"),
-        ("stages: [", "no YAML"),
+        ("stages: {a: {foreach: [1], do: {cmd: x}}}", "stage a has no cmd.*foreach"),
+        ("stages: {a: x}", "stage a has no cmd"),
+        ("stages: [a]", "holds no stages"),
+        ("- a", "holds no stages"),
+        ("stages: [", "not readable as YAML"),
     ],
 )
 def test_a_dvc_yaml_that_cannot_be_read(tmp_path: Path, text: str | None, said: str) -> None:

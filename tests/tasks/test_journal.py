@@ -15,10 +15,12 @@ import pytest
 from conftest import Project
 
 from adamerge_core.atomic import atomic_write
+from adamerge_core.errors import InputError
 from tasks.running import journal, processes
 from tasks.running.hashes import md5
 from tasks.running.journal import Journal
-from tasks.running.stage import PlainReporter
+from tasks.running.stage import options
+from tasks.running.work import PlainReporter
 from tasks.tracking import ingest
 from tasks.tracking.ingest import IngestionError
 from tasks.tracking.run_page import final_metrics
@@ -32,10 +34,10 @@ def events(path: Path) -> list[dict[str, object]]:
     return journal.read(path)[0]
 
 
-def run_stage(project: Project, *options: str, **variables: str) -> subprocess.Popen[str]:
+def run_stage(project: Project, *words: str, **variables: str) -> subprocess.Popen[str]:
     """The process of a stage as DVC starts it in a flow; nothing follows its journal."""
     told = {"DVC_STAGE": STAGE, "ADAMERGE_PIPELINE_RUN": "toy-pipeline", **variables}
-    command = options or ("--kind", "raw", "--task", "a")
+    command = words or ("--kind", "raw", "--task", "a")
     return subprocess.Popen(
         [sys.executable, "-m", "work", *command],
         cwd=project.root,
@@ -152,6 +154,24 @@ def test_bad_input_is_one_message_and_exit_code_1(project: Project) -> None:
     assert process.returncode == 1
     assert said == f"{STAGE}: {STAGE} is told to fail\n"
     assert events(journals(project)[0])[-1]["status"] == "FAILED"
+
+
+def test_faults_of_params_are_said_where_a_stage_fails_on_them(project: Project) -> None:
+    project.replace("params.yaml", "length: 3", "length: three")
+    line = '    if work.name in PACE["fail"]:\n'
+    project.replace("work.py", line, f'    work.params["raw"]["length"] + 1\n{line}')
+    process = run_stage(project)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "Traceback" not in said
+    assert "params.yaml: " in said
+
+
+def test_an_option_that_a_command_lacks_is_a_fault_of_dvc_yaml() -> None:
+    given = options("python -m tasks.finetune --task photos --alone")
+    assert given == {"task": "photos"}
+    with pytest.raises(InputError, match="no option --dataset"):
+        given["dataset"]
 
 
 def test_a_missing_dep_is_said(project: Project) -> None:

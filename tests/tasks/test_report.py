@@ -17,7 +17,7 @@ from report_inputs import LAYERS, SEEDS, SUITES, TASKS, lines_of, small_suite, w
 from adamerge_core.errors import InputError
 from adamerge_core.layers import network_order
 from tasks.graph import paths
-from tasks.graph.paths import PROTOCOLS, REFERENCES
+from tasks.graph.paths import PROTOCOLS
 from tasks.report import measurements, reads, results
 from tasks.report.__main__ import write
 from tasks.report.catalogue import looks
@@ -25,6 +25,7 @@ from tasks.report.figures.coefficients import LayerCoefficients, coefficients
 from tasks.report.rows import Row
 from tasks.report.summaries import Summary, best_by_column, lead, summarise
 from tasks.shared.long_tables import MEASURED, read_long, write_long
+from tasks.suite.fields import REFERENCES
 from tasks.suite.methods import parse_methods
 from tasks.suite.schema import Suite
 from tasks.wiring import stages

@@ -20,9 +20,10 @@ from adamerge_core.coefficient_files import LearnedCoefficients
 from tasks import wiring
 from tasks.graph import params_yaml, paths
 from tasks.graph.dvc_yaml import Stage
-from tasks.graph.paths import PROTOCOLS, REFERENCES
+from tasks.graph.paths import PROTOCOLS
 from tasks.running.stage import options
 from tasks.running.work import Work
+from tasks.suite.fields import REFERENCES
 from tasks.suite.schema import Suite, checked
 
 IMAGES = {"pretrain": 20, "train": 20, "val": 10, "test": 20}
@@ -129,7 +130,7 @@ def test_the_stages_of_a_tiny_suite(
     assert written == {path for stage in wiring.stages(suite).values() for path in stage.files}
     check_models(suite)
     check_coefficients()
-    check_choices(suite)
+    check_choices()
     check_tables(suite)
 
 
@@ -166,7 +167,7 @@ def check_coefficients() -> None:
             assert [bool(row["accuracy_average"]) for row in rows] == [True, False, True]
 
 
-def check_choices(suite: Suite) -> None:
+def check_choices() -> None:
     for method, parameter, count in (("best", "scaling", 2), ("unlabeled", "keep", 2)):
         rows = rows_of(paths.choice("tiny", method, 0))
         assert len({row[parameter] for row in rows}) == count

@@ -6,8 +6,10 @@ The faults of methods are in test_methods_section.py, those of sources in core/t
 from __future__ import annotations
 
 import copy
+import datetime
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, get_args
 
@@ -18,10 +20,11 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from adamerge_core.errors import InputError
+from tasks import wiring
 from tasks.shared.protocols import adapted_rows, measured_rows
 from tasks.suite import sections
 from tasks.suite.fields import Section
-from tasks.suite.schema import Robustness, Suite, load_params, load_suite
+from tasks.suite.schema import Robustness, Suite, checked, load_params, load_suite
 
 ROOT = Path(__file__).parents[2]
 MINI = ROOT / "suites" / "mini.yaml"
@@ -294,3 +297,78 @@ def test_protocols_split_the_test_images(count: int, fraction: float) -> None:
     measured = rows[measured_rows(count, "held_out", fraction)]
     assert adapted + measured == rows
     assert abs(len(measured) - fraction * count) <= 1
+
+
+ODD: tuple[Any, ...] = (
+    *(None, True, -1, 0, 1, 10**400, 1.5, float("nan"), float("inf"), "", "x", "1e-3", "no such"),
+    *([], [[]], [None], ["x"], [1], [{}], {}, {"x": 1}, {1: 2}, {None: None}, {("a", "b"): 1}),
+    *(datetime.date(2020, 1, 1), b"x", {"x"}, {"name": None}, {"name": "trim_and_elect"}),
+    *({"rule": []}, {"scaling": [0.1], "by": "accuracy"}, {"scaling": [[]], "by": "entropy"}),
+)
+
+
+def _places(node: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The keys that lead to everything in nested mappings and lists."""
+    yield place
+    if isinstance(node, dict | list):
+        for key, value in node.items() if isinstance(node, dict) else enumerate(node):
+            yield from _places(value, (*place, key))
+
+
+PLACES = [place for place in _places(yaml.safe_load(MINI.read_text(encoding="utf-8"))) if place]
+
+
+@settings(deadline=None, max_examples=60, derandomize=True)
+@given(
+    place=st.sampled_from(PLACES),
+    change=st.sampled_from(("replace", "remove", "add")),
+    key=st.sampled_from((None, 1, True, "x", "size", "choose", "before", "after", "preset")),
+    value=st.sampled_from(ODD),
+)
+def test_any_slip_gives_a_message_or_a_graph(
+    place: tuple[Any, ...], change: str, key: Any, value: Any
+) -> None:
+    content = yaml.safe_load(MINI.read_text(encoding="utf-8"))
+    above = content
+    for step in place[:-1]:
+        above = above[step]
+    if change == "remove":
+        del above[place[-1]]
+    elif change == "add" and isinstance(above[place[-1]], dict):
+        above[place[-1]][key] = copy.deepcopy(value)
+    else:
+        above[place[-1]] = copy.deepcopy(value)
+    with suppress(InputError):
+        assert wiring.stages(checked(content, "suite.yaml"))
+
+
+@pytest.mark.parametrize("text", ["seeds: 2020-13-45", "a: [", "- a", "a: !!int b", "\x00", "3"])
+def test_a_file_that_is_no_mapping_is_one_message(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "suite.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(InputError, match=str(path)):
+        load_suite(path)
+
+
+def test_a_section_of_a_stage_lists_its_faults() -> None:
+    with pytest.raises(InputError) as caught:
+        sections.TraditionalMtl.of({"traditional_mtl": {"steps": "ten", "stride": 1}})
+    _, *faults = str(caught.value).splitlines()
+    assert_only(
+        {"traditional_mtl.steps = 'ten'": "integer", "traditional_mtl.stride": "no"}, faults
+    )
+
+
+def test_a_method_of_the_robustness_study_has_its_statistics_collected(
+    content: dict[str, Any], tmp_path: Path
+) -> None:
+    content["robustness"]["methods"]["regmean"] = {"rule": "regmean"}
+    assert_only(
+        {"statistics: is missing": "robustness.methods.regmean needs gram_matrices"},
+        faults_of(write(tmp_path, content)),
+    )
+    content["statistics"] = {"images": 10, "split": "val", "fisher_probes": 4}
+    stages = wiring.stages(load_suite(write(tmp_path, content)))
+    made = {path for stage in stages.values() for path in stage.files}
+    read = {path for stage in stages.values() for path in stage.deps if path.startswith("data/")}
+    assert read <= made

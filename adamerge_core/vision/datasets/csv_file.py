@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adamerge_core.errors import InputError
-from adamerge_core.vision.archive import DatasetImages
-from adamerge_core.vision.datasets.labeled_files import SHOWN, SPLITS, Files, LabeledFiles
+from adamerge_core.vision.archive import SPLITS, DatasetImages
+from adamerge_core.vision.datasets.labeled_files import SHOWN, Files, LabeledFiles
 from adamerge_core.vision.datasets.registry import source
 
 

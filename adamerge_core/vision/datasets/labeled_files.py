@@ -9,10 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from adamerge_core.errors import InputError
-from adamerge_core.vision.archive import ArchivedImage, DatasetImages
+from adamerge_core.vision.archive import SPLITS, ArchivedImage, DatasetImages
 from adamerge_core.vision.datasets.registry import Source
-
-SPLITS = ("pretrain", "train", "val", "test")
 
 Files = dict[str, dict[str, list[Path]]]
 """By split and class."""

@@ -3,10 +3,9 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from adamerge_core.vision.archive import ArchivedImage, DatasetImages, encode
+from adamerge_core.vision.archive import SPLITS, ArchivedImage, DatasetImages, encode
 from adamerge_core.vision.datasets.registry import Source, source
 from adamerge_core.vision.miniature.tasks import (
-    SPLITS,
     TASK_NAMES,
     class_names,
     images,

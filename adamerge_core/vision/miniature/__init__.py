@@ -1,7 +1,7 @@
 """Eight miniature image-classification tasks of 64 x 64 pixels, made from installed wheels."""
 
+from adamerge_core.vision.archive import SPLITS
 from adamerge_core.vision.miniature.tasks import (
-    SPLITS,
     TASK_NAMES,
     class_names,
     images,

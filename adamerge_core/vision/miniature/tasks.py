@@ -16,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adamerge_core.errors import InputError
-
-SPLITS = ("pretrain", "train", "val", "test")
+from adamerge_core.vision.archive import SPLITS
 
 
 class _Task(NamedTuple):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.graph import paths
-from tasks.graph.paths import PROTOCOLS, REFERENCES
+from tasks.graph.paths import PROTOCOLS
 from tasks.report import measurements
 from tasks.report.catalogue import Look, is_task_arithmetic, looks, paper_averages, paper_label
 from tasks.report.content import Cell, Content, Line, Table
@@ -23,6 +23,7 @@ from tasks.report.summaries import (
     summarise,
     tasks_below,
 )
+from tasks.suite.fields import REFERENCES
 
 if TYPE_CHECKING:
     from tasks.suite.schema import Suite
