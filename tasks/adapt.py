@@ -23,7 +23,8 @@ from tasks.shared.choice import Judge, choose
 from tasks.shared.device import set_up
 from tasks.shared.encoders import accuracy, open_encoder, open_heads, open_split
 from tasks.shared.protocols import adapted_rows, measured_rows
-from tasks.shared.tables import ResumableRows, write_csv
+from tasks.shared.resumable_rows import ResumableRows
+from tasks.shared.tables import write_csv
 from tasks.shared.task_vectors import Statistics, open_statistics, open_task_vectors
 from tasks.suite.methods import AdaptMethod, parse_as
 from tasks.suite.sections import Evaluate

@@ -57,7 +57,7 @@ def _merge(suite: Suite, name: str, method: Method) -> Stage:
     heads = heads_of(suite, suite.tasks) if method.choose else []
     return template(
         f"merge_{name}",
-        "tasks.merge",
+        "tasks.merge_chosen" if method.choose else "tasks.merge",
         _options(suite, name),
         matrix=axes(suite=suite.name, seed=suite.seeds),
         deps=[

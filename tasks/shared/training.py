@@ -9,7 +9,8 @@ from tasks.graph import paths
 from tasks.running.work import Work
 from tasks.shared.device import set_up
 from tasks.shared.encoders import accuracy, load_weights, open_encoder, open_heads, open_split
-from tasks.shared.tables import ResumableRows, write_csv
+from tasks.shared.resumable_rows import ResumableRows
+from tasks.shared.tables import write_csv
 from tasks.suite.sections import Finetune
 
 

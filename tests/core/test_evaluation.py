@@ -12,7 +12,8 @@ from small_models import CLASSES, TinyEncoder, tiny_problem
 
 from adamerge_core.errors import InputError
 from adamerge_core.evaluation import correct, percent, with_average
-from tasks.shared.tables import ResumableRows, write_csv
+from tasks.shared.resumable_rows import ResumableRows
+from tasks.shared.tables import write_csv
 
 
 @pytest.fixture

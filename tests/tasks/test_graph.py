@@ -197,6 +197,27 @@ def test_nothing_that_merges_is_code_of_what_comes_before(methods: Suite) -> Non
             assert not [path for path in stage.deps if path.startswith((*merging, *files))], name
 
 
+def test_only_merges_that_choose_depend_on_what_runs_the_encoder(methods: Suite) -> None:
+    files = {
+        "adamerge_core/vision/clip.py",
+        "adamerge_core/evaluation.py",
+        "adamerge_core/adamerging/engine.py",
+        "tasks/shared/choice.py",
+        "tasks/shared/tables.py",
+    }
+    stages = wiring.stages(methods)
+    merges = {name: method for name, method in methods.merging.items() if not method.adapts}
+    for name, method in merges.items():
+        found = files & set(stages[f"merge_{name}@mini_methods-0"].deps)
+        assert found == (files if method.choose else set()), name
+
+
+def test_rows_that_survive_a_kill_are_code_of_what_trains_and_adapts(mini: Suite) -> None:
+    readers = readers_of(mini)["tasks/shared/resumable_rows.py"]
+    kinds = {name.split("@")[0].split("_")[0] for name in readers}
+    assert kinds == {"finetune", "traditional", "adapt"}
+
+
 def test_a_source_is_code_of_its_own_downloads_alone(mini: Suite, tmp_path: Path) -> None:
     entry = {"source": "image_folder", "path": str(tmp_path), "templates": ["a photo of a {}."]}
     pretrain = {**mini.raw["pretrain"], "datasets": ["mnist"]}
