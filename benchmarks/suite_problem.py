@@ -14,9 +14,10 @@ from adamerge_core.adamerging import AdaptationStep
 from adamerge_core.checkpoints import StateDict
 from adamerge_core.task_vectors import TaskVectors
 from adamerge_core.vision.images import LabeledImages
+from tasks.shared.accuracy import accuracy
 from tasks.shared.adaptation import Adaptation
 from tasks.shared.device import set_up
-from tasks.shared.encoders import accuracy, open_encoder, open_heads, open_split
+from tasks.shared.encoders import open_encoder, open_heads, open_split
 from tasks.shared.protocols import adapted_rows, measured_rows
 from tasks.shared.task_vectors import open_task_vectors
 from tasks.suite.methods import AdaptMethod

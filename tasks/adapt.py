@@ -18,10 +18,11 @@ from tasks.graph import paths
 from tasks.graph.paths import PROTOCOLS
 from tasks.running.stage import run_stage
 from tasks.running.work import Work
+from tasks.shared.accuracy import accuracy
 from tasks.shared.adaptation import Adaptation
 from tasks.shared.choice import Judge, choose
 from tasks.shared.device import set_up
-from tasks.shared.encoders import accuracy, open_encoder, open_heads, open_split
+from tasks.shared.encoders import open_encoder, open_heads, open_split
 from tasks.shared.protocols import adapted_rows, measured_rows
 from tasks.shared.resumable_rows import ResumableRows
 from tasks.shared.tables import write_csv

@@ -17,8 +17,9 @@ from adamerge_core.vision.training import TrainingSettings, tune_text_tower
 from tasks.graph import paths
 from tasks.running.stage import run_stage
 from tasks.running.work import Work
+from tasks.shared.accuracy import accuracy
 from tasks.shared.device import set_up
-from tasks.shared.encoders import accuracy, open_split
+from tasks.shared.encoders import open_split
 from tasks.shared.tables import write_csv
 from tasks.suite.sections import Pretrain
 

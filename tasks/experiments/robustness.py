@@ -19,9 +19,10 @@ from tasks.graph.merging import heads_of, statistics_of, vectors_of
 from tasks.graph.templates import CORRUPTION, SEED, SUITE, axes, template
 from tasks.running.stage import run_stage
 from tasks.running.work import Work
+from tasks.shared.accuracy import accuracy
 from tasks.shared.adaptation import Adaptation
 from tasks.shared.device import set_up
-from tasks.shared.encoders import accuracy, open_encoder, open_heads
+from tasks.shared.encoders import open_encoder, open_heads
 from tasks.shared.long_tables import ACCURACY, MEASURED_CORRUPTED, write_long
 from tasks.shared.methods import make_model
 from tasks.shared.task_vectors import Statistics, open_statistics, open_task_vectors

@@ -1,6 +1,6 @@
 """Opening what the stages that run the image encoder share: encoder, heads, prepared images."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -8,7 +8,6 @@ from torch import nn
 
 from adamerge_core import checkpoints
 from adamerge_core.errors import InputError
-from adamerge_core.evaluation import correct, percent, with_average
 from adamerge_core.vision.heads import ZeroShotHead
 from adamerge_core.vision.images import LabeledImages
 from tasks.graph import paths
@@ -47,15 +46,3 @@ def open_split(datasets: Iterable[str], size: str | int, split: str) -> dict[str
         name: LabeledImages.open(paths.images(name, size, split), paths.labels(name, size, split))
         for name in datasets
     }
-
-
-def accuracy(
-    encoder: nn.Module, heads: Mapping[str, nn.Module], data: Mapping[str, LabeledImages]
-) -> dict[str, float]:
-    """Measure top-1 in percent by task, and `average`."""
-    return with_average(
-        {
-            name: percent(correct(encoder, heads[name], part.images, part.labels))
-            for name, part in data.items()
-        }
-    )

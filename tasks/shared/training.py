@@ -7,8 +7,9 @@ from adamerge_core import checkpoints
 from adamerge_core.vision.training import TrainingSettings, finetune
 from tasks.graph import paths
 from tasks.running.work import Work
+from tasks.shared.accuracy import accuracy
 from tasks.shared.device import set_up
-from tasks.shared.encoders import accuracy, load_weights, open_encoder, open_heads, open_split
+from tasks.shared.encoders import load_weights, open_encoder, open_heads, open_split
 from tasks.shared.resumable_rows import ResumableRows
 from tasks.shared.tables import write_csv
 from tasks.suite.sections import Finetune

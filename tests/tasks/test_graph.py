@@ -212,6 +212,11 @@ def test_only_merges_that_choose_depend_on_what_runs_the_encoder(methods: Suite)
         assert found == (files if method.choose else set()), name
 
 
+def test_statistics_do_not_depend_on_how_accuracy_is_measured(methods: Suite) -> None:
+    readers = readers_of(methods)["adamerge_core/evaluation.py"]
+    assert not [name for name in readers if name.startswith("collect_statistics")]
+
+
 def test_rows_that_survive_a_kill_are_code_of_what_trains_and_adapts(mini: Suite) -> None:
     readers = readers_of(mini)["tasks/shared/resumable_rows.py"]
     kinds = {name.split("@")[0].split("_")[0] for name in readers}
