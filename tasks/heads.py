@@ -1,4 +1,4 @@
-"""heads: the zero-shot head of one dataset, from its class names and the model's text tower."""
+"""heads: the zero-shot head of a dataset that the model's text tower was not trained on."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""pretrain: the text tower of a model, by locked-image tuning."""
+"""pretrain: the text tower of a model, by locked-image tuning, and the heads that it gives."""
 
 import json
 from collections.abc import Mapping
@@ -27,7 +27,9 @@ _FEATURE_BATCH = 100
 
 
 def run(work: Work) -> None:
-    """Write the pretrained image encoder, the text tower, the loss curve and accuracies."""
+    """Write the pretrained image encoder, the text tower, the loss curve, accuracies, and the
+    zero-shot heads of the datasets that it learned from.
+    """
     settings, device = work.section(Pretrain), set_up(work.params["compute"])
     model, architecture = work.options["model"], work.params["model"]["architecture"]
     torch.manual_seed(settings.seed)
@@ -42,12 +44,13 @@ def run(work: Work) -> None:
     text_tower = {n: t for n, t in clip.state_dict().items() if not n.startswith("visual.")}
     checkpoints.save(paths.pretrained(model), encoder.state_dict())
     checkpoints.save(paths.text_tower(model), text_tower)
-    heads = {
-        name: ZeroShotHead(
-            zero_shot_weight(clip, tokenizer(architecture), text["classes"], text["templates"])
-        )
+    weights = {
+        name: zero_shot_weight(clip, tokenizer(architecture), text["classes"], text["templates"])
         for name, text in names.items()
     }
+    for name, weight in weights.items():
+        checkpoints.save(paths.head(model, name), {"weight": weight})
+    heads = {name: ZeroShotHead(weight) for name, weight in weights.items()}
     measured = accuracy(encoder, heads, data)
     rows = [
         {"task": name, "metric": "pretraining accuracy", "value": measured[name]} for name in names

@@ -44,16 +44,21 @@ def _pretrain(suite: Suite) -> Stage:
             paths.text_tower(MODEL),
             paths.pretrain_curve(MODEL),
             paths.pretrain_accuracy(MODEL),
+            *(paths.head(MODEL, dataset) for dataset in datasets),
         ],
     )
 
 
 def _heads(suite: Suite) -> Stage:
+    """Heads of the tasks that the text tower was not trained on; pretrain makes the others."""
     return template(
         "heads",
         "tasks.heads",
         {"model": MODEL, "dataset": DATASET},
-        matrix=axes(model=suite.model.name, dataset=suite.tasks),
+        matrix=axes(
+            model=suite.model.name,
+            dataset=[task for task in suite.tasks if task not in suite.pretrain.datasets],
+        ),
         deps=[paths.text_tower(MODEL), paths.classes(DATASET)],
         params=ENCODER,
         outs=[paths.head(MODEL, DATASET)],

@@ -153,7 +153,7 @@ def test_suites_share_all_that_makes_data_and_models(mini: Suite, methods: Suite
     one, other = wiring.stages(mini), wiring.stages(methods)
     shared = {name for name, stage in one.items() if "data/suites" not in str(stage.files)}
     assert {name.split("@")[0].split("_")[0] for name in shared} == {
-        "download", "prepare", "corrupt", "pretrain", "heads", "finetune", "task",
+        "download", "prepare", "corrupt", "pretrain", "finetune", "task",
         "traditional",
     }  # fmt: skip
     assert all(other[name] == one[name] for name in shared)
