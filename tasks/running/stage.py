@@ -118,7 +118,9 @@ def options(cmd: str) -> Options:
 def _find(cmd: str) -> Stage:
     known = {stage.cmd: stage for stage in dvc_yaml.read().values()}
     if cmd not in known:
-        close = difflib.get_close_matches(cmd, known, n=5, cutoff=0.3)
+        module = shlex.join(shlex.split(cmd)[:3]) + " "
+        alike = [each for each in known if each.startswith(module)]
+        close = difflib.get_close_matches(cmd, alike or known, n=5, cutoff=0.0)
         listed = "".join(f"\n  {each}" for each in close)
         raise InputError(
             f"no stage of {dvc_yaml.DVC_YAML} has this command; some that do:{listed}\n"
