@@ -76,6 +76,7 @@ def test_a_star_import_gives_every_name() -> None:
     assert names.keys() - {"__builtins__"} == set(adamerge_core.__all__)
 
 
+@pytest.mark.slow
 def test_the_names_are_typed(tmp_path: Path) -> None:
     """A program's type checker sees what each name is, and refuses names that there are not."""
     program = tmp_path / "program.py"

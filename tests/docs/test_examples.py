@@ -56,6 +56,7 @@ def test_choose_scaling(tmp_path: Path) -> None:
     assert labels >= last_number(text, "by entropy") > labels - 10
 
 
+@pytest.mark.slow
 def test_robustness(tmp_path: Path) -> None:
     text = printed("robustness", tmp_path)
     for noise in ("0.6", "0.9", "1.2"):

@@ -123,6 +123,7 @@ def test_plots_diff(tried: Project) -> None:
     assert CURVE in Path(".adamerge/plots/index.html").read_text()
 
 
+@pytest.mark.slow
 def test_push_then_an_older_commit_in_a_second_clone(fresh: Project, tmp_path: Path) -> None:
     """The colleague's clone has the files of whichever commit is checked out, without a run."""
     dvc(fresh, "remote", "add", "-d", "store", str(tmp_path / "store"))

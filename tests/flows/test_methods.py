@@ -146,6 +146,7 @@ print(*methods_faults({"median": {"rule": "median_merging", "scaling": -1}}))
 """
 
 
+@pytest.mark.slow
 def test_the_pages_examples_are_parts_of_methods(tmp_path: Path) -> None:
     examples = re.findall(
         r"`(adamerge_core/merging/\w+\.py)`:\n\n```python\n(.*?)```",

@@ -170,6 +170,7 @@ def test_plain_dvc_repro_gives_the_same_files_and_records(
     assert pipeline.info.end_time == found["report"].info.end_time
 
 
+@pytest.mark.slow
 def test_the_flow_and_an_experiment_share_what_ran(ran: Project) -> None:
     """Each takes from the other; dvc.lock need not be committed for it."""
     before, params = ran.hashes(), Path("params.yaml").read_text()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import ROOT
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adamerge_core.errors import InputError
@@ -91,6 +91,7 @@ def test_names_that_yaml_takes_for_other_things_stay_names(tmp_path: Path) -> No
     assert parse_yaml(text, "dvc.yaml")["stages"]["a"]["matrix"]["item"] == ODD
 
 
+@settings(max_examples=30)
 @given(st.lists(st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), min_size=1)))
 def test_any_text_is_read_back(tmp_path_factory: pytest.TempPathFactory, names: list[str]) -> None:
     check_names(names, tmp_path_factory.mktemp("yaml") / "dvc.yaml")
