@@ -20,7 +20,7 @@ import psutil
 from dvc.cli import main as dvc_main
 from dvc.exceptions import DvcException
 from dvc.lock import LockError
-from dvc.repo import Repo
+from dvc.repo import Repo, lock_repo
 from dvc.repo.experiments.utils import get_exp_rwlock
 from dvc.schema import COMPILED_LOCKFILE_SCHEMA
 from dvc.scm import NoSCM, SCMError
@@ -71,7 +71,8 @@ def read_graph() -> tuple[dict[str, tuple[str, ...]], dict[str, list[Any]]]:
     prints them. `dvc status` and `dvc dag` would be two processes, and print no stages that are up
     to date. Raises InputError: dvc.yaml has a fault, or another DVC process is at work here.
     """
-    with _explained(), Repo() as repo:
+    # under DVC's lock, which status() takes too: it reads dvc.yaml and dvc.lock anew for each taker
+    with _explained(), Repo() as repo, lock_repo(repo):
         graph = repo.index.graph
         upstream = {
             stage.addressing: tuple(sorted(other.addressing for other in graph.successors(stage)))

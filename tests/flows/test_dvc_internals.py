@@ -15,7 +15,7 @@ from conftest import ROOT, Project
 from dvc.cli import main as dvc_main
 from dvc.exceptions import DvcException
 from dvc.lock import LockError
-from dvc.repo import Repo
+from dvc.repo import Repo, lock_repo
 from dvc.repo.experiments import Experiments
 from dvc.repo.experiments.queue.workspace import WorkspaceQueue
 from dvc.repo.experiments.utils import get_exp_rwlock
@@ -40,6 +40,7 @@ def test_the_version_is_one_that_was_checked() -> None:
         (parse_yaml, ["text", "path"]),
         (modify_yaml, ["path", "fs"]),
         (get_exp_rwlock, ["repo", "reads", "writes"]),
+        (lock_repo, ["repo"]),
         (Repo.status, ["self"]),
     ],
 )
