@@ -25,7 +25,8 @@ from dvc.repo.experiments.utils import get_exp_rwlock
 from dvc.schema import COMPILED_LOCKFILE_SCHEMA
 from dvc.scm import NoSCM, SCMError
 from dvc.stage import PipelineStage
-from dvc.utils.serialize import modify_yaml, parse_yaml
+from dvc.utils.serialize import LOADERS, modify_yaml, parse_yaml
+from dvc.utils.serialize import load_yaml as load_yaml_of_dvc
 from ruamel.yaml import YAML
 from voluptuous import Invalid
 
@@ -72,7 +73,7 @@ def read_graph() -> tuple[dict[str, tuple[str, ...]], dict[str, list[Any]]]:
     to date. Raises InputError: dvc.yaml has a fault, or another DVC process is at work here.
     """
     # under DVC's lock, which status() takes too: it reads dvc.yaml and dvc.lock anew for each taker
-    with _explained(), Repo() as repo, lock_repo(repo):
+    with _explained(), Repo() as repo, lock_repo(repo), _params_parsed_once():
         graph = repo.index.graph
         upstream = {
             stage.addressing: tuple(sorted(other.addressing for other in graph.successors(stage)))
@@ -80,6 +81,23 @@ def read_graph() -> tuple[dict[str, tuple[str, ...]], dict[str, list[Any]]]:
             if isinstance(stage, PipelineStage)
         }
         return upstream, dict(repo.status())
+
+
+@contextmanager
+def _params_parsed_once() -> Iterator[None]:
+    """Have DVC parse params.yaml once while it is entered; else it does so for every stage."""
+    parsed: dict[str, Any] = {}
+
+    def load(path: str, *arguments: Any, **options: Any) -> Any:
+        if path not in parsed:
+            parsed[path] = load_yaml_of_dvc(path, *arguments, **options)
+        return parsed[path]
+
+    LOADERS[".yaml"] = load
+    try:
+        yield
+    finally:
+        del LOADERS[".yaml"]
 
 
 @contextmanager

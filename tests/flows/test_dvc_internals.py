@@ -130,3 +130,10 @@ def test_a_lock_of_the_flow_at_work_is_kept_and_one_of_no_one_is_not(project: Pr
         internals.mend()
         assert not lock.exists()
         process.kill()
+
+
+def test_params_are_parsed_by_what_stands_in_the_loaders() -> None:
+    from dvc.utils.serialize import LOADERS, load_yaml
+
+    assert LOADERS.default_factory is not None
+    assert LOADERS.default_factory() is load_yaml
