@@ -44,8 +44,9 @@ def run(work: Work) -> None:
     text_tower = {n: t for n, t in clip.state_dict().items() if not n.startswith("visual.")}
     checkpoints.save(paths.pretrained(model), encoder.state_dict())
     checkpoints.save(paths.text_tower(model), text_tower)
+    tokenize = tokenizer(architecture)
     weights = {
-        name: zero_shot_weight(clip, tokenizer(architecture), text["classes"], text["templates"])
+        name: zero_shot_weight(clip, tokenize, text["classes"], text["templates"])
         for name, text in names.items()
     }
     for name, weight in weights.items():
