@@ -1,0 +1,94 @@
+"""Runs cases, each in a forked process with limits of time and memory, and counts how they end."""
+
+import multiprocessing
+import os
+import resource
+import signal
+import tempfile
+import traceback
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import psutil
+
+from tests.attacks.cases import SEVERITIES, Case, Fault
+
+_FORK = multiprocessing.get_context("fork")  # each case starts with torch imported
+
+
+@dataclass
+class Count:
+    """How the cases of a room ended."""
+
+    tried: int = 0
+    good: int = 0
+    faults: Counter[str] = field(default_factory=Counter)
+
+    def row(self, room: str) -> str:
+        """Format the counts as a row of the table."""
+        faults = "  ".join(f"{self.faults[severity]:>8}" for severity in SEVERITIES)
+        return f"{room:<14}  {self.tried:>7}  {self.good:>7}  {faults}"
+
+
+HEADER = f"{'room':<14}  {'tried':>7}  {'good':>7}  " + "  ".join(
+    f"{severity:>8}" for severity in SEVERITIES
+)
+
+
+def run(cases: Iterable[Case]) -> Iterator[tuple[Case, int, str | None]]:
+    """Run each case; give it, how many things it tried, and the fault seen, or None."""
+    for case in cases:
+        with tempfile.TemporaryDirectory(prefix="attack-", ignore_cleanup_errors=True) as folder:
+            yield (case, *_alone(case, Path(folder)))
+
+
+def _alone(case: Case, folder: Path) -> tuple[int, str | None]:
+    """Run the case in a process of its own; what is left of its group is killed after it."""
+    ours, theirs = _FORK.Pipe(duplex=False)
+    process = _FORK.Process(target=_child, args=(case, folder, theirs), daemon=False)
+    process.start()
+    theirs.close()
+    try:
+        if not ours.poll(case.seconds):
+            return 1, f"hangs: no end after {case.seconds:g} s"
+        tried, fault = ours.recv()
+        return int(tried), fault
+    except EOFError:
+        process.join()
+        return 1, f"the process ended with {process.exitcode}"
+    finally:
+        _kill(process.pid)
+        process.join()
+        ours.close()
+
+
+def _child(case: Case, folder: Path, answer: Connection) -> None:
+    os.setsid()
+    os.chdir(folder)
+    if case.memory is not None:
+        limit = psutil.Process().memory_info().vms + case.memory
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    try:
+        answer.send((case.run(folder) or 1, None))
+    except Fault as fault:
+        answer.send((1, str(fault)))
+    except BaseException:
+        answer.send((1, traceback.format_exc(limit=-4)))
+
+
+def _kill(pid: int | None) -> None:
+    """Kill the case's process and what it left behind, in its session and among its children."""
+    if pid is None:
+        return
+    left = []
+    with suppress(psutil.NoSuchProcess):
+        left = psutil.Process(pid).children(recursive=True)
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+    for process in left:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
