@@ -15,7 +15,7 @@ without bounds; a wrong result without a word; a message that does not help.
 """
 
 
-class Fault(AssertionError):
+class FaultError(AssertionError):
     """The case did not end as it must; the message says what was seen."""
 
 
@@ -23,7 +23,7 @@ class Fault(AssertionError):
 class Case:
     """One attack or accident.
 
-    `run` gets an empty folder, the current one of a process of its own, and raises Fault; any other
+    `run` gets an empty folder, the current one of a process of its own, and raises FaultError; any other
     exception, a signal and a time-out are faults as well. It may return how many things it tried,
     where a case is many (a batch of mutations); None is one.
     """
@@ -40,20 +40,20 @@ class Case:
 def refused(call: Callable[[], Any], *told: str) -> InputError:
     """Return the InputError that the call raises, whose message holds each of `told`.
 
-    Raises Fault if the call returns, or a text is missing; other exceptions pass, as faults.
+    Raises FaultError if the call returns, or a text is missing; other exceptions pass, as faults.
     """
     try:
         answer = call()
     except InputError as error:
         missing = [text for text in told if text not in str(error)]
         if missing:
-            raise Fault(f"the message lacks {missing}: {error}") from error
+            raise FaultError(f"the message lacks {missing}: {error}") from error
         return error
-    raise Fault(f"was accepted: {str(answer)[:200]}")
+    raise FaultError(f"was accepted: {str(answer)[:200]}")
 
 
 def said(text: str, told: Sequence[str]) -> None:
-    """Raise Fault unless the text, what a command printed, holds each of `told`, no traceback."""
+    """Raise FaultError unless the text, what a command printed, holds each of `told`, no traceback."""
     missing = [part for part in told if part not in text]
     if missing or "Traceback" in text or "was not foreseen" in text:
-        raise Fault(f"lacks {missing}, printed:\n{text[-2000:]}")
+        raise FaultError(f"lacks {missing}, printed:\n{text[-2000:]}")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.attacks.cases import SEVERITIES, Case, Fault
+from tests.attacks.cases import SEVERITIES, Case, FaultError
 
 _FORK = multiprocessing.get_context("fork")  # each case starts with torch imported
 
@@ -74,7 +74,7 @@ def _child(case: Case, folder: Path, answer: Connection) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     try:
         answer.send((case.run(folder) or 1, None))
-    except Fault as fault:
+    except FaultError as fault:
         answer.send((1, str(fault)))
     except BaseException:
         answer.send((1, traceback.format_exc(limit=-4)))
