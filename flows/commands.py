@@ -30,12 +30,12 @@ def run(name: str | None) -> int:
     """Make the suite `name` active, if one is given, run the pipeline, and print its results."""
     if name is not None:
         activate(name, None, force=False)
-    suite = check()
-    _bring_in()
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
-    server = servers.prefect(None, pages=False)
+    server = servers.prefect(None, pages=False)  # first: it takes seconds to start
     try:
+        suite = check()
+        _bring_in()
         servers.use_prefect(server)
         from flows.pipeline import BAD_INPUT, pipeline, prepare
 

@@ -104,12 +104,27 @@ class Run:
     # carrying the order out
 
     def _work_through(self, runner: ThreadPoolTaskRunner[Any]) -> None:
-        for name in self._order.outcomes:
-            self._submit(name, runner)
+        if self._settled:
+            self._show_settled()
         while not self._order.done or self._open:
             for name in self._order.block() + self._order.start(self._estimates.priorities()):
                 self._submit(name, runner)
             self._await_one()
+
+    def _show_settled(self) -> None:
+        """Show the stages with nothing to do as one task run: one each costs more than they do."""
+
+        @task(
+            name="cached",
+            task_run_name=f"cached ({len(self._settled)} stages)",
+            cache_policy=NO_CACHE,
+            persist_result=False,
+        )
+        def cached() -> State[None]:
+            get_run_logger().info("\n".join(sorted(self._settled)))
+            return Completed(name="Cached", message="nothing has changed")
+
+        cached(return_state=True)
 
     def _submit(self, name: str, runner: ThreadPoolTaskRunner[Any]) -> None:
         """Hand a stage to Prefect; one whose upstream has failed ends there as NotReady, without
@@ -125,7 +140,11 @@ class Run:
         if name in self._order.running:
             self._started[name] = time.monotonic()
         self._open.add(name)
-        above = [self._futures[other] for other in self._plan.upstream[name]]
+        above = [
+            self._futures[other]
+            for other in self._plan.upstream[name]
+            if other not in self._settled
+        ]
         future = runner.submit(stage, {}, wait_for=above)
         self._futures[name] = future
         future.add_done_callback(lambda _: self._ended.put(name))
@@ -162,8 +181,6 @@ class Run:
     # a stage, in a thread of the task runner
 
     def _work(self, name: str) -> State[None]:
-        if name in self._settled:
-            return Completed(name="Cached", message="nothing has changed")
         if self._stopped:
             return Failed(message="the pipeline was stopped")
         worker = self._worker()
@@ -191,6 +208,8 @@ class Run:
 
     def _journal_cached(self, names: Collection[str]) -> None:
         """Note for MLflow that these stages lead to the runs that produced their files."""
+        if not names:
+            return
         locked = dvc_lock.read_lock()
         for name in self._plan.upstream:
             if name in names and (entry := locked.get(name)):

@@ -128,7 +128,9 @@ def no_experiments() -> Iterator[None]:
     and dvc.lock would change under the stages. DVC's own lock of its experiments says to whoever
     starts one which process holds the folder. Raises InputError where an experiment is at work.
     """
-    mend()
+    with _repo_lock() as free:
+        if free:
+            _drop_dead_rwlocks()
     with _explained(), Repo() as repo:
         if isinstance(repo.scm, NoSCM):  # by core.no_scm: then DVC has no experiments
             yield
@@ -203,9 +205,13 @@ def mend() -> None:
             WORK.mkdir(exist_ok=True)
             DVC_LOCK.replace(WORK / "dvc.lock.torn")
             print(f"{DVC_LOCK} was torn by a kill: set aside; finished stages come from the cache")
-        for rwlock in _RWLOCKS:
-            if rwlock.exists() and not _is_held(rwlock):
-                rwlock.unlink(missing_ok=True)
+        _drop_dead_rwlocks()
+
+
+def _drop_dead_rwlocks() -> None:
+    for rwlock in _RWLOCKS:
+        if rwlock.exists() and not _is_held(rwlock):
+            rwlock.unlink(missing_ok=True)
 
 
 @contextmanager

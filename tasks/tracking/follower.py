@@ -2,10 +2,12 @@
 
 `python -m tasks.tracking.follower` takes the key of the flow's pipeline run as a line on its
 standard input, so that mlflow is imported by the time the flow knows the key, and goes on until
-that run has ended and is in MLflow. It outlives a killed flow, and then records the kill.
+that run has ended, which closes that input, and is in MLflow. It outlives a killed flow, and then
+records the kill.
 """
 
 import os
+import select
 import subprocess
 import sys
 import time
@@ -35,8 +37,9 @@ class Follower:
     def follow(self, key: str) -> None:
         """Have the process begin with the pipeline run `key`."""
         if self._process.stdin:
-            with suppress(BrokenPipeError), self._process.stdin as pipe:
-                pipe.write(f"{key}\n")
+            with suppress(BrokenPipeError):
+                self._process.stdin.write(f"{key}\n")
+                self._process.stdin.flush()
 
     def dismiss(self) -> None:
         """End the process: there is nothing to follow."""
@@ -44,6 +47,8 @@ class Follower:
 
     def wait(self) -> None:
         """Wait until all is in MLflow, or for a minute: it goes on by itself."""
+        if self._process.stdin:
+            self._process.stdin.close()
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(_END_SECONDS)
 
@@ -59,10 +64,18 @@ def follow(key: str, flow: int) -> int:
         trouble = _try()
         if not path.exists() or (trouble and not alive):
             break
-        time.sleep(_PAUSE)
+        _pause(flow_ends=alive)
     if trouble:
         print(f"adamerge: {trouble}", file=sys.stderr)
     return 1 if trouble else 0
+
+
+def _pause(*, flow_ends: bool) -> None:
+    """Wait for the next look at the journals; where the flow is at work, at most until it ends."""
+    if not flow_ends:
+        time.sleep(_PAUSE)
+    elif select.select([sys.stdin], [], [], _PAUSE)[0]:
+        time.sleep(_PAUSE / 20)  # a moment after it closed its end: the process itself ends soon
 
 
 def _try() -> str | None:

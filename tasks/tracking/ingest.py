@@ -125,7 +125,7 @@ class Ingestion:
         if end and start.get("adopted"):
             end = self._store.end_of_stages(run_id, end)
         cached = [event for event in events if event["event"] == "cached"]
-        self._store.add_cached(run_id, start, cached)
+        self._store.add_cached(run_id, cached)
         if end:
             self._store.finish_pipeline(run_id, start, end)
         _done(path, {"run_id": run_id, "offset": offset}, ended=end is not None)

@@ -12,6 +12,7 @@ from tasks.running.hashes import stored
 
 TAG = "adamerge."
 READS = TAG + "reads."
+CACHED = TAG + "cached."
 OUTS = "out/"
 NOTE = "mlflow.note.content"
 
@@ -40,10 +41,29 @@ def origin(start: Mapping[str, Any]) -> dict[str, str]:
     return tags
 
 
-def reads(deps: Mapping[str, str]) -> dict[str, str]:
-    """Make tags with the md5s of what was read: JSON, in parts within MLflow's limit."""
-    parts = [dict(items) for items in batches(list(deps.items()), 50)]
-    return {f"{READS}{n:02}": json.dumps(part) for n, part in enumerate(parts)}
+def in_parts(prefix: str, values: Mapping[str, str]) -> dict[str, str]:
+    """Make tags, named by the prefix and a number, that hold a mapping: JSON, in parts within
+    MLflow's limit.
+    """
+    parts = [dict(items) for items in batches(list(values.items()), 50)]
+    return {f"{prefix}{n:02}": json.dumps(part) for n, part in enumerate(parts)}
+
+
+def from_parts(prefix: str, tags: Mapping[str, str]) -> dict[str, str]:
+    """Read what in_parts() wrote."""
+    parts = sorted((key, value) for key, value in tags.items() if key.startswith(prefix))
+    return {name: text for _, part in parts for name, text in json.loads(part).items()}
+
+
+def cached_stages(pages: Mapping[str, str]) -> str:
+    """Write the table of the stages that were up to date; `pages` has the addresses of the runs
+    that made their files, empty where none is recorded.
+    """
+    rows = [
+        f"| {stage} | {f'[run]({page})' if page else 'not recorded'} |"
+        for stage, page in sorted(pages.items())
+    ]
+    return "| up to date | files of |\n|---|---|\n" + "\n".join(rows)
 
 
 def final_metrics(outs: Mapping[str, str], time: float) -> dict[str, Any]:

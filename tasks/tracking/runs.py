@@ -1,6 +1,5 @@
 """Runs in the MLflow store: found by their tags, made, and filled."""
 
-import json
 import logging
 import shutil
 import sqlite3
@@ -19,12 +18,14 @@ from adamerge_core.atomic import atomic_write
 from tasks.graph.dvc_yaml import is_code
 from tasks.tracking.database import ARTIFACTS, DATABASE, probe
 from tasks.tracking.run_page import (
+    CACHED,
     OUTS,
     READS,
     TAG,
     batches,
     fit,
     flatten,
+    from_parts,
     metric_name,
     out_tag,
     prefixed,
@@ -68,8 +69,13 @@ class FoundRun:
 
     def deps(self) -> dict[str, str]:
         """Read from the run's tags the md5s of what it read, by path."""
-        parts = sorted((key, value) for key, value in self.tags.items() if key.startswith(READS))
-        return {path: digest for _, part in parts for path, digest in json.loads(part).items()}
+        return from_parts(READS, self.tags)
+
+    def cached(self) -> dict[str, str]:
+        """Read from a pipeline run's tags the stages that were up to date: by stage, the address of
+        the page of the run that made its files, empty where none is recorded.
+        """
+        return from_parts(CACHED, self.tags)
 
     def outs(self) -> dict[str, str]:
         """Read from its tags the md5s of what it wrote, by path."""

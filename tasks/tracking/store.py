@@ -17,16 +17,19 @@ from tasks.report import results
 from tasks.running.hashes import md5, stored
 from tasks.tracking.models import MergedModels
 from tasks.tracking.run_page import (
+    CACHED,
     IMAGES,
     MERGED,
     NOTE,
+    READS,
     TAG,
+    cached_stages,
     figures_folder,
     final_metrics,
     fit,
+    in_parts,
     origin,
     out_tag,
-    reads,
     shorten,
 )
 from tasks.tracking.runs import FoundRun, Runs
@@ -60,7 +63,7 @@ class Store(Runs):
         upstream = self.upstream(start["deps"])
         tags = {
             **origin(start),
-            **reads(start["deps"]),
+            **in_parts(READS, start["deps"]),
             TAG + "stage": start["stage"],
             TAG + "upstream": fit(" ".join(sorted({run.run_id for run in upstream.values()}))),
             "mlflow.runName": start["stage"],
@@ -85,31 +88,17 @@ class Store(Runs):
         self.log_points(run_id, [final_metrics(outs, end["time"])])
         self.client.set_terminated(run_id, end["status"], int(end["time"] * 1000))
 
-    def add_cached(
-        self, parent: str, start: Mapping[str, Any], events: Sequence[Mapping[str, Any]]
-    ) -> None:
-        """Make light runs below `parent` for stages that were up to date, each with its source."""
-        there = {run.data.tags[TAG + "stage"] for run in self.children(parent)} if events else {}
-        for event in events:
-            if event["stage"] not in there:
-                self._add_cached(parent, start, event)
+    def add_cached(self, run_id: str, events: Sequence[Mapping[str, Any]]) -> None:
+        """Note on a pipeline's run which stages were up to date, and the runs behind their files.
 
-    def _add_cached(self, parent: str, start: Mapping[str, Any], event: Mapping[str, Any]) -> None:
-        source = self.find(event["outs"], event["signature"])
-        tags = {
-            **origin(start),
-            TAG + "stage": event["stage"],
-            TAG + "cached": "true",
-            "mlflow.runName": f"[cached] {event['stage']}",
-            "mlflow.parentRunId": parent,
-            NOTE: "Nothing had changed; no run that wrote these files is recorded.",
-        }
-        if source:
-            tags[TAG + "source_run"] = source.run_id
-            tags[NOTE] = f"Nothing had changed: the files are those of {_link(source)}."
-        at = int(event["time"] * 1000)
-        created = self.client.create_run(self.experiment(start["suite"]), at, tags)
-        self.client.set_terminated(created.info.run_id, "FINISHED", at)
+        A run each would be slower than all else in a pipeline that has nothing to do.
+        """
+        if not events:
+            return
+        sources = {e["stage"]: self.find(e["outs"], e["signature"]) for e in events}
+        pages = {stage: source.page if source else "" for stage, source in sources.items()}
+        known = FoundRun.of(self.client.get_run(run_id)).cached()
+        self.set_tags(run_id, in_parts(CACHED, known | pages))
 
     def finish_pipeline(
         self, run_id: str, start: Mapping[str, Any], end: Mapping[str, Any]
@@ -117,7 +106,10 @@ class Store(Runs):
         """Log the suite's parameters and results, how many stages ran, and how it ended."""
         self.log_params(run_id, start["params"])
         counts = end.get("counts", {})
-        self.set_tags(run_id, {f"{TAG}stages.{name}": str(n) for name, n in counts.items()})
+        tags = {f"{TAG}stages.{name}": str(n) for name, n in counts.items()}
+        if pages := FoundRun.of(self.client.get_run(run_id)).cached():
+            tags[NOTE] = shorten(cached_stages(pages))
+        self.set_tags(run_id, tags)
         if end["status"] != "KILLED" and self._has_results(run_id, start):
             self._publish(run_id, start["suite"], end["time"])
         self.client.set_terminated(run_id, end["status"], int(end["time"] * 1000))

@@ -23,9 +23,9 @@ class FaultError(AssertionError):
 class Case:
     """One attack or accident.
 
-    `run` gets an empty folder, the current one of a process of its own, and raises FaultError; any other
-    exception, a signal and a time-out are faults as well. It may return how many things it tried,
-    where a case is many (a batch of mutations); None is one.
+    `run` gets an empty folder, the current one of a process of its own, and raises FaultError; any
+    other exception, a signal and a time-out are faults as well. It may return how many things it
+    tried, where a case is many (a batch of mutations); None is one.
     """
 
     name: str
@@ -53,7 +53,7 @@ def refused(call: Callable[[], Any], *told: str) -> InputError:
 
 
 def said(text: str, told: Sequence[str]) -> None:
-    """Raise FaultError unless the text, what a command printed, holds each of `told`, no traceback."""
+    """Raise FaultError unless what a command printed holds each of `told`, and no traceback."""
     missing = [part for part in told if part not in text]
     if missing or "Traceback" in text or "was not foreseen" in text:
         raise FaultError(f"lacks {missing}, printed:\n{text[-2000:]}")

@@ -111,10 +111,11 @@ def test_the_page_of_a_pipeline_run_shows_its_stages(ran: Project, read: object)
         assert shown in page, shown
 
 
-def test_a_cached_run_leads_to_its_source(ran: Project, read: object) -> None:
-    run = found("tags.`adamerge.cached` = 'true' and tags.`adamerge.stage` = 'merge'")
-    page = read(run.page, "Nothing had changed")
-    assert "the files are those of merge" in page
+def test_the_page_of_a_cached_run_leads_to_the_runs_behind_it(ran: Project, read: object) -> None:
+    run = found("tags.`adamerge.stages.cached` = '8'")
+    page = read(run.page, "up to date")
+    assert all(stage in page for stage in run.cached())
+    assert read(run.cached()["merge"], "python -m work --kind merge")
 
 
 def test_the_list_of_runs_has_them_all(ran: Project, read: object) -> None:
