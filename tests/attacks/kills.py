@@ -1,0 +1,193 @@
+"""`python -m tests.attacks.kills`: kills one process after another while the real stages run.
+
+A process of the kind whose turn it is (the flow, a worker, a stage, what brings journals into
+MLflow, Prefect's server) is killed at a random moment. What is left must end by itself, leaving no
+process behind; the command is started again until the work is done. Then the files must be those of
+an undisturbed run, to the byte, and a new pass begins, until there were enough kills.
+"""
+
+import argparse
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from conftest import Project  # noqa: E402
+from small_suite import make_small  # noqa: E402
+
+KINDS: dict[str, Callable[[str], bool]] = {
+    "flow": lambda command: command.endswith("-m flows.cli run"),
+    "worker": lambda command: "flows.dvc.worker" in command,
+    "stage": lambda command: "-m tasks." in command and "tasks.tracking" not in command,
+    "ingest": lambda command: "tasks.tracking.follower" in command,
+    "server": lambda command: "flows.guard" in command and "prefect" in command,
+}
+"""Which commands are processes of a kind."""
+
+_END_SECONDS = 180.0  # a stage under way may end, and servers are given time
+
+
+class KillError(AssertionError):
+    """A run did not end as it must after a kill; the message says what was seen."""
+
+
+def main() -> int:
+    """Kill as often as asked for; print a line a kill and the counts; 1 if there was a fault."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=100, metavar="N", help="default: 100")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the moments")
+    options = parser.parse_args()
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="kills-", ignore_cleanup_errors=True) as folder:
+        undisturbed, killed = (make_small(Path(folder) / name / "small") for name in ("a", "b"))
+        took = _undisturbed(undisturbed)
+        print(f"undisturbed: {len(undisturbed.hashes())} files in {took:.0f} s", flush=True)
+        counts, passes = Counter[str](), 0
+        dice = random.Random(options.seed)
+        try:
+            while sum(counts.values()) < options.kills:
+                _one_pass(killed, took, options.kills, counts, dice)
+                _compare(killed, undisturbed)
+                passes += 1
+                _begin_anew(killed)
+        except KillError as fault:
+            print(f"FAULT after {sum(counts.values())} kills: {fault}", flush=True)
+            print((killed.root.parent / "log").read_text()[-3000:])
+            return 1
+        finally:
+            _kill_all(undisturbed, killed)
+    kinds = ", ".join(f"{kind} {counts[kind]}" for kind in KINDS)
+    print(
+        f"{sum(counts.values())} kills ({kinds}), {passes} passes ended with the hashes of the "
+        f"undisturbed run, {time.monotonic() - began:.0f} s"
+    )
+    return 0
+
+
+def _undisturbed(project: Project) -> float:
+    began = time.monotonic()
+    if _start(project).wait() != 0:
+        raise KillError("the undisturbed run failed")
+    return time.monotonic() - began
+
+
+def _start(project: Project) -> "subprocess.Popen[bytes]":
+    with (project.root.parent / "log").open("a") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "flows.cli", "run"],
+            cwd=project.root,
+            env={**os.environ, "PYTHONPATH": str(project.root)},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+
+
+def _one_pass(
+    project: Project, seconds: float, most: int, counts: Counter[str], dice: random.Random
+) -> None:
+    """Start the command and kill, again and again, until the command has done all of its work."""
+    while True:
+        process = _start(project)
+        kind = list(KINDS)[sum(counts.values()) % len(KINDS)]
+        victim = None
+        if sum(counts.values()) < most:
+            victim = _victim(project, process, kind, time.monotonic() + dice.uniform(2, seconds))
+        if victim:
+            victim.kill()
+            counts[kind] += 1
+        code = _end(project, process, victim and kind)
+        if victim:
+            print(f"kill {sum(counts.values()):>3}  {kind:<7} the command ended with {code}")
+            sys.stdout.flush()
+        elif code != 0:
+            raise KillError(f"without a kill, the command ended with {code}")
+        if code == 0:
+            return
+
+
+def _victim(
+    project: Project, process: "subprocess.Popen[bytes]", kind: str, when: float
+) -> psutil.Process | None:
+    """Find the process to kill, from the time `when` on; None where the command ends before."""
+    while process.poll() is None:
+        if time.monotonic() >= when:
+            found = [other for other in _at_work(project) if KINDS[kind](_command(other))]
+            if found:
+                return found[-1]
+        time.sleep(0.05)
+    return None
+
+
+def _end(project: Project, process: "subprocess.Popen[bytes]", kind: str | None) -> int:
+    """Wait for the command's end, and that nothing of it is left at work."""
+    try:
+        code = process.wait(_END_SECONDS)
+    except subprocess.TimeoutExpired:
+        raise KillError(f"{kind} was killed, and the command has no end") from None
+    until = time.monotonic() + 30.0  # the ingestion outlives a killed flow, to record it
+    while left := [_command(other) for other in _at_work(project)]:
+        if time.monotonic() > until:
+            raise KillError(f"{kind} was killed, and these are left: {left}")
+        time.sleep(0.2)
+    return code
+
+
+def _compare(killed: Project, undisturbed: Project) -> None:
+    ours, theirs = killed.hashes(), undisturbed.hashes()
+    other = [path for path in ours | theirs if ours.get(path) != theirs.get(path)]
+    if other:
+        raise KillError(f"{len(other)} files are not those of an undisturbed run: {other[:5]}")
+    status = killed.run("dvc", "status", "-q")
+    if status.returncode:
+        raise KillError(f"dvc status: {status.stdout}")
+    journals = list((killed.root / ".adamerge/journal").glob("*.jsonl"))
+    if journals:
+        raise KillError(f"journals are left: {journals}")
+
+
+def _begin_anew(project: Project) -> None:
+    """Forget all that was made, but for MLflow's runs."""
+    for name in ("data", ".dvc/cache"):
+        shutil.rmtree(project.root / name, ignore_errors=True)
+    (project.root / "dvc.lock").unlink(missing_ok=True)
+
+
+def _at_work(project: Project) -> list[psutil.Process]:
+    """List the processes whose current folder is in the project."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            if process.status() != psutil.STATUS_ZOMBIE and Path(process.cwd()).is_relative_to(
+                project.root
+            ):
+                found.append(process)
+    return found
+
+
+def _command(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return ""
+
+
+def _kill_all(*projects: Project) -> None:
+    for project in projects:
+        for process in _at_work(project):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
