@@ -11,13 +11,12 @@ from torch import Tensor
 
 from adamerge_core import checkpoints
 from adamerge_core.checkpoints import StateDict
+from adamerge_core.checkpoints.tensor_files import UNCHANGED, open_files
 from adamerge_core.errors import InputError
 from adamerge_core.storage import (
-    UNCHANGED,
     LazyLayers,
     MappedLayers,
     StoredLayers,
-    open_files,
     open_layers,
     tensor_writer,
 )
