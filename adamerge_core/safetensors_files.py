@@ -156,7 +156,7 @@ class SafetensorsFile:
         return bytes(buffer)
 
     def read_into(self, target: memoryview, position: int) -> None:
-        """Fill `target`, bytes, from a position on. Raises InputError where the file ends before."""
+        """Fill `target`, bytes, from a position on. Raises InputError where the file ends."""
         while target:
             try:
                 count = os.preadv(self._descriptor, [target], position)

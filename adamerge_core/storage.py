@@ -5,7 +5,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
+from os import PathLike
 from typing import BinaryIO
 
 import torch
@@ -23,7 +23,7 @@ _BLOCK = 1 << 24
 
 @contextmanager
 def tensor_writer(
-    path: Path, layout: Mapping[str, Tensor], metadata: Mapping[str, str]
+    path: str | PathLike[str], layout: Mapping[str, Tensor], metadata: Mapping[str, str]
 ) -> Iterator[Callable[[Tensor], None]]:
     """Write a safetensors file tensor by tensor, whole or not at all: yields the append function.
 
@@ -169,7 +169,9 @@ class MappedLayers(LazyLayers):
         return MappedLayers(self, lambda _, stack: stack.to(device), device)
 
 
-def open_layers(paths: Mapping[str, Path], pretrained: Mapping[str, Tensor]) -> StoredLayers:
+def open_layers(
+    paths: Mapping[str, str | PathLike[str]], pretrained: Mapping[str, Tensor]
+) -> StoredLayers:
     """Open the layers in one file a task, in the order of `pretrained`; reads headers only.
 
     Layers are moved to the device of `pretrained` as they are read. A layer that a file lacks and
