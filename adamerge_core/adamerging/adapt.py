@@ -173,6 +173,9 @@ def _check(
     counts: Mapping[str, tuple[int, int]],
 ) -> None:
     """Raise one InputError that lists every fault; counts: by name a number and its minimum."""
+    if not isinstance(engine, Engine) or not isinstance(settings, AdaptationSettings):
+        given = f"{type(engine).__name__} and {type(settings).__name__}"
+        raise InputError(f"adaptation of {given}: give an Engine and AdaptationSettings")
     faults = settings.faults()
     for name, (value, least) in counts.items():
         faults += count_faults(name, value, least, WHOLE_NUMBERS)
@@ -186,10 +189,24 @@ def _check(
         faults.append("no task changed any tensor of the pretrained model; nothing can be learned")
     faults += image_faults(engine.task_vectors, images)
     if not faults:
+        faults = _unlike(engine, images)
+    if not faults:
         faults = _too_few(engine, images, settings)
         faults += target_faults(engine, images, targets, settings.objective)
     if faults:
         raise InputError.listing("adaptation", faults)
+
+
+def _unlike(engine: Engine, images: Arrays) -> list[str]:
+    """Say what keeps all tasks' images from being one batch: a line, or none."""
+    forms = {
+        name: f"{list(images[name].shape[1:])} {str(images[name].dtype).removeprefix('torch.')}"
+        for name in engine.task_vectors.task_names
+    }
+    if len(set(forms.values())) <= 1:
+        return []
+    each = ", ".join(f"{form} of task {name}" for name, form in forms.items())
+    return [f"images differ in shape or dtype: {each}; give all tasks' alike"]
 
 
 def _too_few(engine: Engine, images: Arrays, settings: AdaptationSettings) -> list[str]:

@@ -137,6 +137,9 @@ def register(
             raise TypeError(f"{name}: registered twice; give the function another name")
         doc = inspect.getdoc(function) or ""
 
+        # most objectives and criteria take nothing that could be checked, and are called every step
+        needs_checks = bool(parameters) or vectors_at is not None
+
         @wraps(function)
         def checked(*inputs: Any, **given: Any) -> Any:
             named = dict(zip(parameters, inputs[positional:], strict=False)) | given
@@ -152,10 +155,10 @@ def register(
             doc=doc,
             parameters=parameters,
             module=function.__module__,
-            function=checked,
+            function=checked if needs_checks else function,
             **{"needs": None, **facts},
         )
-        return cast(Function, checked)
+        return cast(Function, checked) if needs_checks else function
 
     return add
 
