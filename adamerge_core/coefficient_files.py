@@ -70,7 +70,7 @@ def read_arrays(
     entry = file.entries["coefficients"]
     values = np.empty(entry.shape)
     if values.size:
-        file.read_into(memoryview(values.reshape(-1)).cast("B"), entry.start)
+        file.read_into(values.reshape(-1).data.cast("B"), entry.start)
     faults = _faults(values, names)
     if faults:
         raise InputError.listing(f"{_SUBJECT} {path}", faults)

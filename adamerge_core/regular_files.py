@@ -2,8 +2,8 @@
 
 import os
 import stat
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
 
 from adamerge_core.errors import InputError
 
@@ -16,7 +16,7 @@ _KINDS = {
 }
 
 
-def open_regular(path: str | os.PathLike[str], subject: str = "checkpoint") -> BinaryIO:
+def open_regular(path: str | os.PathLike[str], subject: str = "checkpoint") -> FileIO:
     """Open a regular file, or a link to one, for reading without a buffer.
 
     subject: what the message calls it. Raises InputError when it is missing, cannot be read, or is
@@ -34,7 +34,7 @@ def open_regular(path: str | os.PathLike[str], subject: str = "checkpoint") -> B
     except (OSError, ValueError) as error:  # ValueError: a null byte in the path
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"{subject} {path!s}: cannot be read ({reason})") from error
-    file = open(descriptor, "rb", buffering=0)  # noqa: SIM115
+    file = FileIO(descriptor)
     try:
         _refuse_special(os.fstat(descriptor).st_mode, path, subject)
     except BaseException:

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from adamerge_core import checkpoints
@@ -45,6 +44,26 @@ def save(path: str | os.PathLike[str], state: State) -> None:
     checkpoints.save(path, tensors, seal(content, parts))
 
 
+def read(path: str | os.PathLike[str]) -> State:
+    """Read the state that some run kept.
+
+    Raises StateFileError when the file is missing, damaged (its checksum tells) or of another kind.
+    """
+    try:
+        file = TensorFile(path, "state file")
+        content = file.file.sealed_content()
+    except InputError as error:
+        raise StateFileError(str(error)) from error
+    kinds = {"run": dict, "step": int, "facts": dict}
+    if (
+        not isinstance(content, dict)
+        or content.keys() != kinds.keys()
+        or any(type(content[name]) is not kind for name, kind in kinds.items())
+    ):
+        raise StateFileError(f"state file {path}: holds no state of a run; delete the file")
+    return State(content["run"], content["step"], dict(file), content["facts"])
+
+
 def load(
     path: str | os.PathLike[str],
     run: Mapping[str, Any],
@@ -54,29 +73,17 @@ def load(
     """Read the state that the run `run` kept.
 
     layout: by name a tensor of the shape and dtype of each that the state must hold. most: steps
-    that it may have done. Raises StateFileError when the file is damaged (its checksum tells),
-    listing the differences when it belongs to another run, and what in it is no state of this one.
+    that it may have done. Raises StateFileError as `read` does, listing the differences when the
+    file belongs to another run, and what in it is no state of this one.
     """
-    try:
-        file = TensorFile(path, "state file")
-        content = file.file.sealed_content()
-    except InputError as error:
-        raise StateFileError(str(error)) from error
-    if (
-        not isinstance(content, dict)
-        or set(content) != {"run", "step", "facts"}
-        or not isinstance(content["run"], dict)
-        or not isinstance(content["facts"], dict)
-    ):
-        raise StateFileError(f"state file {path}: holds no state of a run; delete the file")
-    _refuse_another_run(path, content["run"], run)
-    step, faults = content["step"], []
-    if type(step) is not int or not 1 <= step <= most:
-        faults.append(f"step = {step!r}: must be a whole number from 1 to {most}")
-    faults += _misfits(layout, file)
+    state = read(path)
+    _refuse_another_run(path, state.run, run)
+    faults = _misfits(layout, state.tensors)
+    if not 1 <= state.step <= most:
+        faults.append(f"step = {state.step}: must be from 1 to {most}")
     if faults:
         raise StateFileError.listing(f"state file {path} is no state of this run", faults)
-    return State(content["run"], step, dict(file), content["facts"])
+    return state
 
 
 def _refuse_another_run(
@@ -97,9 +104,9 @@ def _text(value: Any) -> str:
     return "nothing" if value is None else str(value)[:200]
 
 
-def _misfits(layout: Mapping[str, Tensor], file: TensorFile) -> list[str]:
-    faults = [f"tensor {name} is missing" for name in layout if name not in file]
-    for name, found in file.layout.items():
+def _misfits(layout: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> list[str]:
+    faults = [f"tensor {name} is missing" for name in layout if name not in tensors]
+    for name, found in tensors.items():
         if name not in layout:
             faults.append(f"tensor {name} is extra")
             continue
@@ -109,6 +116,6 @@ def _misfits(layout: Mapping[str, Tensor], file: TensorFile) -> list[str]:
                 f"tensor {name} is {found.dtype} of shape {list(found.shape)}, "
                 f"must be {wanted.dtype} of {list(wanted.shape)}"
             )
-        elif found.is_floating_point() and not torch.isfinite(file[name]).all():
+        elif found.is_floating_point() and not checkpoints.all_finite(found):
             faults.append(f"tensor {name} has values that are not finite")
     return faults

@@ -64,7 +64,8 @@ def refuse_non_finite_update(
 
 
 def _kept(step: int) -> str:
-    return f"the last good parameters, those after step {max(step - 1, 0)}, are kept in the error"
+    after = f"after step {step - 1}" if step > 1 else "of the start"
+    return f"the last good parameters, those {after}, are in the error's field `parameters`"
 
 
 def _cause(engine: Engine, tasks: list[str], batch: Mapping[str, Tensor]) -> str:

@@ -89,7 +89,7 @@ def load_torch_file(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     with open_regular(path) as raw:
         size = os.fstat(raw.fileno()).st_size
         try:
-            with io.BufferedReader(raw) as file:  # type: ignore[arg-type]
+            with io.BufferedReader(raw) as file:
                 content = _zip_content(file, size) if _is_zip(file) else _older_content(file, size)
                 views = _state_dict(content.value, path)
                 _check(views, content, size, path)
@@ -113,8 +113,10 @@ def load_torch_file(path: str | os.PathLike[str]) -> dict[str, Tensor]:
             ) from error
 
 
-def _is_zip(file: io.BufferedReader) -> bool:
-    return file.peek(4)[:4] == b"PK\x03\x04"
+def _is_zip(file: BinaryIO) -> bool:
+    start = file.read(4)
+    file.seek(0)
+    return start == b"PK\x03\x04"
 
 
 def _zip_content(file: BinaryIO, size: int) -> _Content:
