@@ -24,9 +24,14 @@ def check_same_architecture(
     Tensors are paired by name, never by position, and each is read once.
     """
     faults = state_dict_faults("pretrained", pretrained)
-    faults = faults or non_finite("pretrained", pretrained)
+    readable = not faults
+    if readable:
+        faults = non_finite("pretrained", pretrained)
     for model_name, state in models.items():
-        faults += state_dict_faults(model_name, state) or _misfits(model_name, pretrained, state)
+        unfit = state_dict_faults(model_name, state)
+        faults += unfit
+        if readable and not unfit:
+            faults += _misfits(model_name, pretrained, state)
     if faults:
         faults.append(
             "fix: give checkpoints of one architecture, fine-tuned from this pretrained one"

@@ -5,6 +5,7 @@ others; what it names is looked up in no module. A tensor comes back as a descri
 memory is taken for it. So neither time nor memory is beyond a small multiple of the file's bytes.
 """
 
+import pickle
 import pickletools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -51,6 +52,7 @@ class TensorView:
 _MARK = object()
 
 _NEEDS_OTHERS = {
+    "_get_layout": "a sparse tensor; save tensor.to_dense()",
     "_rebuild_sparse_tensor": "a sparse tensor; save tensor.to_dense()",
     "_rebuild_sparse_csr_tensor": "a sparse tensor; save tensor.to_dense()",
     "_rebuild_qtensor": "a quantized tensor; save tensor.dequantize()",
@@ -95,7 +97,10 @@ def _do(name: str, argument: Any, stack: list[Any], memo: dict[int, Any]) -> Non
         memo[len(memo)] = stack[-1]
     elif name in ("BINGET", "LONG_BINGET"):
         stack.append(memo[argument])
-    elif name not in ("PROTO", "FRAME"):
+    elif name == "PROTO":
+        if argument > pickle.HIGHEST_PROTOCOL:
+            raise PickleError(f"a pickle of protocol {argument}")
+    elif name != "FRAME":
         if name not in _CHANGES:
             raise PickleError(f"the instruction {name}, which no state dict needs")
         _CHANGES[name](stack, argument)
@@ -160,8 +165,8 @@ def _stack_global(stack: list[Any], _: Any) -> None:
 
 def _build(stack: list[Any], _: Any) -> None:
     """An OrderedDict's attributes, which are the module's versions, are passed over."""
-    stack.pop()
-    if not isinstance(stack[-1], dict):
+    attributes = stack.pop()
+    if not isinstance(stack[-1], dict) or not isinstance(attributes, dict):
         raise PickleError("attributes of what is no dict")
 
 

@@ -30,6 +30,8 @@ def save(
     that checkpoints hold (see state_dict_faults).
     """
     faults = state_dict_faults("state dict", tensors)
+    if not faults and not tensors:  # safetensors writes a header that is no JSON
+        faults = ["state dict: holds no tensor; give at least one"]
     if faults:
         raise InputError.listing(f"checkpoint {path} was not written", faults, _SHOWN)
     # safetensors refuses tensors that share memory, as tied weights and views of one tensor do
