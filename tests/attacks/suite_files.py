@@ -1,6 +1,7 @@
 """What the cases of suites share: the shipped suite as values, a file of it, its graph."""
 
 import copy
+import logging
 import os
 import shutil
 from collections.abc import Iterable
@@ -93,6 +94,7 @@ def same_to_dvc(suite: Suite) -> None:
     from dvc.repo import Repo
 
     os.environ["DVC_NO_ANALYTICS"] = "1"
+    logging.getLogger("dvc").setLevel(logging.ERROR)
     wanted = wiring.stages(suite)
     with Repo.init(".", no_scm=True) as repo:
         seen = {stage.addressing: stage for stage in repo.index.stages}
