@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import os
 import shutil
 import signal
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from adamerge_core.errors import InputError
+from flows import project
 from tasks.running.environment import WORK, configure
 from tasks.running.failures import OperationError
 
@@ -31,15 +33,17 @@ Merge fine-tuned models into one, and trace every result to the files and runs b
   adamerge methods             the merging methods there are
   adamerge schedule            run the pipeline every night
 
-Run it in the project's root. `adamerge COMMAND --help` has an example of each."""
+Run it anywhere in the project. `adamerge COMMAND --help` has an example of each."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return 0, 1 for a failure, 2 for bad input, 130 for Ctrl-C."""
     options = _parser().parse_args(arguments)
-    configure()
     signal.signal(signal.SIGTERM, _interrupt)
     try:
+        if options.in_project:
+            _enter_project(options)
+        configure()
         return int(options.call(options))
     except InputError as error:
         return _say(str(error), _BAD_INPUT)
@@ -54,6 +58,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _say(_missing(error), _FAILED)
     except Exception as error:
         return _say(_unforeseen(error), _FAILED)
+
+
+def _enter_project(options: argparse.Namespace) -> None:
+    """Go to the project's root; a path among the options is from where the user stands."""
+    here = project.enter()
+    if "path" in options:
+        options.path = os.path.relpath(here / options.path)
 
 
 def _interrupt(number: int, frame: object) -> None:
@@ -116,13 +127,19 @@ _Commands = Any  # argparse names its type with an underscore
 
 
 def _add(
-    commands: _Commands, name: str, short: str, about: str, call: Callable[[Any], int]
+    commands: _Commands,
+    name: str,
+    short: str,
+    about: str,
+    call: Callable[[Any], int],
+    *,
+    in_project: bool = True,
 ) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(
         name, help=short, description=f"{short[0].upper()}{short[1:]}.\n\n{about}"
     )
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.set_defaults(call=call)
+    parser.set_defaults(call=call, in_project=in_project)
     return parser
 
 
@@ -256,7 +273,9 @@ what data it needs, its parameters with their defaults. Runs nothing.
 
   adamerge methods
   adamerge methods tsv_m"""
-    parser = _add(commands, "methods", "list the merging methods there are", about, call)
+    parser = _add(
+        commands, "methods", "list the merging methods there are", about, call, in_project=False
+    )
     parser.add_argument("name", nargs="?", metavar="NAME", help="all about this one")
 
 
