@@ -6,6 +6,7 @@ bits), or the image is refused where nothing says it. Nothing here imports torch
 """
 
 import io
+import struct
 import warnings
 from dataclasses import dataclass
 
@@ -52,6 +53,9 @@ MAX_ASPECT = 50
 
 MAX_SCANS = 100
 """Of a progressive JPEG: each takes the time of a whole image, and few bytes."""
+
+MAX_TAG_VALUES = 50_000
+"""Of numbers in a tag of a TIFF, as the places of its strips: each becomes an object of Python."""
 
 BACKGROUND = (255, 255, 255)
 """White: on this lies what is transparent."""
@@ -126,13 +130,14 @@ def _unknown(content: bytes) -> str:
     if not content:
         return "is empty; replace it"
     return (
-        f"is no whole image of {', '.join(FORMATS)} (it begins with {content[:8]!r}); save it as "
-        "one of these, or replace it"
+        f"is no whole image of {', '.join(FORMATS)} (it begins with the bytes "
+        f"{content[:4].hex(' ')}); save it as one of these, or replace it"
     )
 
 
 def _opened(content: bytes) -> tuple[Image.Image, tuple[str, ...]]:
     """Decode to RGB, upright. Raises what Pillow raises for a broken image, of any type."""
+    _check_tags(content)
     with Image.open(io.BytesIO(content), formats=FORMATS) as file:
         _check_limits(file, content)
         orientations = {_orientation(file)}
@@ -164,6 +169,27 @@ def _check_limits(file: Image.Image, content: bytes) -> None:
             raise InputError(f"has {scans} scans; must have at most {MAX_SCANS}; save it again")
 
 
+def _check_tags(content: bytes) -> None:
+    """Refuse a TIFF with a tag of too many numbers, before they are read."""
+    order = {b"II": "<", b"MM": ">"}.get(content[:2])
+    if order is None or len(content) < 16:
+        return
+    big = struct.unpack_from(order + "H", content, 2) == (43,)
+    head, count_form, entry = (8, "Q", "HHQ8x") if big else (4, "H", "HHI4x")
+    (start,) = struct.unpack_from(order + ("Q" if big else "I"), content, head)
+    first = start + struct.calcsize(count_form)
+    if first > len(content):
+        return
+    (count,) = struct.unpack_from(order + count_form, content, start)
+    size = struct.calcsize("<" + entry)
+    for at in range(first, min(first + count * size, len(content) - size + 1), size):
+        tag, kind, values = struct.unpack_from(order + entry, content, at)
+        if values > MAX_TAG_VALUES and kind not in (1, 2, 7):  # bytes and text stay bytes
+            raise InputError(
+                f"has a tag ({tag}) of {values} values; must have at most {MAX_TAG_VALUES}"
+            )
+
+
 def _orientation(image: Image.Image) -> int | None:
     """Read the EXIF orientation; None where there is none, or the EXIF is broken."""
     try:
@@ -183,6 +209,8 @@ def _rgb(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
         gray, changes = image, ()
     else:
         raise InputError(_refusal(image.mode))
+    if isinstance(image, _TIFF) and 2 in image.tag_v2.get(_SAMPLE_FORMAT, ()):
+        raise InputError(_refusal("I"))
     if not gray.has_transparency_data:
         return gray.convert("RGB"), changes
     layer = gray.convert("RGBA")
@@ -201,7 +229,7 @@ def _is_sixteen_bits(image: Image.Image) -> bool:
 def _scaled(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
     """Scale gray values of 16 bits, or of a TIFF's 9 to 15, to 8; Pillow clips them to white."""
     values = np.asarray(image).astype(np.int64)
-    bits = image.tag_v2.get(258, (16,))[0] if isinstance(image, _TIFF) else 16
+    bits = image.tag_v2.get(_BITS, (16,))[0] if isinstance(image, _TIFF) else 16
     gray = Image.fromarray((values * 255 // (2**bits - 1)).clip(0, 255).astype(np.uint8))
     key = image.info.get("transparency")
     if isinstance(key, int):
@@ -210,6 +238,7 @@ def _scaled(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
 
 
 _TIFF = TiffImagePlugin.TiffImageFile
+_BITS, _SAMPLE_FORMAT = 258, 339  # tags of TIFF; the format 2 is integers with a sign
 
 
 def _refusal(mode: str) -> str:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adamerge_core.errors import InputError
-from adamerge_core.regular_files import open_regular
 from adamerge_core.vision.archive import SPLITS, DatasetImages, Remark
 from adamerge_core.vision.datasets.labeled_files import (
     SHOWN,
@@ -18,11 +17,11 @@ from adamerge_core.vision.datasets.labeled_files import (
     class_faults,
 )
 from adamerge_core.vision.datasets.registry import source
-from adamerge_core.vision.datasets.user_files import file_fault, outside
+from adamerge_core.vision.datasets.user_files import file_fault, outside, read_file
 from adamerge_core.vision.decoding import IMAGE_SUFFIXES
 from adamerge_core.vision.names import printable
 
-MAX_TABLE_BYTES = 2**28
+MAX_TABLE_BYTES = 2**27
 """Of a CSV file."""
 
 
@@ -100,22 +99,13 @@ class CsvFile(LabeledFiles):
 
     def _rows(self, subject: str, table: Path) -> Iterator[tuple[int, dict[str | None, str]]]:
         """Yield the rows with their lines in the file; a value that is missing is empty."""
+        content = io.BytesIO(read_file(table, subject, MAX_TABLE_BYTES))
         try:
-            with open_regular(table, "data file") as raw:
-                size = os.fstat(raw.fileno()).st_size
-                if size > MAX_TABLE_BYTES:
-                    raise InputError(
-                        f"{subject}: has {size} bytes; must have at most {MAX_TABLE_BYTES}"
-                    )
-                with io.TextIOWrapper(
-                    io.BufferedReader(raw), encoding="utf-8-sig", newline=""
-                ) as file:
-                    rows = csv.DictReader(file, restval="", strict=True)
-                    self._check_header(subject, list(rows.fieldnames or []))
-                    for row in rows:
-                        yield rows.line_num, row
-        except OSError as error:
-            raise InputError(f"{subject}: {error.strerror}; mend the path") from error
+            lines = io.TextIOWrapper(content, encoding="utf-8-sig", newline="")
+            rows = csv.DictReader(lines, restval="", strict=True)
+            self._check_header(subject, list(rows.fieldnames or []))
+            for row in rows:
+                yield rows.line_num, row
         except (UnicodeDecodeError, csv.Error) as error:
             raise InputError(
                 f"{subject}: not a CSV file in UTF-8 ({error}); save it as CSV, UTF-8, its values "

@@ -11,7 +11,8 @@ import numpy as np
 from adamerge_core.errors import InputError
 from adamerge_core.vision.archive import SPLITS, ArchivedImage, DatasetImages, Remark
 from adamerge_core.vision.datasets.registry import Source
-from adamerge_core.vision.datasets.user_files import read_image_file, tree_faults
+from adamerge_core.vision.datasets.user_files import read_file, tree_faults
+from adamerge_core.vision.decoding import MAX_FILE_BYTES
 from adamerge_core.vision.names import alike_but_for_case, class_name_faults, printable
 
 Files = dict[str, dict[str, list[Path]]]
@@ -183,7 +184,7 @@ def _read(
     for split, label, file in entries:
         name = user_name(root, file)
         try:
-            content = read_image_file(file, name)
+            content = read_file(file, name, MAX_FILE_BYTES)
         except InputError as error:
             faults.append(str(error))
         else:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from adamerge_core.errors import InputError
 from adamerge_core.regular_files import open_regular
-from adamerge_core.vision.decoding import MAX_FILE_BYTES
 from adamerge_core.vision.names import printable
 
 
@@ -43,7 +42,7 @@ def tree_faults(root: Path) -> list[str]:
 
 
 def _entry_fault(entry: os.DirEntry[str]) -> str | None:
-    if entry.is_dir():
+    if Path(entry.path).is_dir():  # not the entry's own, which raises at a loop of links
         return None if _is_utf8(entry.name) else "its name is not UTF-8; rename it"
     return file_fault(Path(entry.path))
 
@@ -75,29 +74,28 @@ def _is_utf8(name: str) -> bool:
     return True
 
 
-def read_image_file(path: Path, name: str) -> bytes:
-    """Read an image file of at most MAX_FILE_BYTES bytes.
+def read_file(path: Path, name: str, limit: int) -> bytes:
+    """Read a file of at most `limit` bytes.
 
     name: what a message calls it. Raises InputError where it cannot be read, is no regular file,
     or is larger, before more than that is in memory.
     """
     try:
-        with open_regular(path, "image") as file:
+        with open_regular(path, "file") as file:
             size = os.fstat(file.fileno()).st_size
-            content = b"" if size > MAX_FILE_BYTES else b"".join(_chunks(file.fileno()))
+            content = b"" if size > limit else b"".join(_chunks(file.fileno(), limit + 1))
     except OSError as error:
         raise InputError(f"{name}: cannot be read ({error.strerror}); replace it") from error
-    if max(size, len(content)) > MAX_FILE_BYTES:
-        raise InputError(
-            f"{name}: has {max(size, len(content))} bytes or more; must have at most "
-            f"{MAX_FILE_BYTES}"
-        )
+    except InputError as error:
+        raise InputError(f"{name}: {printable(str(error))}") from error
+    size = max(size, len(content))  # some files are longer than they say
+    if size > limit:
+        raise InputError(f"{name}: has {size} bytes or more; must have at most {limit}")
     return content
 
 
-def _chunks(descriptor: int) -> Iterator[bytes]:
-    """Read to the end, or just beyond MAX_FILE_BYTES: some files are longer than they say."""
-    left = MAX_FILE_BYTES + 1
+def _chunks(descriptor: int, limit: int) -> Iterator[bytes]:
+    left = limit
     while left and (chunk := os.read(descriptor, min(left, 2**22))):
         left -= len(chunk)
         yield chunk
