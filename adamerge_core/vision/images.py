@@ -83,6 +83,8 @@ def _mapped(path: str | os.PathLike[str], dtype: np.dtype[Any], dimensions: int)
             if version != (1, 0):
                 raise ValueError(f"version {version} of the format; np.save writes (1, 0)")
             shape, by_column, found = np.lib.format.read_array_header_1_0(file)
+            if any(type(side) is not int or side < 0 for side in shape):
+                raise ValueError(f"shape {shape}; its sides must be integers of at least 0")
         except MemoryError:
             raise
         except Exception as error:  # numpy raises many types for a broken header
@@ -96,7 +98,7 @@ def _mapped(path: str | os.PathLike[str], dtype: np.dtype[Any], dimensions: int)
             )
         start, size = file.tell(), os.fstat(file.fileno()).st_size
         needed = math.prod(shape) * dtype.itemsize
-        if by_column or min(shape) < 0 or needed != size - start:
+        if by_column or needed != size - start:
             raise InputError(
                 f"{path}: not a whole .npy file (its header says {needed} bytes of shape "
                 f"{list(shape)}{', by columns' * by_column}, it holds {size - start}); make it "

@@ -6,7 +6,7 @@ import os
 import socket
 import struct
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -110,12 +110,12 @@ def quoted(text: str) -> str:
     return '"' + text.replace('"', '""') + '"'
 
 
-def folder_images(folder: Path, **parameters: Any) -> DatasetImages:
+def folder_images(folder: Path, /, **parameters: Any) -> DatasetImages:
     entry = {"source": "image_folder", "path": str(folder), "templates": TEMPLATES}
     return read_source("pets", entry | parameters).images("pets")
 
 
-def csv_images(path: Path, **parameters: Any) -> DatasetImages:
+def csv_images(path: Path, /, **parameters: Any) -> DatasetImages:
     entry = {"source": "csv_file", "path": str(path), "templates": TEMPLATES}
     return read_source("pets", entry | parameters).images("pets")
 
@@ -208,3 +208,32 @@ def decoded_or_refused(decode: Callable[[bytes, int], Any], content: bytes) -> b
     assert pixels.shape == (SIZE, SIZE, 3)
     assert pixels.dtype == np.uint8
     return True
+
+
+def mutated(content: bytes, seed: int, count: int) -> Iterator[bytes]:
+    """Change a file at random: bits, bytes, ranges cut out, doubled or moved, its end."""
+    rng = np.random.default_rng(seed)
+    for _ in range(count):
+        changed = bytearray(content)
+        for _ in range(rng.integers(1, 5)):
+            if not changed:
+                break
+            # mostly in the header
+            at = int(rng.random() ** 2 * len(changed))
+            length = int(rng.integers(1, 9))
+            kind = rng.integers(7)
+            if kind == 0:
+                changed[at] ^= 1 << int(rng.integers(8))
+            elif kind == 1:
+                changed[at] = int(rng.choice([0, 1, 127, 128, 255]))
+            elif kind == 2:
+                changed[at : at + length] = rng.bytes(length)
+            elif kind == 3:
+                del changed[at : at + length]
+            elif kind == 4:
+                changed[at:at] = changed[at : at + 8 * length]
+            elif kind == 5:
+                changed[at : at + 4] = struct.pack("<I", int(rng.choice([0, 2**31, 2**32 - 1])))
+            else:
+                del changed[max(1, len(changed) - 8 * length) :]
+        yield bytes(changed)
