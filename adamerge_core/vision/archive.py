@@ -121,8 +121,8 @@ def open_archive(path: str | os.PathLike[str]) -> Iterator[Archive]:
     damaged or not made by `write_archive`: members that are compressed, that have more bytes than
     MAX_FILE_BYTES or together more than the file, or that name no split or class.
     """
-    with open_regular(path, "archive") as raw, io.BufferedReader(raw) as stream:
-        size = os.fstat(raw.fileno()).st_size
+    with open_regular(path, "archive") as stream:
+        size = os.fstat(stream.fileno()).st_size
         try:
             file = zipfile.ZipFile(stream)
         except MemoryError:
