@@ -25,8 +25,8 @@ from adamerge_core.vision.archive import (
     open_archive,
     write_archive,
 )
-from adamerge_core.vision.images import LabeledImages
 from adamerge_core.vision.decoding import COMPOSITED, SCALED, Decoded, decode
+from adamerge_core.vision.images import LabeledImages
 from adamerge_core.vision.preparation import Prepared, prepare_archive
 
 CLASSES, TEMPLATES = ["cat", "red car"], ["a photo of a {}.", "the {}."]
