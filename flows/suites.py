@@ -89,14 +89,19 @@ def check() -> Suite:
 
 
 def _check_files(suite: Suite) -> None:
+    """See that a user's files are there and end: DVC would wait for a named pipe among them."""
     faults = [
         f"datasets.{name}: {path} does not exist; bring it there, or mend its path"
         for name, source in suite.sources.items()
         for path in source.files()
         if not path.exists()
+    ] or [
+        f"datasets.{name}: {fault}"
+        for name, source in suite.sources.items()
+        for fault in source.file_faults()
     ]
     if faults:
-        raise InputError.listing(str(PARAMS_YAML), faults)
+        raise InputError.listing(str(PARAMS_YAML), faults, shown=20)
 
 
 def _write(text: str, suite: Suite) -> None:

@@ -3,6 +3,7 @@
 from functools import partial
 from itertools import pairwise
 from types import MethodType
+from typing import Any
 
 import open_clip
 import torch
@@ -18,11 +19,15 @@ from adamerge_core.vision.architectures import ARCHITECTURES, PIXEL_SCALING
 
 def create_clip(architecture: str) -> CLIP:
     """A CLIP with random weights. Raises InputError for an unknown architecture."""
-    if architecture not in ARCHITECTURES:
+    return CLIP(**_configuration(architecture))
+
+
+def _configuration(architecture: str) -> dict[str, Any]:
+    if not isinstance(architecture, str) or architecture not in ARCHITECTURES:
         raise InputError(
             f"model.architecture = {architecture!r}: unknown; known are {', '.join(ARCHITECTURES)}"
         )
-    return CLIP(**ARCHITECTURES[architecture])
+    return ARCHITECTURES[architecture]
 
 
 def image_encoder(clip: CLIP, architecture: str) -> nn.Module:
@@ -30,8 +35,10 @@ def image_encoder(clip: CLIP, architecture: str) -> nn.Module:
 
     Names and tensors of its state dict are open_clip's (`clip.visual`). Always in evaluation mode:
     batch norms keep their pretrained running statistics, so that a model is its parameters and
-    merging is well defined.
+    merging is well defined. Raises InputError for an unknown architecture, and when it is called on
+    images of another dtype or shape.
     """
+    _configuration(architecture)
     tower = clip.visual.eval()
     fold_batch_norms(tower)
     tower.to(memory_format=torch.channels_last)
@@ -42,8 +49,13 @@ def image_encoder(clip: CLIP, architecture: str) -> nn.Module:
 
 def _scale_pixels(tower: nn.Module, inputs: tuple[Tensor], mean: float, divisor: float) -> Tensor:
     """uint8 [N, H, W, 3] on any device -> float32 [N, 3, H, W], channels last, on the tower's."""
+    images = inputs[0]
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[3] != 3:
+        raise InputError(
+            f"images {images.dtype} {list(images.shape)}: must be torch.uint8 [N, H, W, 3]"
+        )
     device = next(tower.parameters()).device
-    return inputs[0].to(device).permute(0, 3, 1, 2).float().sub_(mean).div_(divisor)
+    return images.to(device).permute(0, 3, 1, 2).float().sub_(mean).div_(divisor)
 
 
 def fold_batch_norms(model: nn.Module) -> None:
@@ -82,7 +94,9 @@ def _activation_only(norm: BatchNormAct2d, x: Tensor) -> Tensor:
 
 
 def tokenizer(architecture: str) -> open_clip.SimpleTokenizer:
-    """Captions -> int64 [N, context length] for the text tower of `architecture`."""
-    return open_clip.SimpleTokenizer(
-        context_length=ARCHITECTURES[architecture]["text_cfg"]["context_length"]
-    )
+    """Captions -> int64 [N, context length] for the text tower of `architecture`.
+
+    Raises InputError for an unknown architecture.
+    """
+    text = _configuration(architecture)["text_cfg"]
+    return open_clip.SimpleTokenizer(context_length=text["context_length"])

@@ -30,6 +30,10 @@ class Source(ABC):
         """List the files and folders of the user's that the images are read from."""
         return ()
 
+    def file_faults(self) -> list[str]:
+        """List what keeps DVC and this source from reading the user's files, a line each."""
+        return []
+
     @abstractmethod
     def splits(self) -> tuple[str, ...]:
         """Name the splits that the images have: train, val, test and, where asked for, pretrain."""
