@@ -87,7 +87,8 @@ def prefect(port: int | None, *, pages: bool) -> Server:
         arguments.append("--no-ui")
     server = _start("Prefect", ["prefect", *arguments], chosen, "/api/health", _PREFECT_SETTINGS)
     if pages and server.process:
-        about = {"port": chosen, **processes.process_facts(server.process.pid)}
+        root = str(Path.cwd().resolve())
+        about = {"port": chosen, "root": root, **processes.process_facts(server.process.pid)}
         with atomic_write(_RECORD) as temporary:
             temporary.write_text(json.dumps(about))
     return server
@@ -128,9 +129,11 @@ def _recorded() -> Server | None:
     """Find the server with pages that another process of this project has started."""
     try:
         about: dict[str, Any] = json.loads(_RECORD.read_text())
-    except (OSError, ValueError):
+        if about["root"] != str(Path.cwd().resolve()):  # of the project that this is a copy of
+            return None
+        server = Server("Prefect", int(about["port"]), "/api/health")
+    except (OSError, ValueError, TypeError, KeyError):
         return None
-    server = Server("Prefect", int(about["port"]), "/api/health")
     if processes.is_alive(about) and _answers(server.address + server.health):
         return server
     return None

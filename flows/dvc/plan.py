@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from flows.dvc import internals
+from flows.dvc import internals, restoring
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ def plan() -> Plan:
     Mends first what a kill may have left behind. Raises InputError: dvc.yaml has a fault, or
     another DVC process is at work here.
     """
+    restoring.largest()  # a fault of the setting is said before anything runs
     internals.mend()
     upstream, changes = internals.read_graph()
     return Plan(_in_order(upstream), {name: _reason(found) for name, found in changes.items()})

@@ -142,7 +142,7 @@ def test_failure_change_and_return(ran: Project) -> None:
         run.data.tags["adamerge.stage"]: run.data.tags["adamerge.source_run"] for run in cached()
     }
     assert sources == {stage: first[stage] for stage in STAGES}
-    assert Path(".adamerge/dvc.lock.torn").exists()
+    assert Path(".adamerge/aside/dvc.lock.1").exists()
 
 
 def test_plain_dvc_repro_gives_the_same_files_and_records(
