@@ -8,7 +8,6 @@ the names and signatures.
 
 import fcntl
 import io
-import json
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -37,6 +36,7 @@ from tasks.graph.dvc_yaml import DVC_YAML
 from tasks.running import upkeep
 from tasks.running.aside import set_aside
 from tasks.running.environment import DVC_STATE, RUN_LOCK
+from tasks.running.json_files import read_object
 from tasks.suite.yaml_files import load_yaml
 
 # the file whose lock every DVC command holds while it reads or writes the project
@@ -255,8 +255,8 @@ def _is_held(rwlock: Path) -> bool:
     DVC itself asks only whether there is a process of that id: after a restart of the machine it
     may be any.
     """
+    held = read_object(rwlock)
     try:
-        held = json.loads(rwlock.read_text())
         holders = [
             info["pid"]
             for mode in ("read", "write")

@@ -14,6 +14,7 @@ from dvc.exceptions import DvcException
 from dvc.output import Output
 from dvc.stage import Stage
 from dvc.stage.cache import StageCache, _get_cache_hash
+from dvc_data.hashfile.db.local import LocalHashFileDB
 
 from adamerge_core.errors import InputError
 from tasks.running.aside import set_aside
@@ -24,11 +25,17 @@ VERIFY_BELOW_GB = "ADAMERGE_VERIFY_BELOW_GB"
 
 _RUNS_AGAIN = "its stage runs again"
 
+_check_object: Callable[..., Any] = LocalHashFileDB.check
 _load_entry: Callable[[StageCache, str, str], Any] = StageCache._load_cache
 
 
 def verify() -> None:
-    """Have DVC verify in this process what it restores; it has no setting for its own cache."""
+    """Have DVC verify in this process what it restores; it has no setting for its own cache.
+
+    Raises InputError where the size up to which files are hashed is no number.
+    """
+    largest()
+    LocalHashFileDB.check = _check
     Stage.outs_cached = _outs_are_whole
     StageCache._load_cache = _load_whole_entry
 
@@ -66,9 +73,27 @@ def _is_whole(out: Output) -> bool:
         for path in (cached.parent, cached):
             fault = _fault(path, oid if path == cached else None)
             if fault:
-                shown = Path(os.path.relpath(path))
-                set_aside(shown, f"{fault} (it is to be {out.def_path})", _RUNS_AGAIN)
+                _set_aside(path, f"{fault} (it is to be {out.def_path})")
     return not out.changed_cache()
+
+
+def _check(cache: LocalHashFileDB, oid: str, *arguments: Any, **options: Any) -> Any:
+    """Look for an object as DVC does; one that is no file, or cannot be read, is missing."""
+    path = Path(cache.oid_to_path(oid))
+    fault = "is no file" if os.path.lexists(path) and not path.is_file() else None
+    if fault is None:
+        try:
+            return _check_object(cache, oid, *arguments, **options)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            fault = f"cannot be read ({error.strerror})"
+    _set_aside(path, fault)
+    raise FileNotFoundError(path)
+
+
+def _set_aside(path: Path, why: str) -> None:
+    set_aside(Path(os.path.relpath(path)), why, _RUNS_AGAIN)
 
 
 def _fault(path: Path, oid: str | None) -> str | None:
@@ -95,7 +120,7 @@ def _load_whole_entry(cache: StageCache, key: str, value: str) -> Any:
 
     The name of such a file is the hash of its content.
     """
-    path = Path(os.path.relpath(cache._get_cache_path(key, value)))
+    path = Path(cache._get_cache_path(key, value))
     try:
         entry = _load_entry(cache, key, value)
         if entry is None or _get_cache_hash(entry) == value:
@@ -104,5 +129,5 @@ def _load_whole_entry(cache: StageCache, key: str, value: str) -> Any:
     except (OSError, DvcException, ValueError, TypeError, KeyError, AttributeError) as error:
         fault = f"is damaged ({type(error).__name__})"
     if os.path.lexists(path):
-        set_aside(path, fault, _RUNS_AGAIN)
+        _set_aside(path, fault)
     return None

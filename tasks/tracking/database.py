@@ -45,10 +45,12 @@ def relocate(database: Path = DATABASE) -> None:
             if not connection.execute(_HAS_EXPERIMENTS).fetchone():
                 return
             moved = [old for (old,) in connection.execute(_ROOTS, (f"%/{ARTIFACTS}", here))]
-            if moved:
+            default = connection.execute(_DEFAULT, (f"{here}/0",)).fetchone()
+            if moved or default:
                 connection.execute("BEGIN IMMEDIATE")
                 for old in moved:
                     _move(connection, old, here)
+                connection.execute(_MOVE_DEFAULT, (f"{here}/0",))
                 connection.execute("COMMIT")
     except sqlite3.Error as error:
         raise TrackingError(explain(error)) from error
@@ -60,6 +62,10 @@ _ROOTS = """
 SELECT DISTINCT artifact_location FROM experiments
 WHERE artifact_location LIKE ? AND artifact_location LIKE 'file:%' AND artifact_location != ?
 """
+
+# the experiment that MLflow itself makes, for runs of no other, with a place in the current folder
+_DEFAULT = "SELECT 1 FROM experiments WHERE experiment_id = 0 AND artifact_location != ?"
+_MOVE_DEFAULT = "UPDATE experiments SET artifact_location = ? WHERE experiment_id = 0"
 
 _LOCATIONS = (
     ("experiments", "artifact_location"),

@@ -24,6 +24,7 @@ from tasks.running import journal, processes
 from tasks.running.aside import set_aside
 from tasks.running.failures import OperationError
 from tasks.running.journal import Journal
+from tasks.running.json_files import read_object
 from tasks.tracking import events
 from tasks.tracking.database import ARTIFACTS, RefusedError, TrackingError
 
@@ -191,12 +192,10 @@ def _adopt(start: Mapping[str, Any]) -> None:
 
 def _state(path: Path) -> dict[str, Any]:
     """Read what of a journal is in MLflow; empty where that is not known: from the beginning."""
-    try:
-        state = json.loads(path.with_suffix(".state").read_bytes())
-        whole = isinstance(state["run_id"], str) and 0 <= state["offset"] <= path.stat().st_size
-        return state if whole else {}
-    except (OSError, ValueError, TypeError, KeyError):  # there is none, or it was cut
-        return {}
+    state = read_object(path.with_suffix(".state"))
+    run_id, offset = state.get("run_id"), state.get("offset")
+    known = isinstance(run_id, str) and isinstance(offset, int)
+    return state if known and 0 <= offset <= path.stat().st_size else {}
 
 
 def _done(path: Path, state: Mapping[str, Any], *, ended: bool) -> None:
