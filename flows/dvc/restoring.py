@@ -69,17 +69,18 @@ def _is_whole(out: Output) -> bool:
         return not out.changed()
     oid = out.hash_info.value if out.hash_info else None
     if oid is not None:
-        cached = Path(out.cache.oid_to_path(oid))
-        for path in (cached.parent, cached):
-            fault = _fault(path, oid if path == cached else None)
-            if fault:
-                _set_aside(path, f"{fault} (it is to be {out.def_path})")
+        path = Path(out.cache.oid_to_path(oid))
+        fault = _fault(path, oid)
+        if fault:
+            _set_aside(path, f"{fault} (it is to be {out.def_path})")
     return not out.changed_cache()
 
 
 def _check(cache: LocalHashFileDB, oid: str, *arguments: Any, **options: Any) -> Any:
     """Look for an object as DVC does; one that is no file, or cannot be read, is missing."""
     path = Path(cache.oid_to_path(oid))
+    if os.path.lexists(path.parent) and not path.parent.is_dir():
+        _set_aside(path.parent, "is no folder")
     fault = "is no file" if os.path.lexists(path) and not path.is_file() else None
     if fault is None:
         try:
@@ -96,14 +97,10 @@ def _set_aside(path: Path, why: str) -> None:
     set_aside(Path(os.path.relpath(path)), why, _RUNS_AGAIN)
 
 
-def _fault(path: Path, oid: str | None) -> str | None:
-    """Say what is wrong with a folder of the cache, or its object with the md5 `oid`."""
-    if not os.path.lexists(path):
-        return None  # and so DVC finds it missing
-    if oid is None:
-        return None if path.is_dir() else "is no folder"
+def _fault(path: Path, oid: str) -> str | None:
+    """Say what is wrong with the content of the cache's object with the md5 `oid`."""
     if not path.is_file():
-        return "is no file"
+        return None  # as DVC will see
     try:
         if path.stat().st_size > largest():
             print(f"{path.name} is larger than {VERIFY_BELOW_GB}: restored unverified", flush=True)

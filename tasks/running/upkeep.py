@@ -12,6 +12,7 @@ import stat
 from pathlib import Path
 
 from adamerge_core.atomic import sweep
+from adamerge_core.errors import InputError
 from tasks.graph.dvc_lock import DVC_LOCK
 from tasks.running.aside import ASIDE, set_aside
 from tasks.running.environment import DVC_STATE, RUN_LOCK, WORK
@@ -63,7 +64,11 @@ class UpkeepError(OperationError):
 
 
 def check() -> None:
-    """Set aside what is no folder, or no file, as it must be. Raises UpkeepError: not writable."""
+    """Set aside what is no folder, or no file, as it must be.
+
+    Raises UpkeepError for what cannot be written, InputError for the project's own path.
+    """
+    _check_root()
     faults = [
         f"{path} is a link to {path.readlink()}, which is not there: mount or make that, "
         "or remove the link"
@@ -79,6 +84,15 @@ def check() -> None:
             _move(path, "is no file")
     there = [path for path in (Path(), *_FOLDERS, *_FILES) if path.exists()]
     _raise([_unwritable(path) for path in there if not _is_writable(path)])
+
+
+def _check_root() -> None:
+    root = str(Path.cwd())
+    if "?" in root:
+        raise InputError(
+            f"{root}: the path of a project must not hold a question mark, for MLflow and Prefect "
+            "would keep their databases elsewhere; rename the folder"
+        )
 
 
 def _move(path: Path, why: str) -> None:

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -42,6 +42,7 @@ def template() -> Project:
     for name in ("PREFECT_HOME", "DVC_SITE_CACHE_DIR", "DVC_STAGE", "ADAMERGE_PIPELINE_RUN"):
         os.environ.pop(name, None)
     os.environ["OMP_NUM_THREADS"] = "1"
+    os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
     place = tempfile.TemporaryDirectory(prefix="attack-toy-")
     _KEPT.append(place)
     project = make_project(Path(place.name) / "toy")
@@ -68,6 +69,11 @@ def hashes() -> Mapping[str, str]:
 def copy(folder: Path) -> Project:
     """Copy the template to a folder, which becomes the current one of this process."""
     shutil.copytree(template().root, folder, symlinks=True)
+    return enter(folder)
+
+
+def enter(folder: Path) -> Project:
+    """Make a project's folder the current one of this process, with all that follows from it."""
     os.chdir(folder)
     for name in ("PREFECT_HOME", "DVC_SITE_CACHE_DIR"):
         os.environ.pop(name, None)
@@ -104,25 +110,66 @@ def command(*words: str) -> tuple[int, str]:
     return code, printed.getvalue()
 
 
-def bring_up() -> tuple[dict[str, str], str]:
-    """Bring all stages up to date as a run does, without Prefect; return each one's outcome, and
-    what was printed.
+def bring_up(*only: str) -> tuple[dict[str, str], str]:
+    """Bring the stages, all without names, up to date as a flow's worker does, in this process.
+
+    Returns each one's outcome, and what was printed.
     """
     from flows.dvc import internals
     from flows.dvc.plan import plan
-    from flows.dvc.worker import Worker
 
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
+    os.environ["ADAMERGE_PIPELINE_RUN"] = "attack"
+    outcomes, told = {}, []
+    with _printed() as printed:
+        internals.write_lock_whole()
         found = plan()
         internals.sweep()
-    worker, outcomes = Worker("attack"), {}
-    for name in found.upstream:
-        if name not in found.settled:
-            say = lambda line: printed.write(f"{line}\n")  # noqa: E731
-            outcomes[name] = worker.bring_up_to_date(name, say).value
-    Worker.stop(worker)
-    return outcomes, printed.getvalue()
+        for name in only or found.upstream:
+            if name not in found.settled:
+                told.append(printed())
+                code = internals.main(["repro", "--single-item", name])
+                told.append(printed())
+                outcomes[name] = _outcome(code, told[-1])
+        told.append(printed())
+    return outcomes, "".join(told)
+
+
+def _outcome(code: int, text: str) -> str:
+    from flows.dvc import internals
+
+    if code:
+        return "failed"
+    kinds = {internals.RAN: "ran", internals.RESTORED: "restored", internals.UNCHANGED: "unchanged"}
+    return next(kind for words, kind in kinds.items() if words in text)
+
+
+@contextlib.contextmanager
+def _printed() -> Iterator[Callable[[], str]]:
+    """Yield a function: what this process and its children printed since its last call."""
+    kept = (os.dup(1), os.dup(2))
+    past: list[str] = []
+    descriptor, name = tempfile.mkstemp(prefix="attack-printed-")
+
+    def printed() -> str:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        text = Path(name).read_text(errors="replace")
+        new = text[sum(map(len, past)) :]
+        past.append(new)
+        return new
+
+    appending = os.open(name, os.O_WRONLY | os.O_APPEND)
+    for number in (1, 2):
+        os.dup2(appending, number)
+    try:
+        yield printed
+    finally:
+        printed()
+        for number, original in zip((1, 2), kept, strict=True):
+            os.dup2(original, number)
+            os.close(original)
+        os.close(descriptor)
+        os.close(appending)
 
 
 def is_undisturbed(project: Project) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.attacks import projects
-from tests.attacks.cases import Case, FaultError, Severity, said
+from tests.attacks.cases import Case, Severity, said
 from tests.attacks.projects import (
     GROWN,
     REPORT,
@@ -34,7 +34,6 @@ _NAMES = {
     "double quotes": 'a "b"',
     "%": "100%41%",
     "#": "a#b",
-    "?": "what?",
     "&": "a&b=c",
     "letters beyond ASCII": "Zürich–模型",
     "an emoji": "🙂",
@@ -76,6 +75,13 @@ def _works(project: projects.Project, **more: Any) -> None:
     expect(done.returncode == 0, done.stderr)
 
 
+def _says_all_is_well() -> None:
+    """Raise FaultError unless the status is told, in this process."""
+    code, text = command("status")
+    said(text, ["8 of 8 stages have nothing to do", "last pipeline run"])
+    expect(code == 0, text)
+
+
 def _tree(root: Path) -> str:
     """Hash the names and the contents of all files of a folder."""
     total = md5()
@@ -92,15 +98,23 @@ def _tree(root: Path) -> str:
 def _names() -> Iterator[Case]:
     def named(name: str, folder: Path) -> None:
         project = projects.copy(folder / name / "toy")
-        _works(project)
+        _says_all_is_well()
         Path(GROWN).unlink()
-        Path("dvc.lock").unlink()
-        bring_up()
+        bring_up("grow@a")
         is_undisturbed(project)
         _artifacts_open(project)
 
     for what, name in _NAMES.items():
         yield _case(f"a path with {what}", partial(named, name))
+
+    def refused(folder: Path) -> None:
+        projects.copy(folder / "what?" / "toy")
+        code, text = command("status")
+        said(text, ["what?", "must not hold a question mark", "rename"])
+        expect(code == 2, f"code {code}")
+        expect([path.name for path in folder.iterdir()] == ["what?"], "wrote beside the project")
+
+    yield _case("a path with ?", refused)
 
     def long(folder: Path) -> None:
         named("/".join(["x" * 200] * 8), folder)
@@ -110,11 +124,10 @@ def _names() -> Iterator[Case]:
     def linked(folder: Path) -> None:
         projects.copy(folder / "real")
         (folder / "link").symlink_to(folder / "real")
-        os.chdir(folder / "link")
-        project = projects.Project(folder / "link")
+        project = projects.enter(folder / "link")
         _works(project, env={"PWD": str(folder / "link")})
         Path(GROWN).unlink()
-        bring_up()
+        bring_up("grow@a")
         is_undisturbed(project)
         _artifacts_open(project)
 
@@ -158,18 +171,14 @@ def _moved() -> Iterator[Case]:
         before = _tree(first.root)
         copy = folder / name / "copy"
         shutil.copytree(first.root, copy, symlinks=True)
-        project = projects.Project(copy)
-        os.chdir(copy)
+        project = projects.enter(copy)
         write("new")
         _works(project)
-        Path(GROWN).unlink()
-        done = call(project, "status")
-        expect(done.returncode == 0, done.stderr)
         expect(_tree(first.root) == before, "the project that it was copied from has changed")
         _artifacts_open(project)
         expect(_tree(first.root) == before, "the project that it was copied from has changed")
 
-    for name in ("second", *[_NAMES[key] for key in ("blanks", "%", "#", "?", "single quotes")]):
+    for name in ("second", *[_NAMES[key] for key in ("blanks", "%", "#", "single quotes")]):
         yield _case(f"a copy in {name!r} leaves the first as it was", partial(copied, name), "high")
 
     def moved(folder: Path) -> None:
@@ -177,8 +186,7 @@ def _moved() -> Iterator[Case]:
         command("status")
         os.chdir(folder)
         (folder / "first").rename(folder / "second")
-        os.chdir(folder / "second")
-        project = projects.Project(folder / "second")
+        project = projects.enter(folder / "second")
         write("new")
         _works(project)
         _artifacts_open(project)
@@ -191,10 +199,9 @@ def _moved() -> Iterator[Case]:
         for name in ("second", "first", "third"):
             os.chdir(folder)
             project.root.rename(folder / name)
-            project = projects.Project(folder / name)
-            os.chdir(folder / name)
+            project = projects.enter(folder / name)
             write(f"run-{name}")
-            _works(project)
+            _says_all_is_well()
         _artifacts_open(project)
 
     yield _case("a project moved there and back", back, "high")
@@ -209,7 +216,7 @@ def _moved() -> Iterator[Case]:
         command("status")
         os.chdir(folder)
         (folder / "first").rename(folder / "second")
-        os.chdir(folder / "second")
+        projects.enter(folder / "second")
         own = Store().client.get_experiment_by_name("own")
         expect(own is not None and own.artifact_location == elsewhere, "was changed")
 
@@ -227,7 +234,7 @@ def _moved() -> Iterator[Case]:
             connection.commit()
         os.chdir(folder)
         (folder / "first").rename(folder / "second")
-        os.chdir(folder / "second")
+        projects.enter(folder / "second")
         database.relocate()
         with contextlib.closing(sqlite3.connect("mlflow.db")) as connection:
             (found,) = connection.execute(
@@ -250,7 +257,7 @@ def _moved() -> Iterator[Case]:
         servers._RECORD.write_text(json.dumps(about))
         expect(servers._recorded() is not None, "its own server is not found")
         shutil.copytree(folder / "first", folder / "second")
-        os.chdir(folder / "second")
+        projects.enter(folder / "second")
         expect(servers._recorded() is None, "the copy uses the first one's server")
 
     yield _case("a copy has no server of the first", server_of_the_first, "high")
@@ -268,7 +275,7 @@ def _variables() -> Iterator[Case]:
                 os.environ[name] = value
         _works(project)
         Path(GROWN).unlink()
-        bring_up()
+        bring_up("grow@a")
         is_undisturbed(project)
 
     settings: dict[str, dict[str, str | None]] = {
@@ -292,18 +299,14 @@ def _variables() -> Iterator[Case]:
             "XDG_CACHE_HOME": "/proc",
             "XDG_DATA_HOME": "/proc",
         },
-        "PYTHONWARNINGS=error": {"PYTHONWARNINGS": "default"},
         "PYTHONHASHSEED": {"PYTHONHASHSEED": "7"},
-        "SHELL is not there": {"SHELL": "/bin/sh"},
         "a proxy": {"HTTP_PROXY": "http://127.0.0.1:9", "ALL_PROXY": "http://127.0.0.1:9"},
         "MLflow's server named elsewhere": {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"},
         "MLflow's artifacts elsewhere": {"MLFLOW_ARTIFACTS_DESTINATION": "/nowhere"},
         "DVC's root elsewhere": {"DVC_ROOT": "/nowhere"},
-        "git's folder elsewhere": {"GIT_DIR": "/nowhere"},
     }
     for name, env in settings.items():
-        if name != "git's folder elsewhere":
-            yield _case(f"the environment: {name}", partial(given, env))
+        yield _case(f"the environment: {name}", partial(given, env))
 
     def git_elsewhere(folder: Path) -> None:
         project = projects.copy(folder / "toy")
@@ -324,7 +327,7 @@ def _variables() -> Iterator[Case]:
         code, text = command("status")
         said(text, ["8 of 8"])
         expect(code == 0, text)
-        bring_up()
+        bring_up("grow@a")
         is_undisturbed(project)
 
     for years in (-40, 40):
@@ -336,7 +339,7 @@ def _variables() -> Iterator[Case]:
         shutil.rmtree(".adamerge")
         _works_but_runs(project)
         Path(GROWN).unlink()
-        bring_up()
+        bring_up("grow@a")
         is_undisturbed(project)
         expect(not Path(".adamerge/dvc").stat().st_mode & 0o077, ".adamerge/dvc is open to others")
 
@@ -404,7 +407,7 @@ def _limits() -> Iterator[Case]:
         said(done.stdout + done.stderr, [])
         done = call(project, "status")
         said(done.stdout + done.stderr, ["8 stages have nothing to do", "last pipeline run"])
-        bring_up()
+        bring_up("grow@a")
         is_undisturbed(project)
 
     for limit in (0, 1, 1000, 100_000):
@@ -427,7 +430,7 @@ def _limits() -> Iterator[Case]:
         said(done.stdout + done.stderr, told)
         expect(done.returncode in (0, 1), f"code {done.returncode}")
         _works(project)
-        bring_up()
+        bring_up("grow@a")
         is_undisturbed(project)
 
     again = 'cd "$PWD"; adamerge status'
@@ -580,7 +583,7 @@ def _state() -> Iterator[Case]:
         before = set(shared.iterdir()) if shared.is_dir() else set()
         _works(project)
         Path(GROWN).unlink()
-        bring_up()
+        bring_up("grow@a")
         after = set(shared.iterdir()) if shared.is_dir() else set()
         expect(after == before, f"{after - before} lie where every user can write")
         found = list(Path(".adamerge/dvc").rglob("cache.db"))
@@ -600,6 +603,3 @@ def _state() -> Iterator[Case]:
         expect(mode == 0o700, f"{mode:o}")
 
     yield _case("a folder of hashes that was opened is closed", opened, "critical")
-
-
-_ = FaultError
