@@ -35,7 +35,7 @@ def verify() -> None:
     Raises InputError where the size up to which files are hashed is no number.
     """
     largest()
-    LocalHashFileDB.check = _check
+    LocalHashFileDB.check = _check  # type: ignore[method-assign, assignment]
     Stage.outs_cached = _outs_are_whole
     StageCache._load_cache = _load_whole_entry
 

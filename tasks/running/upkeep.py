@@ -88,10 +88,10 @@ def check() -> None:
 
 def _check_root() -> None:
     root = str(Path.cwd())
-    if "?" in root:
+    if "?" in root or "%" in root:
         raise InputError(
-            f"{root}: the path of a project must not hold a question mark, for MLflow and Prefect "
-            "would keep their databases elsewhere; rename the folder"
+            f"{root}: the path of a project must not hold ? or %, which mean something else in the "
+            "addresses of MLflow's and Prefect's databases; rename the folder"
         )
 
 

@@ -195,7 +195,7 @@ def _state(path: Path) -> dict[str, Any]:
     state = read_object(path.with_suffix(".state"))
     run_id, offset = state.get("run_id"), state.get("offset")
     known = isinstance(run_id, str) and isinstance(offset, int)
-    return state if known and 0 <= offset <= path.stat().st_size else {}
+    return state if known and offset in range(path.stat().st_size + 1) else {}
 
 
 def _done(path: Path, state: Mapping[str, Any], *, ended: bool) -> None:
