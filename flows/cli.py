@@ -1,7 +1,6 @@
 """The command `adamerge`. Each command is imported when it is called: help must be quick."""
 
 import argparse
-import errno
 import os
 import shutil
 import signal
@@ -12,13 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from adamerge_core.errors import InputError
-from flows import project
+from flows import prefect_files, project
+from tasks.running import failures, upkeep
 from tasks.running.environment import WORK, configure
 from tasks.running.failures import OperationError
 
 _FAILED, _BAD_INPUT, _INTERRUPTED = 1, 2, 130
 
 _PORTS = {"mlflow": 5000, "prefect": 4200}
+
+_AT_WORK = ("run", "status", "ui", "lineage", "schedule")  # in a project, with all of its files
+
+_WITH_PREFECT = ("run", "ui", "schedule")
 
 _NEARLY_FULL = 2**20  # bytes free, of which no database page is written any more
 
@@ -44,6 +48,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.in_project:
             _enter_project(options)
         configure()
+        if options.command in _AT_WORK:
+            upkeep.check()
+        if options.command in _WITH_PREFECT:
+            prefect_files.mend()
         return int(options.call(options))
     except InputError as error:
         return _say(str(error), _BAD_INPUT)
@@ -87,7 +95,10 @@ def _missing(error: ModuleNotFoundError) -> str:
 def _unforeseen(error: Exception) -> str:
     if isinstance(error, OperationError):
         return str(error)
-    if _disk_is_full(error):
+    said = failures.explain(error)
+    if said:
+        return said
+    if _disk_is_full():  # what follows from it: a full disk stops the servers in many ways
         return f"the disk of {Path.cwd()} is full: free some space, then run the same command again"
     log = WORK / "error.log"
     try:
@@ -98,10 +109,7 @@ def _unforeseen(error: Exception) -> str:
     return f"{type(error).__name__}: {error}\nthis was not foreseen; {log} says where it happened"
 
 
-def _disk_is_full(error: Exception) -> bool:
-    """Whether the error says so, or follows from it: a full disk stops the servers in many ways."""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return True
+def _disk_is_full() -> bool:
     try:
         return shutil.disk_usage(Path.cwd()).free < _NEARLY_FULL
     except OSError:  # the folder itself is gone

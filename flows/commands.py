@@ -13,7 +13,7 @@ from flows.suites import activate, check
 from tasks.graph import dvc_lock, dvc_yaml, paths
 from tasks.report import results
 from tasks.suite.schema import Suite
-from tasks.tracking import ingest
+from tasks.tracking import database, ingest
 from tasks.tracking.database import DATABASE
 from tasks.tracking.ingest import IngestionError
 
@@ -135,10 +135,12 @@ def _kind(name: str, changed: Container[str], ran: Container[str]) -> str:
 
 
 def _last_run() -> str:
+    from tasks.tracking.runs import explained
     from tasks.tracking.store import Store
 
     _bring_in()
-    run = Store().last_pipeline() if DATABASE.is_file() else None
+    with explained():
+        run = Store().last_pipeline() if DATABASE.exists() else None
     if run is None:
         return "no pipeline run is recorded yet"
     began = datetime.fromtimestamp(run.start_ms / 1000).strftime("%Y-%m-%d %H:%M:%S")
@@ -149,9 +151,11 @@ def _last_run() -> str:
 def lineage(path: str, *, as_json: bool) -> int:
     """Print where a file comes from."""
     from tasks.tracking import lineage as lines
+    from tasks.tracking.runs import explained
 
     _bring_in()
-    traced = lines.trace(path)
+    with explained():
+        traced = lines.trace(path)
     print(lines.as_json(traced) if as_json else lines.as_text(traced))
     return 0
 
@@ -159,7 +163,10 @@ def lineage(path: str, *, as_json: bool) -> int:
 def ui(mlflow_port: int, prefect_port: int) -> int:
     """Run MLflow's and Prefect's servers until Ctrl-C."""
     _bring_in()
-    if not DATABASE.is_file():
+    if DATABASE.exists():
+        database.probe(DATABASE)
+        database.relocate(DATABASE)
+    else:
         from tasks.tracking.store import Store
 
         Store()  # makes it whole, which MLflow's server does not when it is cut

@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from prefect import flow
 from prefect.client.orchestration import get_client
@@ -23,6 +24,7 @@ from flows.execute import Run
 from tasks.graph import params_yaml
 from tasks.running import journal, processes
 from tasks.running.environment import RUN_LOCK, WORK, configure
+from tasks.running.json_files import read_object
 from tasks.tracking.follower import Follower
 
 _FLOW_RUNS = WORK / "flow_runs"
@@ -115,11 +117,11 @@ def _alone() -> Iterator[None]:
 def _bury_dead_runs(key: str) -> None:
     """Mark this flow run as alive, and those whose process is gone as crashed in Prefect."""
     _FLOW_RUNS.mkdir(parents=True, exist_ok=True)
-    for path in _FLOW_RUNS.iterdir():
-        with suppress(ValueError, KeyError, ObjectNotFound):
-            if not processes.is_alive(json.loads(path.read_text())):
-                client = get_client(sync_client=True)
-                state: State[None] = Crashed(message="its process was killed")
+    for path in filter(Path.is_file, _FLOW_RUNS.iterdir()):
+        if not processes.is_alive(read_object(path)):
+            client = get_client(sync_client=True)
+            state: State[None] = Crashed(message="its process was killed")
+            with suppress(ValueError, ObjectNotFound):
                 client.set_flow_run_state(path.name, state, force=True)
         path.unlink()
     (_FLOW_RUNS / key).write_text(json.dumps(processes.process_facts()))

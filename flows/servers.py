@@ -9,7 +9,6 @@ import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import psutil
 
@@ -19,6 +18,7 @@ from flows import guard
 from tasks.running import processes
 from tasks.running.environment import WORK
 from tasks.running.failures import OperationError
+from tasks.running.json_files import read_object
 from tasks.tracking.database import ARTIFACTS, DATABASE
 
 HOST = "127.0.0.1"
@@ -87,7 +87,8 @@ def prefect(port: int | None, *, pages: bool) -> Server:
         arguments.append("--no-ui")
     server = _start("Prefect", ["prefect", *arguments], chosen, "/api/health", _PREFECT_SETTINGS)
     if pages and server.process:
-        about = {"port": chosen, **processes.process_facts(server.process.pid)}
+        root = str(Path.cwd().resolve())
+        about = {"port": chosen, "root": root, **processes.process_facts(server.process.pid)}
         with atomic_write(_RECORD) as temporary:
             temporary.write_text(json.dumps(about))
     return server
@@ -126,11 +127,12 @@ def _start(
 
 def _recorded() -> Server | None:
     """Find the server with pages that another process of this project has started."""
-    try:
-        about: dict[str, Any] = json.loads(_RECORD.read_text())
-    except (OSError, ValueError):
+    about = read_object(_RECORD)
+    port, root = about.get("port"), about.get("root")
+    # that of another folder is a copy's, of the project that it was copied from
+    if not isinstance(port, int) or root != str(Path.cwd().resolve()):
         return None
-    server = Server("Prefect", int(about["port"]), "/api/health")
+    server = Server("Prefect", port, "/api/health")
     if processes.is_alive(about) and _answers(server.address + server.health):
         return server
     return None

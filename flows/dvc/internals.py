@@ -8,7 +8,6 @@ the names and signatures.
 
 import fcntl
 import io
-import json
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -34,7 +33,10 @@ from adamerge_core.atomic import atomic_write
 from adamerge_core.errors import InputError
 from tasks.graph.dvc_lock import DVC_LOCK
 from tasks.graph.dvc_yaml import DVC_YAML
-from tasks.running.environment import RUN_LOCK, WORK
+from tasks.running import upkeep
+from tasks.running.aside import set_aside
+from tasks.running.environment import DVC_STATE, RUN_LOCK
+from tasks.running.json_files import read_object
 from tasks.suite.yaml_files import load_yaml
 
 # the file whose lock every DVC command holds while it reads or writes the project
@@ -73,7 +75,7 @@ def read_graph() -> tuple[dict[str, tuple[str, ...]], dict[str, list[Any]]]:
     to date. Raises InputError: dvc.yaml has a fault, or another DVC process is at work here.
     """
     # under DVC's lock, which status() takes too: it reads dvc.yaml and dvc.lock anew for each taker
-    with _explained(), Repo() as repo, lock_repo(repo), _params_parsed_once():
+    with _explained(), _repo() as repo, lock_repo(repo), _params_parsed_once():
         graph = repo.index.graph
         upstream = {
             stage.addressing: tuple(sorted(other.addressing for other in graph.successors(stage)))
@@ -81,6 +83,15 @@ def read_graph() -> tuple[dict[str, tuple[str, ...]], dict[str, list[Any]]]:
             if isinstance(stage, PipelineStage)
         }
         return upstream, dict(repo.status())
+
+
+@contextmanager
+def _repo() -> Iterator[Repo]:
+    """Open DVC's project here; what it knows of hashes is kept where no other user can write."""
+    DVC_STATE.mkdir(parents=True, exist_ok=True)
+    DVC_STATE.chmod(0o700)
+    with Repo() as repo:
+        yield repo
 
 
 @contextmanager
@@ -131,7 +142,8 @@ def no_experiments() -> Iterator[None]:
     with _repo_lock() as free:
         if free:
             _drop_dead_rwlocks()
-    with _explained(), Repo() as repo:
+    sweep()
+    with _explained(), _repo() as repo:
         if isinstance(repo.scm, NoSCM):  # by core.no_scm: then DVC has no experiments
             yield
             return
@@ -192,6 +204,14 @@ def main(arguments: Sequence[str]) -> int:
 # --- what a kill leaves -------------------------------------------------------------------------
 
 
+def sweep() -> None:
+    """Remove cut copies of DVC's and of this project's that a kill or a full disk left."""
+    with _repo_lock() as free:
+        removed = upkeep.sweep_copies() if free else []
+    if removed:
+        print(f"removed {len(removed)} cut copies that ended processes left, as {removed[0]}")
+
+
 def mend() -> None:
     """Repair what a killed DVC process may have left: a torn dvc.lock, locks of no one.
 
@@ -202,9 +222,7 @@ def mend() -> None:
         if not free:  # another DVC process is writing just now
             return
         if DVC_LOCK.exists() and not _is_whole(DVC_LOCK):
-            WORK.mkdir(exist_ok=True)
-            DVC_LOCK.replace(WORK / "dvc.lock.torn")
-            print(f"{DVC_LOCK} was torn by a kill: set aside; finished stages come from the cache")
+            set_aside(DVC_LOCK, "is torn or damaged", "finished stages come from the cache")
         _drop_dead_rwlocks()
 
 
@@ -243,8 +261,8 @@ def _is_held(rwlock: Path) -> bool:
     DVC itself asks only whether there is a process of that id: after a restart of the machine it
     may be any.
     """
+    held = read_object(rwlock)
     try:
-        held = json.loads(rwlock.read_text())
         holders = [
             info["pid"]
             for mode in ("read", "write")

@@ -11,6 +11,10 @@ WORK = Path(".adamerge")
 # held by the flow that is at work, with its process id in it
 RUN_LOCK = WORK / "run.lock"
 
+# where DVC keeps the hashes that it knows, in a form that can hold code; its own place for that,
+# /var/tmp/dvc, is open to every user of the machine
+DVC_STATE = WORK / "dvc"
+
 # names the pipeline run that a stage process belongs to
 PIPELINE_RUN = "ADAMERGE_PIPELINE_RUN"
 
@@ -37,4 +41,5 @@ def configure(root: Path = Path(".")) -> None:
     os.environ.update(_SWITCHES)
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
-    os.environ.setdefault("PREFECT_HOME", str((root / WORK / "prefect").resolve()))
+    for name, folder in (("PREFECT_HOME", WORK / "prefect"), ("DVC_SITE_CACHE_DIR", DVC_STATE)):
+        os.environ.setdefault(name, str((root / folder).resolve()))
