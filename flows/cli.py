@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from adamerge_core.errors import InputError
-from tasks.running.environment import WORK, configure
+from tasks.running.environment import WORK, configure, work_folder
 from tasks.running.failures import OperationError
 
 _FAILED, _BAD_INPUT, _INTERRUPTED = 1, 2, 130
@@ -80,9 +80,9 @@ def _unforeseen(error: Exception) -> str:
         return f"the disk of {Path.cwd()} is full: free some space, then run the same command again"
     log = WORK / "error.log"
     try:
-        log.parent.mkdir(exist_ok=True)
+        work_folder()
         log.write_text(traceback.format_exc())
-    except OSError:
+    except (OSError, InputError):
         return f"{type(error).__name__}: {error}"
     return f"{type(error).__name__}: {error}\nthis was not foreseen; {log} says where it happened"
 

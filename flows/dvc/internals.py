@@ -34,7 +34,7 @@ from adamerge_core.atomic import atomic_write
 from adamerge_core.errors import InputError
 from tasks.graph.dvc_lock import DVC_LOCK
 from tasks.graph.dvc_yaml import DVC_YAML
-from tasks.running.environment import RUN_LOCK, WORK
+from tasks.running.environment import RUN_LOCK, WORK, work_folder
 from tasks.suite.yaml_files import load_yaml
 
 # the file whose lock every DVC command holds while it reads or writes the project
@@ -200,7 +200,7 @@ def mend() -> None:
         if not free:  # another DVC process is writing just now
             return
         if DVC_LOCK.exists() and not _is_whole(DVC_LOCK):
-            WORK.mkdir(exist_ok=True)
+            work_folder()
             DVC_LOCK.replace(WORK / "dvc.lock.torn")
             print(f"{DVC_LOCK} was torn by a kill: set aside; finished stages come from the cache")
         for rwlock in _RWLOCKS:

@@ -17,7 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from adamerge_core.atomic import atomic_write
 from tasks.graph.dvc_yaml import is_code
-from tasks.tracking.database import ARTIFACTS, DATABASE, probe
+from tasks.tracking.database import ARTIFACTS, DATABASE, keep_private, probe
 from tasks.tracking.run_page import (
     OUTS,
     READS,
@@ -98,6 +98,7 @@ class Runs:
         """Open the store, and make it where there is none. Raises TrackingError."""
         if not DATABASE.exists():
             _make_database()
+        keep_private()
         probe(DATABASE)
         address = f"sqlite:///{DATABASE.resolve()}"  # MLflow keeps connections by address
         self.client = MlflowClient(address, address)
