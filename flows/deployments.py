@@ -25,7 +25,7 @@ _Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$", max_lengt
 class Schedule(BaseModel):
     """When a deployment's runs begin."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     cron: str
     timezone: str = "UTC"

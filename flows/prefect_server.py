@@ -20,21 +20,20 @@ _SETTINGS = {
     _SERVICES + "TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
     _SERVICES + "TASK_RUN_RECORDER_BATCH_SIZE": "100",
     _SERVICES + "TASK_RUN_RECORDER_READ_BATCH_SIZE": "100",
-    # automations call addresses and start runs by themselves; work pools hold commands
-    _SERVICES + "TRIGGERS_ENABLED": "false",
-    _SERVICES + "FOREMAN_ENABLED": "false",
 }
 
-# what only scheduled runs need; each keeps asking the database
-_SCHEDULING = (
+# services that nothing here needs: automations, which call addresses and start runs by themselves;
+# work pools; and schedules, which the worker of `adamerge schedule` has from prefect.yaml
+_OFF = (
+    "TRIGGERS",
+    "FOREMAN",
+    "CLEANUP_RECONCILER",
     "SCHEDULER",
     "LATE_RUNS",
     "PAUSE_EXPIRATIONS",
     "CANCELLATION_CLEANUP",
-    "REPOSSESSOR",
-    "CLEANUP_RECONCILER",
-    "DB_VACUUM",
 )
+_OFF_WITHOUT_PAGES = ("REPOSSESSOR", "DB_VACUUM")
 
 
 def settings(port: int, *, pages: bool) -> dict[str, str]:
@@ -46,9 +45,8 @@ def settings(port: int, *, pages: bool) -> dict[str, str]:
         "PREFECT_SERVER_UI_ENABLED": str(pages).lower(),
         "PREFECT_SERVER_UI_API_URL": "/api",  # by whichever name the page was opened
     }
-    if not pages:
-        found.update({f"{_SERVICES}{name}_ENABLED": "false" for name in _SCHEDULING})
-    return found
+    off = _OFF if pages else (*_OFF, *_OFF_WITHOUT_PAGES)
+    return found | {f"{_SERVICES}{name}_ENABLED": "false" for name in off}
 
 
 def main(port: int, descriptor: int, *, pages: bool) -> None:

@@ -36,6 +36,7 @@ _LOG = WORK / "prefect-server.log"
 _GOES_ON = "what was done until then is kept, and the same command goes on from here"
 _START_SECONDS = 120.0
 _SILENT_SECONDS = 60.0  # without an answer: it hangs; stages may take all cores for a while
+_STARTED: list["subprocess.Popen[str]"] = []
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 _WAITING = 2048  # connections that the system takes before the server does
 
@@ -170,6 +171,8 @@ def leave(message: str) -> NoReturn:
     print(f"adamerge: {message}", file=sys.stderr)
     sys.stdout.flush()
     sys.stderr.flush()
+    for process in _STARTED:  # one that is stopped does not see its parent end
+        process.kill()
     os._exit(1)
 
 
@@ -186,6 +189,7 @@ def _start(
             stderr=subprocess.STDOUT,
             pass_fds=[listening.fileno()],
         )
+    _STARTED.append(process)
     return Server(name, port, health, process, log)
 
 

@@ -12,8 +12,11 @@ from typing import Any
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas import OrchestrationResult
 from prefect.client.schemas.filters import FlowRunFilter
-from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.responses import FlowRunResponse
+from prefect.client.schemas.schedules import CronSchedule
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Crashed, Pending, State
 
@@ -28,12 +31,18 @@ class Worker:
 
     def __init__(self, client: SyncPrefectClient, deployments: Mapping[UUID, Deployment]) -> None:
         self._client, self._deployments = client, deployments
+        self._next = {
+            (key, each): each.next()
+            for key, found in deployments.items()
+            for each in found.schedules
+        }
         self._process: subprocess.Popen[str] | None = None
         self._at_work: UUID | None = None
 
     def turn(self) -> None:
         """Do what there is to do now; call it every few seconds."""
         self._refuse_others()
+        self._order_scheduled()
         if self._process and self._at_work:
             self._watch(self._process, self._at_work)
         else:
@@ -52,6 +61,18 @@ class Worker:
                 message = "refused: prefect.yaml has no such deployment, and nothing else is run"
                 self._set(run.id, Cancelled(message=message))
 
+    def _order_scheduled(self) -> None:
+        """Make a flow run of each schedule that is due, unless it is paused on Prefect's page."""
+        for (key, schedule), when in self._next.items():
+            if datetime.now(UTC) < when:
+                continue
+            self._next[key, schedule] = schedule.next()
+            on_page = self._client.read_deployment(key)
+            active = [each.schedule for each in on_page.schedules if each.active]
+            crons = [each.cron for each in active if isinstance(each, CronSchedule)]
+            if not on_page.paused and schedule.cron in crons:
+                self._client.create_flow_run_from_deployment(key)
+
     def _start_next(self) -> None:
         due = self._client.get_scheduled_flow_runs_for_deployments(
             list(self._deployments), scheduled_before=datetime.now(UTC)
@@ -67,7 +88,7 @@ class Worker:
 
     def _take(self, flow_run_id: UUID) -> bool:
         """Set the flow run to pending; the server says no where the limit of runs is reached."""
-        answer = self._client.set_flow_run_state(flow_run_id, Pending())
+        answer: OrchestrationResult[Any] = self._client.set_flow_run_state(flow_run_id, Pending())
         return answer.state is not None and answer.state.is_pending()
 
     def _watch(self, process: subprocess.Popen[str], flow_run_id: UUID) -> None:
@@ -93,5 +114,5 @@ class Worker:
         self._client.set_flow_run_state(flow_run_id, state, force=True)
 
 
-def _when(run: FlowRun) -> datetime:
+def _when(run: FlowRunResponse) -> datetime:
     return run.next_scheduled_start_time or datetime.now(UTC)
