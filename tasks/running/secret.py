@@ -48,11 +48,13 @@ def _read() -> str:
         raise
     except OSError as error:
         raise _unfit(f"cannot be opened ({error.strerror})") from error
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         about = os.fstat(descriptor)
         if not stat.S_ISREG(about.st_mode):
             raise _unfit("is no regular file")
-        text = file.read(1000).decode("ascii", errors="replace").strip()
+        text = os.read(descriptor, 1000).decode("ascii", errors="replace").strip()
+    finally:
+        os.close(descriptor)
     if about.st_uid != os.geteuid():
         raise _unfit(f"belongs to user {about.st_uid}, and you are user {os.geteuid()}")
     if about.st_mode & 0o077:
