@@ -12,7 +12,6 @@ from prefect import Flow
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.client.schemas.schedules import CronSchedule
-from prefect.server.schemas.schedules import CronSchedule as ServerSchedule
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from adamerge_core.errors import InputError
@@ -45,6 +44,8 @@ class Schedule(BaseModel):
 
     def next(self) -> datetime:
         """Compute when the next run begins."""
+        from prefect.server.schemas.schedules import CronSchedule as ServerSchedule  # seconds
+
         schedule = ServerSchedule(cron=self.cron, timezone=self.timezone)
         return run(schedule.get_dates, 1)[0]
 
