@@ -1,6 +1,7 @@
 """What the room of servers shares: both servers, requests of any form, a second user."""
 
 import base64
+import encodings.idna  # noqa: F401 - the second user cannot read it then
 import os
 import re
 import signal

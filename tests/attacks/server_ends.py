@@ -41,11 +41,11 @@ def cases() -> Iterator[Case]:
     """A run and `adamerge schedule`, each with a server that ends."""
     for name, (sign, then) in _ENDS.items():
         run = partial(_run_without_server, sign, then)
-        yield Case(f"a run whose server {name}", run, "high", seconds=300, memory=None)
+        yield Case(f"a run whose server {name}", run, "high", seconds=600, memory=None)
     for sign in (signal.SIGKILL, signal.SIGSTOP):
         run = partial(_schedule_without_server, sign)
         name = f"schedule whose server gets {sign.name}"
-        yield Case(name, run, "high", seconds=300, memory=None)
+        yield Case(name, run, "high", seconds=600, memory=None)
 
 
 def _run_without_server(sign: signal.Signals, then: list[signal.Signals], folder: Path) -> None:
@@ -97,7 +97,7 @@ def _start(folder: Path, code: str, *, wait: bool = True) -> tuple["subprocess.P
             text=True,
         )
     if wait:
-        until(lambda: bool(list((root / ".adamerge").glob("scratch/*/*"))), 120, "a stage at work")
+        until(lambda: bool(list((root / ".adamerge").glob("scratch/*/*"))), 300, "a stage at work")
     return process, log
 
 

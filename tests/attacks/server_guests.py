@@ -36,10 +36,10 @@ def cases() -> Iterator[Case]:
     """The guests; each starts servers, and takes a minute."""
     for name in ("127.0.0.1", "localhost", "evil.test"):
         run = partial(_browser, name)
-        yield Case(f"a page on {name}, in a browser", run, "critical", seconds=400, memory=None)
-    yield Case("a second user", _second_user, "critical", seconds=300, memory=None)
+        yield Case(f"a page on {name}, in a browser", run, "critical", seconds=600, memory=None)
+    yield Case("a second user", _second_user, "critical", seconds=600, memory=None)
     yield Case(
-        "deployments planted in the database", _planted, "critical", seconds=400, memory=None
+        "deployments planted in the database", _planted, "critical", seconds=600, memory=None
     )
 
 
@@ -215,7 +215,7 @@ def _planted(folder: Path) -> int:
             stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
     try:
-        until(lambda: log.read_text().count("8 stages in") >= 1, 200, f"a run; {log.read_text()}")
+        until(lambda: log.read_text().count("8 stages in") >= 1, 400, f"a run; {log.read_text()}")
         time.sleep(10)
     finally:
         process.send_signal(signal.SIGINT)
