@@ -173,8 +173,10 @@ def ui(mlflow_port: int, prefect_port: int) -> int:
             print(f"{server.name:<8} {server.address}", flush=True)
         print(servers.LOGIN)
         print("Ctrl-C ends both", flush=True)
-        while all(server.process is None or server.process.poll() is None for server in started):
+        while not (ended := [server for server in started if server.ended()]):
             time.sleep(0.5)
+        for server in ended:
+            print(f"adamerge: {server.name}'s server ended; its log: {server.log}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 0

@@ -94,6 +94,8 @@ def _bring_up_to_date(follower: Follower, found: Plan) -> State[None]:
     finally:
         run.stop()
         log.end(status, counts=run.counts())
+        if status == "KILLED":
+            servers.leave_if_silent()  # the next run then tells Prefect
         (_FLOW_RUNS / key).unlink(missing_ok=True)
         follower.wait()
     run.say(run.summary())

@@ -111,7 +111,8 @@ class Server:
         try:
             yield
         except BaseException as error:
-            if gone.is_set() or self.ended():
+            failed = isinstance(error, Exception) and not _answers(self.address + self.health)
+            if gone.is_set() or self.ended() or failed:
                 raise EndedError(
                     f"{self.name}'s server ended ({self.log or 'another adamerge had it'}): "
                     + _GOES_ON
@@ -162,7 +163,8 @@ def leave_if_silent() -> None:
     For the end of a flow that was interrupted: Prefect would try for minutes to tell the server,
     in the engine, in threads and at the exit of the process, and hear no signal meanwhile.
     """
-    if not _answers(os.environ["PREFECT_API_URL"] + "/health"):
+    address = os.environ.get("PREFECT_API_URL")
+    if address and not _answers(f"{address}/health"):
         leave(f"Prefect's server does not answer any more ({_LOG}): {_GOES_ON}")
 
 

@@ -15,14 +15,15 @@ client = httpx.Client(base_url=base, timeout=60, headers={"Authorization": f"Bas
 def post(path: str, **body: Any) -> Any:
     """Send to Prefect's API; give its answer."""
     answer = client.post("/api" + path, json=body)
-    answer.raise_for_status()
+    assert answer.is_success, answer.text
     return answer.json()
 
 
 command = f"touch {sign}"
 step = {"prefect.deployments.steps.run_shell_script": {"script": command}}
 job = {"command": command, "env": {"PYTHONSTARTUP": sign}, "working_dir": "/"}
-template = {"job_configuration": {"command": command}, "variables": {}}
+variables = {"type": "object", "properties": {"command": {"type": "string"}}}
+template = {"job_configuration": {"command": "{{ command }}"}, "variables": variables}
 post("/work_pools/", name="adamerge", type="process", base_job_template=template)
 for flow, name in (("pipeline", "nightly"), ("pipeline", "b"), ("evil", "nightly"), ("evil", "x")):
     made = post(
