@@ -13,7 +13,7 @@ from typing import Any
 from adamerge_core.errors import InputError
 from flows import prefect_files, project
 from tasks.running import failures, upkeep
-from tasks.running.environment import WORK, configure
+from tasks.running.environment import WORK, configure, work_folder
 from tasks.running.failures import OperationError
 
 _FAILED, _BAD_INPUT, _INTERRUPTED = 1, 2, 130
@@ -102,9 +102,9 @@ def _unforeseen(error: Exception) -> str:
         return f"the disk of {Path.cwd()} is full: free some space, then run the same command again"
     log = WORK / "error.log"
     try:
-        log.parent.mkdir(exist_ok=True)
+        work_folder()
         log.write_text(traceback.format_exc())
-    except OSError:
+    except (OSError, InputError):
         return f"{type(error).__name__}: {error}"
     return f"{type(error).__name__}: {error}\nthis was not foreseen; {log} says where it happened"
 

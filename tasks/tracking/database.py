@@ -1,7 +1,7 @@
 """MLflow's database: where it is, whether it can be used, and what to do if not."""
 
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 from tasks.running.failures import OperationError
@@ -9,6 +9,14 @@ from tasks.running.failures import OperationError
 DATABASE = Path("mlflow.db")
 ARTIFACTS = Path("mlartifacts")
 """What MLflow keeps beside it: files of the runs."""
+
+
+def keep_private() -> None:
+    """Narrow the database and the artifacts to their owner: their server asks for a password."""
+    for path in (DATABASE, ARTIFACTS):
+        with suppress(OSError):  # not there, or another user's
+            if path.stat().st_mode & 0o077:
+                path.chmod(path.stat().st_mode & 0o700)
 
 
 class TrackingError(OperationError):

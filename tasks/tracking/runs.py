@@ -23,6 +23,7 @@ from tasks.tracking.database import (
     RefusedError,
     TrackingError,
     explain,
+    keep_private,
     probe,
     relocate,
 )
@@ -123,6 +124,7 @@ class Runs:
         with explained():
             if not DATABASE.exists():
                 _make_database()
+        keep_private()
         probe(DATABASE)
         relocate(DATABASE)
         address = f"sqlite:///{DATABASE.resolve()}"  # MLflow keeps connections by address

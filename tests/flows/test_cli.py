@@ -1,5 +1,6 @@
 """The command `adamerge`: help, suites, messages and exit codes."""
 
+import base64
 import shutil
 import signal
 import socket
@@ -262,12 +263,16 @@ def test_ctrl_c_is_130(project: Project, monkeypatch: pytest.MonkeyPatch) -> Non
     assert cli.main(["suite", "list"]) == 130
 
 
-def _completed(port: int) -> int:
+def _completed(port: int, secret: Path) -> int:
     """How many flow runs have completed on the server, as far as it answers."""
+    try:
+        login = base64.b64encode(secret.read_bytes().strip()).decode()
+    except OSError:
+        return 0
     request = urllib.request.Request(
         f"http://127.0.0.1:{port}/api/flow_runs/count",
         data=b'{"flow_runs": {"state": {"type": {"any_": ["COMPLETED"]}}}}',
-        headers={"Content-Type": "application/json"},
+        headers={"Content-Type": "application/json", "Authorization": f"Basic {login}"},
     )
     try:
         with urllib.request.urlopen(request) as answer:
@@ -307,7 +312,7 @@ def test_a_triggered_run_goes_through_the_worker(tmp_path: Path) -> None:
     )
     try:
         until = time.monotonic() + 200
-        while not _completed(port):
+        while not _completed(port, project.root / ".adamerge/secret"):
             assert process.poll() is None, process.communicate()[0]
             assert time.monotonic() < until
             time.sleep(0.5)
