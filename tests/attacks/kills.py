@@ -23,8 +23,8 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from conftest import Project  # noqa: E402
-from small_suite import make_small  # noqa: E402
+from conftest import Project
+from small_suite import make_small
 
 KINDS: dict[str, Callable[[str], bool]] = {
     "flow": lambda command: command.endswith("-m flows.cli run"),
