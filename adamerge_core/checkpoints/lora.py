@@ -46,8 +46,8 @@ def merge_adapter(base: Mapping[str, Tensor], folder: Path) -> dict[str, Tensor]
     merged, faults = dict(base), list[str]()
     names = {_bare(name): name for name in base}
     for key in adapter:
-        if key.endswith(_UP):
-            continue
+        if key.endswith(_UP) and key.removesuffix(_UP) + _DOWN in adapter:
+            continue  # comes with the other one
         module = key.removeprefix(_PREFIX).removesuffix(_DOWN)
         name, up = names.get(_bare(f"{module}.weight")), adapter.get(_up(key))
         if not key.endswith(_DOWN) or name is None or up is None:
