@@ -15,10 +15,11 @@ from tasks.graph import paths
 
 def open_encoder(architecture: str, device: torch.device) -> nn.Module:
     """Make the image encoder of an architecture on `device`; its weights are still random."""
-    from adamerge_core.vision.clip import create_clip, image_encoder  # takes seconds to import
+    # takes seconds to import
+    from adamerge_core.vision.clip import create_clip, image_encoder, pixel_scaling
 
     torch.manual_seed(0)
-    return image_encoder(create_clip(architecture), architecture).to(device)
+    return image_encoder(create_clip(architecture), pixel_scaling(architecture)).to(device)
 
 
 def load_weights(encoder: nn.Module, path: Path) -> None:

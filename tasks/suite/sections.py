@@ -2,9 +2,10 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from adamerge_core.vision.architectures import ARCHITECTURES
+from adamerge_core.errors import InputError
+from adamerge_core.vision.architectures import configuration
 from adamerge_core.vision.corruptions import CORRUPTIONS
 from tasks.suite.fields import (
     MANY,
@@ -22,6 +23,14 @@ from tasks.suite.fields import (
 
 Names = Annotated[tuple[Name, ...], Field(min_length=1, max_length=MANY)]
 Severity = Annotated[int, Field(ge=1, le=5, strict=True)]
+
+
+def _known_architecture(name: str) -> str:
+    try:
+        configuration(name)
+    except InputError as error:
+        raise ValueError(str(error).partition(": ")[2]) from None
+    return name
 
 
 class Compute(Section):
@@ -64,7 +73,7 @@ class Model(Section):
 
     name: Label
     """Its folder below data/models."""
-    architecture: Annotated[str, one_of(lambda: ARCHITECTURES)]
+    architecture: Annotated[str, AfterValidator(_known_architecture)]
 
 
 class Pretrain(Section):
