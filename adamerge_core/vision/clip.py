@@ -13,6 +13,7 @@ from timm.layers import BatchNormAct2d, Conv2dSame
 from timm.layers.padding import pad_same
 from torch import Tensor, nn
 
+from adamerge_core.errors import InputError
 from adamerge_core.vision.architectures import (
     ARCHITECTURES,
     PIXEL_SCALING,
@@ -24,8 +25,7 @@ from adamerge_core.vision.architectures import (
 def create_clip(architecture: str) -> CLIP:
     """Make a CLIP with random weights, of this project's models or open_clip's.
 
-    Raises InputError for an unknown architecture, and for one without an image tower and a text
-    tower that are trained together (CoCa's decoder is left out).
+    Raises InputError for an unknown architecture.
     """
     config = configuration(architecture)
     if architecture in ARCHITECTURES:
@@ -40,10 +40,9 @@ def image_encoder(clip: CLIP, pixels: PixelScaling) -> nn.Module:
 
     Names and tensors of its state dict are open_clip's (`clip.visual`). Always in evaluation mode:
     batch norms keep their pretrained running statistics, so that a model is its parameters and
-    merging is well defined. Raises InputError for an unknown architecture, and when it is called on
-    images of another dtype or shape.
+    merging is well defined. Raises InputError when it is called on images of another dtype or
+    shape.
     """
-    _configuration(architecture)
     tower = clip.visual.eval()
     fold_batch_norms(tower)
     tower.to(memory_format=torch.channels_last)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from adamerge_core.vision.archive import encode
-from adamerge_core.vision.clip import create_clip, image_encoder, tokenizer
+from adamerge_core.vision.clip import create_clip, image_encoder, pixel_scaling, tokenizer
 from adamerge_core.vision.corruptions import corrupt
 from adamerge_core.vision.datasets import read_source
 from adamerge_core.vision.decoding import decode
@@ -67,7 +67,6 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "an unknown architecture": (lambda: create_clip("vit-99"), "'vit-99': unknown; known are"),
     "an architecture that is none": (lambda: create_clip(None), "None: unknown"),  # type: ignore[arg-type]
     "a tokenizer of an unknown one": (lambda: tokenizer("vit-99"), "'vit-99': unknown; known"),
-    "an encoder of an unknown one": (lambda: image_encoder(None, "vit-99"), "unknown; known"),  # type: ignore[arg-type]
     "a head of inf": (lambda: ZeroShotHead(torch.full((2, 3), -torch.inf)), "inf or NaN"),
     "a head of NaN": (lambda: ZeroShotHead(torch.full((2, 3), torch.nan)), "inf or NaN"),
     "a head of integers": (lambda: ZeroShotHead(torch.ones(2, 3, dtype=torch.int64)), "floats"),
@@ -141,7 +140,7 @@ class _Clip:
 
 
 def _encoder(shape: tuple[int, ...], dtype: torch.dtype, folder: Path) -> None:
-    encoder = image_encoder(_Clip(), "efficientnet_lite0_clip")  # type: ignore[arg-type]
+    encoder = image_encoder(_Clip(), pixel_scaling("efficientnet_lite0_clip"))  # type: ignore[arg-type]
     refused(lambda: encoder(torch.zeros(shape, dtype=dtype)), "must be torch.uint8 [N, H, W, 3]")
 
 
