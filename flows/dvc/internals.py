@@ -8,6 +8,7 @@ the names and signatures.
 
 import fcntl
 import io
+import sqlite3
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -17,7 +18,8 @@ from typing import Any
 import dvc.dvcfile
 import psutil
 from dvc.cli import main as dvc_main
-from dvc.exceptions import DvcException
+from dvc.config import ConfigError
+from dvc.exceptions import DvcException, NotDvcRepoError
 from dvc.lock import LockError
 from dvc.repo import Repo, lock_repo
 from dvc.repo.experiments.utils import get_exp_rwlock
@@ -90,7 +92,13 @@ def _repo() -> Iterator[Repo]:
     """Open DVC's project here; what it knows of hashes is kept where no other user can write."""
     DVC_STATE.mkdir(parents=True, exist_ok=True)
     DVC_STATE.chmod(0o700)
-    with Repo() as repo:
+    try:
+        repo = Repo()
+    except sqlite3.DatabaseError:
+        set_aside(DVC_STATE, "holds a damaged database", "DVC hashes all files anew")
+        DVC_STATE.mkdir(mode=0o700)
+        repo = Repo()
+    with repo:
         yield repo
 
 
@@ -118,6 +126,14 @@ def _explained() -> Iterator[None]:
     except LockError as error:
         raise InputError(
             f"another DVC process is at work in {Path.cwd()}: let it end, then run this again"
+        ) from error
+    except NotDvcRepoError as error:
+        raise InputError(
+            f"{Path.cwd()} has no .dvc/: bring it back (git checkout .dvc), or make it (dvc init)"
+        ) from error
+    except ConfigError as error:
+        raise InputError(
+            f".dvc/config: {error}; mend it, or bring it back (git checkout .dvc/config)"
         ) from error
     except SCMError as error:
         raise InputError(

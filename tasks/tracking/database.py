@@ -103,9 +103,11 @@ def explain(error: Exception) -> str:
     if DATABASE.is_dir():
         return f"{DATABASE} is a folder: move it away, a new database is made"
     if "database schema" in text or "Can't locate revision" in text:
+        said = text.strip().split(". ")[0]
         return (
-            f"{DATABASE} is of another version of MLflow ({text.strip().splitlines()[0]}): "
-            "use that version, or move the file away, and a new one is made"
+            f"{DATABASE} is of another version of MLflow ({said}): use that version, or bring "
+            f"it to this one (mlflow db upgrade sqlite:///{DATABASE}), or move it away, and a "
+            "new one is made"
         )
     if "unable to open" in text or "readonly" in text:
         return f"{DATABASE} cannot be written ({text}): make the file and its folder writable"
