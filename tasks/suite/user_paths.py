@@ -18,17 +18,20 @@ def faults_of_path(path: Path) -> list[str]:
         faults.append("must not hold ${, which DVC takes for a parameter; rename the folder")
     # format characters are part of scripts: only what ends lines or is no character
     barred = [c for c in text if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp")]
+    if re.match("[A-Za-z][A-Za-z0-9+.-]*:", text):
+        faults.append("is an address; give a folder or file of this machine")
     if barred:
         listed = ", ".join(f"U+{ord(each):04X}" for each in dict.fromkeys(barred))
         faults.append(f"must not hold the characters {listed}; rename the folder")
-    if re.match("[A-Za-z][A-Za-z0-9+.-]*:", text):
-        faults.append("is an address; give a folder or file of this machine")
-    parts = [len(os.fsencode(part)) for part in path.parts if not barred]
-    if sum(parts) > _LONGEST or max(parts, default=0) > _LONGEST_PART:
+    elif max(map(_bytes, path.parts), default=0) > _LONGEST_PART or _bytes(text) > _LONGEST:
         faults.append(
             f"must have at most {_LONGEST} bytes, {_LONGEST_PART} a name; give a shorter one"
         )
     return faults or _in_the_project(text)
+
+
+def _bytes(text: str) -> int:
+    return len(os.fsencode(text))
 
 
 def _in_the_project(text: str) -> list[str]:

@@ -86,6 +86,17 @@ def _stages() -> set[str]:
     return set(dvc_yaml.read())
 
 
+def test_the_project_is_found_from_a_folder_below_it(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(root / "suites")
+    assert cli.main(["suite", "use", "mini"]) == 0
+    assert (root / "params.yaml").is_file()
+    monkeypatch.chdir(root.parent)
+    assert cli.main(["suite", "list"]) == 2
+    assert "is in no project" in said(capsys)
+
+
 def test_suite_use_keeps_what_a_user_changed(
     root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -342,6 +342,36 @@ def test_any_slip_gives_a_message_or_a_graph(
         assert wiring.stages(checked(content, "suite.yaml"))
 
 
+def test_yaml_that_hides_something_is_refused_with_its_lines(tmp_path: Path) -> None:
+    """The round (tests/attacks/suite_yaml.py) has more."""
+    path = tmp_path / "suite.yaml"
+    path.write_text("a: 1\na: 2\nb: 017\nc: !x 1\nd: &d [*d]\n<<: {}\n7: e\n", encoding="utf-8")
+    expected = {
+        "line 2: the key 'a'": "line 1 too",
+        "line 3: '017'": "quotes",
+        "line 4: has the tag": "remove",
+        "line 5: *d": "refers to nothing",
+        "line 6: merge keys": "write the keys out",
+        "line 7: YAML reads the key 7": "quotes",
+    }
+    assert_only(expected, faults_of(path))
+
+
+def test_paths_that_dvc_cannot_name_or_the_project_writes_are_refused(
+    content: dict[str, Any], tmp_path: Path
+) -> None:
+    entry = {"source": "image_folder", "templates": ["a {}."]}
+    for number, folder in enumerate(("/x/${y}", "s3://x", "data/x", ".", "/x/a b #é")):
+        content["datasets"][f"own{number}"] = {**entry, "path": folder}
+    expected = {
+        "own0.path": "${",
+        "own1.path": "address",
+        "own2.path": "data/",
+        "own3.path": "itself",
+    }
+    assert_only(expected, faults_of(write(tmp_path, content)))
+
+
 @pytest.mark.parametrize("text", ["seeds: 2020-13-45", "a: [", "- a", "a: !!int b", "\x00", "3"])
 def test_a_file_that_is_no_mapping_is_one_message(text: str, tmp_path: Path) -> None:
     path = tmp_path / "suite.yaml"
