@@ -1,6 +1,5 @@
 """Room: state and coefficient files, settings, and adaptations that go wrong in the middle."""
 
-import json
 import math
 import random
 from collections.abc import Callable, Iterator
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch._dynamo  # torch's optimizers import it, which takes seconds: once, before the forks
 from torch import Tensor, nn
 
 from adamerge_core import checkpoints, state_files
@@ -20,7 +20,7 @@ from adamerge_core.analysis import cosine_matrix, l2_norms
 from adamerge_core.coefficient_files import LearnedCoefficients, read_arrays
 from adamerge_core.errors import InputError
 from adamerge_core.evaluation import correct
-from adamerge_core.merging import AFTER, BEFORE, RULES
+from adamerge_core.merging import BEFORE, RULES
 from adamerge_core.safetensors_files import SafetensorsFile, seal
 from adamerge_core.state_files import StateFileError
 from adamerge_core.statistics import fisher_diagonal, gram_matrices
@@ -597,7 +597,6 @@ def _merges() -> Iterator[Case]:
             f"task vectors: {name}",
             lambda _, call=call: _none(refused(lambda: call(Problem().vectors))),
         )
-    assert AFTER is not None
 
 
 # --- what goes wrong in the middle ---
@@ -833,4 +832,3 @@ def _inputs() -> Iterator[Case]:
                 f"{function.__name__} of {name}",
                 lambda _, f=function, given=given: _none(refused(lambda: f(given))),
             )
-    assert json
