@@ -649,7 +649,7 @@ def _middles() -> Iterator[Case]:
             refused(problem.adapt, told, "step 1:")
 
         yield Case(f"the cause is named: {name}", caused)
-    for rate in (1e30, 1e300):
+    for rate in (1e200, 1e300):
         hot = replace(endless, learning_rate=rate)
 
         def burnt(_: Path, hot: AdaptationSettings = hot) -> None:
@@ -781,7 +781,7 @@ def _inputs() -> Iterator[Case]:
         "a tensor": torch.ones(4, 4),
         "a function": torch.sum,
         "of other features": nn.Linear(5, 4),
-        "of no class": nn.LazyLinear(4),
+        "without values yet": nn.LazyLinear(4),
         "of one class": nn.Linear(4, 1),
         "of one dimension": nn.Flatten(0),
         "of three dimensions": nn.Unflatten(1, (2, 2)),
