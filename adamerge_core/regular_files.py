@@ -31,6 +31,8 @@ def open_regular(path: str | os.PathLike[str], subject: str = "checkpoint") -> F
     except FileNotFoundError as error:
         hint = "; it is a link to nothing" if os.path.islink(path) else ""
         raise InputError(f"{subject} {path}: no such file{hint}; give the path of one") from error
+    except InputError:
+        raise
     except (OSError, ValueError) as error:  # ValueError: a null byte in the path
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"{subject} {path!s}: cannot be read ({reason})") from error

@@ -5,6 +5,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
 
 from adamerge_core.adamerging.merging_coefficients import MergingCoefficients
 from adamerge_core.adamerging.objective import OBJECTIVES
@@ -321,6 +322,12 @@ def _no_parts(encoder: object, task_vectors: object, heads: object) -> list[str]
             f"head {name} is {type(head).__name__}: give a module"
             for name, head in heads.items()
             if not isinstance(head, nn.Module)
+        ]
+        faults += [
+            f"head {name} has parameters without values: run it once on features before"
+            for name, head in heads.items()
+            if isinstance(head, nn.Module)
+            and any(isinstance(each, UninitializedParameter) for each in head.parameters())
         ]
     return faults
 

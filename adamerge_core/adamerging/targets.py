@@ -152,6 +152,8 @@ def _faults(targets: Tensor, count: int, classes: int) -> list[str]:
         if bool((wide >= 0).all()) and bool(((wide.sum(dim=1) - 1).abs() < 1e-3).all()):
             return []
         return ["probabilities must be at least 0 and sum to 1 for every image; give softmax's"]
+    if targets.dtype == torch.bool or targets.is_complex():
+        return [f"labels are {targets.dtype}: must be integers, the classes' numbers from 0"]
     if targets.shape != (count,):
         return [f"labels of shape {list(targets.shape)}: {count} images need [{count}]"]
     if bool((targets >= 0).all()) and bool((targets < classes).all()):
