@@ -338,7 +338,8 @@ def _not_http(project: Served) -> int:
         b"A" * 200_000,
         b"GET / HTTP/1.1\r\n" + b"x: y\r\n" * 5000 + b"\r\n",
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-        b"POST /api/flows/ HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n0\r\n\r\n",
+        b"POST /api/flows/ HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n"
+        b"Content-Length: 4\r\n\r\n0\r\n\r\n",
         b"GET / HTTP/1.0\r\n\r\n",
         b"GET /\xff\xfe HTTP/1.1\r\nHost: \xff\r\n\r\n",
     ]
