@@ -12,7 +12,7 @@ base, login, sign = sys.argv[1:]
 client = httpx.Client(base_url=base, timeout=60, headers={"Authorization": f"Basic {login}"})
 
 
-def post(path: str, **body: Any) -> Any:
+def post(path: str, /, **body: Any) -> Any:
     """Send to Prefect's API; give its answer."""
     answer = client.post("/api" + path, json=body)
     assert answer.is_success, answer.text
