@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from adamerge_core.errors import InputError
-from flows import prefect_files, project
-from tasks.running import failures, upkeep
+from flows import project
+from tasks.running import failures
 from tasks.running.environment import WORK, configure, work_folder
 from tasks.running.failures import OperationError
 
@@ -48,10 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.in_project:
             _enter_project(options)
         configure()
-        if options.command in _AT_WORK:
-            upkeep.check()
-        if options.command in _WITH_PREFECT:
-            prefect_files.mend()
+        _mend(options.command)
         return int(options.call(options))
     except InputError as error:
         return _say(str(error), _BAD_INPUT)
@@ -66,6 +63,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _say(_missing(error), _FAILED)
     except Exception as error:
         return _say(_unforeseen(error), _FAILED)
+
+
+def _mend(command: str) -> None:
+    """Set aside, or name, what the command would fail at."""
+    if command in _AT_WORK:
+        from tasks.running import upkeep
+
+        upkeep.check()
+    if command in _WITH_PREFECT:
+        from flows import prefect_files
+
+        prefect_files.mend()
 
 
 def _enter_project(options: argparse.Namespace) -> None:

@@ -352,7 +352,7 @@ def test_gram_matrices_of_the_efficientnet_tower() -> None:
 
 def test_the_encoder_is_left_without_hooks_when_it_fails() -> None:
     encoder = TinyEncoder()
-    with pytest.raises(RuntimeError):
+    with pytest.raises(InputError, match="does not take a batch of shape"):
         gram_matrices(encoder, pixels(2, 3, 5, 5))
     assert not encoder.convolution._forward_pre_hooks
 
@@ -628,7 +628,7 @@ def test_every_fault_of_the_statistics_is_listed(
 def test_a_floor_that_is_not_above_zero_is_refused(
     floor: float, problem: Problem, fisher: Statistics
 ) -> None:
-    with pytest.raises(InputError, match=f"floor = {floor}.*above 0"):
+    with pytest.raises(InputError, match=f"floor = {floor}.*(above 0|finite)"):
         fisher_merging(problem.task_vectors, fisher, floor)
 
 
@@ -636,7 +636,7 @@ def test_a_floor_that_is_not_above_zero_is_refused(
 def test_alpha_outside_its_range_is_refused(
     alpha: float, problem: Problem, gram: Statistics
 ) -> None:
-    with pytest.raises(InputError, match=rf"alpha = {alpha}.*\[0, 1\]"):
+    with pytest.raises(InputError, match=rf"alpha = {alpha}.*(\[0, 1\]|finite)"):
         regmean(problem.task_vectors, gram, alpha)
 
 

@@ -260,9 +260,8 @@ def test_no_file_at_all_is_refused() -> None:
 
 def test_layers_are_placed_where_the_pretrained_model_is(tmp_path: Path) -> None:
     """Of the meta device, which has shapes and no data; reading there is a GPU's test."""
-    in_files, in_memory = stored(tiny_problem(), tmp_path)
-    elsewhere = in_memory.to("meta").pretrained
-    opened = TaskVectors.open(elsewhere, paths_in(tmp_path))
+    in_files, _ = stored(tiny_problem(), tmp_path)
+    opened = in_files.to("meta")
     doubled = opened.map_layers(lambda _, stack: 2 * stack)
     moved = in_files.map_layers(lambda _, stack: 2 * stack).to("meta")
     for vectors in (opened, doubled, doubled.select(("signs",)), in_files.to("meta"), moved):

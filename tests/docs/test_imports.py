@@ -38,9 +38,11 @@ IMPORTS = {
         "adamerge_core.safetensors_files",
         "adamerge_core.parameters",
         "adamerge_core.regular_files",
+        "adamerge_core.state_files",
         "adamerge_core.statistics",
         "adamerge_core.storage",
         "adamerge_core.task_vectors",
+        "adamerge_core.tensor_names",
         "adamerge_core.widening",
     ),
     "stages": (

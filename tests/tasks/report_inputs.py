@@ -1,15 +1,15 @@
 """Made-up metrics for a report, in the formats of the stages that write them."""
 
 import csv
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import yaml
-from safetensors.numpy import save_file
 
+from adamerge_core.coefficient_files import LearnedCoefficients
 from tasks.graph import paths
 from tasks.graph.paths import PROTOCOLS
 from tasks.shared.long_tables import ACCURACY, MEASURED, MEASURED_CORRUPTED, write_long
@@ -113,9 +113,8 @@ def _learned(
             write_csv(root / paths.trajectory(suite.name, name, seed, protocol), lines)
             file = root / paths.coefficients(suite.name, name, seed, protocol)
             file.parent.mkdir(parents=True, exist_ok=True)
-            values = rng.uniform(0, 1, (len(LAYERS), len(suite.tasks)))
-            names = {"layers": LAYERS, "tasks": suite.tasks}
-            save_file({"coefficients": values}, file, {"names": json.dumps(names)})
+            values = torch.from_numpy(rng.uniform(0, 1, (len(LAYERS), len(suite.tasks))))
+            LearnedCoefficients(values, tuple(LAYERS), tuple(suite.tasks)).save(file)
 
 
 def _tried(suite: Suite, choose: Any) -> list[dict[str, Any]]:
