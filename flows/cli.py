@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from adamerge_core.errors import InputError
+from flows.data_commands import add_data_commands
 from tasks.running.environment import WORK, configure
 from tasks.running.failures import OperationError
 
@@ -29,6 +30,7 @@ Merge fine-tuned models into one, and trace every result to the files and runs b
   adamerge lineage PATH        which stage and run made a file, and all upstream of it
   adamerge suite list          the suites there are
   adamerge methods             the merging methods there are
+  adamerge data list           the data sets of the field: what they need, fetching them
   adamerge schedule            run the pipeline every night
 
 Run it in the project's root. `adamerge COMMAND --help` has an example of each."""
@@ -108,6 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     _lineage(commands)
     _suite(commands)
     _methods(commands)
+    add_data_commands(commands, _add)
     _schedule(commands)
     return parser
 

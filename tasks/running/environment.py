@@ -32,9 +32,24 @@ _DEFAULTS = {
 }
 
 
+_set_here: set[str] = set()
+"""Those of _DEFAULTS that this process, not the user, has set."""
+
+
 def configure(root: Path = Path(".")) -> None:
     """Set the switches in os.environ; call it before prefect, dvc or mlflow is imported."""
     os.environ.update(_SWITCHES)
     for name, value in _DEFAULTS.items():
-        os.environ.setdefault(name, value)
+        if name not in os.environ:
+            os.environ[name] = value
+            _set_here.add(name)
     os.environ.setdefault("PREFECT_HOME", str((root / WORK / "prefect").resolve()))
+
+
+def permit_hub() -> None:
+    """Permit this process to reach the hub, unless the user's own environment forbids it.
+
+    Call it before huggingface_hub is imported, for a command that the user gave to fetch files.
+    """
+    if "HF_HUB_OFFLINE" in _set_here:
+        os.environ["HF_HUB_OFFLINE"] = "0"

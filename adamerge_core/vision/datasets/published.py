@@ -116,6 +116,11 @@ class PublishedDataset:
         return self.classes if line is None else self.variants.get(line, self.classes)
 
 
+def published_path(name: str) -> Path:
+    """Name a data set's file."""
+    return CATALOGUE / f"{name}.yaml"
+
+
 def published_names() -> list[str]:
     """List the catalogue's names."""
     return sorted(path.stem for path in CATALOGUE.glob("*.yaml"))
@@ -126,7 +131,7 @@ def published_dataset(name: str) -> PublishedDataset:
     """Read a data set's file. Raises InputError for an unknown name, or listing a file's faults."""
     if name not in published_names():
         raise InputError(f"data set {name!r}: unknown; known are {', '.join(published_names())}")
-    return read_published(CATALOGUE / f"{name}.yaml")
+    return read_published(published_path(name))
 
 
 def read_published(path: Path) -> PublishedDataset:

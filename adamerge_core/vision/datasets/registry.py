@@ -30,6 +30,10 @@ class Source(ABC):
         """List the files and folders of the user's that the images are read from."""
         return ()
 
+    def absent(self, path: Path) -> str:
+        """Say of one of `files` that is not there what is wrong, and how to mend it."""
+        return "does not exist; bring it there, or mend its path"
+
     @abstractmethod
     def splits(self) -> tuple[str, ...]:
         """Name the splits that the images have: train, val, test and, where asked for, pretrain."""
