@@ -268,7 +268,7 @@ def _stream(
         if response.headers.get("content-type", "").startswith("text/html"):
             raise InputError(f"{file.path} of {pin.hub_id}: {_A_PAGE}")
         with part.open("ab" if response.status_code == 206 else "wb") as stream:
-            for block in response.iter_bytes(2**16):
+            for block in response.iter_bytes():
                 stream.write(block[: file.bytes - stream.tell()])
                 progress(stream.tell())
 
