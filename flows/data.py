@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from adamerge_core.errors import InputError
 from adamerge_core.vision.datasets.hub import Hub
@@ -13,9 +13,9 @@ from adamerge_core.vision.datasets.published import (
     published_dataset,
     published_names,
 )
+from adamerge_core.vision.datasets.registry import read_source
+from tasks.graph.params_yaml import read_params
 from tasks.running.environment import permit_hub
-from tasks.suite.schema import Suite, load_params
-from tasks.suite.yaml_files import PARAMS_YAML
 
 _PIXELS = 224  # of a side, where no suite is active
 
@@ -62,8 +62,8 @@ def show(name: str) -> int:
 
 
 def _show_needs(dataset: PublishedDataset) -> None:
-    source, suite = _sources([dataset.name])[0], _active()
-    pixels = suite.size if suite else _PIXELS
+    source = _sources([dataset.name])[0]
+    pixels = _pixels()
     path = pin_path(dataset.name, source.pins)
     images = sum(dataset.images.values())
     if path.is_file():
@@ -83,6 +83,13 @@ def _show_needs(dataset: PublishedDataset) -> None:
     print(f"  disk       cache {raw}, data/raw {raw}, prepared {_gb(prepared)} at {pixels} pixels")
     print("             the cache may be emptied after the stage download, and data/raw after")
     print("             prepare: what is needed again is fetched, or written, again")
+
+
+def _pixels() -> int:
+    """Of a side of prepared images, in the active suite."""
+    prepare = read_params().get("prepare")
+    size = prepare.get("image_size") if isinstance(prepare, Mapping) else None
+    return size if isinstance(size, int) else _PIXELS
 
 
 def _estimate(dataset: PublishedDataset) -> int | None:
@@ -170,9 +177,18 @@ def verify_rows(names: Sequence[str]) -> int:
     return 0
 
 
-def _active() -> Suite | None:
-    """The active suite; None where there is none."""
-    return load_params() if PARAMS_YAML.is_file() else None
+def _active() -> list[Hub]:
+    """Give what the active suite reads from the hub; its own check would import PyTorch.
+
+    Raises InputError listing the faults of such an entry.
+    """
+    entries = read_params().get("datasets")
+    sources = [
+        read_source(name, entry)
+        for name, entry in (entries.items() if isinstance(entries, Mapping) else ())
+        if isinstance(entry, Mapping) and entry.get("source") == "hub"
+    ]
+    return [source for source in sources if isinstance(source, Hub)]
 
 
 def _sources(names: Sequence[str]) -> list[Hub]:
@@ -181,9 +197,7 @@ def _sources(names: Sequence[str]) -> list[Hub]:
 
     Raises InputError for names that the catalogue does not have, or does not read from the hub.
     """
-    suite = _active()
-    sources = suite.sources.values() if suite else ()
-    known = {each.dataset: each for each in sources if isinstance(each, Hub)}
+    known = {source.dataset: source for source in _active()}
     if not names and not known:
         raise InputError("the active suite reads no data set from the hub: name some")
     for name in names:

@@ -82,14 +82,14 @@ def test_killed_ten_times_ends_with_the_right_files_and_fetches_none_twice(tmp_p
     moments = random.Random(0)
     with serving(toy(padding=100_000)) as hub:
         total = sum(len(d) for n, d in hub.files.items() if n.startswith(("data/t",)))
-        hub.pace = 30 / (total / 4096)  # half a minute in all
+        hub.pace = 20 / (total / 4096)  # 20 seconds in all
         kills = 0
         while kills < 10:
             sent = sum(hub.sent.values())
             process = started(tmp_path, hub, "download", "toy")
             while process.poll() is None and sum(hub.sent.values()) == sent:
                 time.sleep(0.02)  # it is starting
-            time.sleep(moments.uniform(0, 1.5))
+            time.sleep(moments.uniform(0, 0.5))
             assert process.poll() is None, process.communicate()[0]
             process.send_signal(signal.SIGKILL)
             process.communicate()
