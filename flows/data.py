@@ -80,8 +80,8 @@ def _show_needs(dataset: PublishedDataset) -> None:
         print(f"  download   {said}; commit: the newest at the first download, then {path}")
     raw = f"{exact}{_gb(size)}" if size else "as much as the download"
     prepared = images * pixels * pixels * 3
-    print(f"  disk       cache {raw}, data/raw {raw}, prepared {_gb(prepared)} at {pixels} pixels")
-    print("             the cache may be emptied after the stage download, and data/raw after")
+    print(f"  disk       cache {raw}, archive {raw}, prepared {_gb(prepared)} at {pixels} pixels")
+    print("             the cache may be emptied after the stage download, the archive after")
     print("             prepare: what is needed again is fetched, or written, again")
 
 
@@ -202,7 +202,7 @@ def _sources(names: Sequence[str]) -> list[Hub]:
         raise InputError("the active suite reads no data set from the hub: name some")
     for name in names:
         hub_of(published_dataset(name))
-    return [known.get(name) or Hub(name) for name in dict.fromkeys(names or known)]
+    return [known.get(name) or Hub(dataset=name) for name in dict.fromkeys(names or known)]
 
 
 def _progress(name: str) -> Callable[[int, int, str], None]:

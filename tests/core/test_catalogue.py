@@ -55,8 +55,8 @@ def test_two_of_a_name_are_two_entries_or_an_error() -> None:
     letters, digits = published_dataset("emnist_letters"), published_dataset("emnist_digits")
     assert letters.classes[0] == "A"
     assert digits.classes[0] == "0"
-    assert "local" in Hub("emnist_digits").faults("x")[0]
-    assert "head_FER2013Val.pt" in Hub("fer2013_tall").faults("x")[0]
+    assert "local" in Hub(dataset="emnist_digits").faults("x")[0]
+    assert "head_FER2013Val.pt" in Hub(dataset="fer2013_tall").faults("x")[0]
     assert published_dataset("fer2013").classes[4:] == ("neutral", "sad", "surprised")
 
 

@@ -214,7 +214,7 @@ def test_labels_of_any_base_become_classes(
     write_entry(place / "catalogue", 6, 4, **entry)
     write_cache(place, {"data/train-0": table(labels * 3, 2), "data/test-0": table(labels * 2, 2)})
     if expected is None:
-        with pytest.raises(InputError, match=r"split train: has . labels \("):
+        with pytest.raises(InputError, match=r"train-0: has . labels \("):
             read(val=1)
         return
     found = read(val=1)
@@ -266,7 +266,7 @@ def test_an_entry_is_checked_with_all_its_faults(place: Path) -> None:
         read_source("x", entry)
     with pytest.raises(InputError, match="ask for 25 images: must be at most 20"):
         read_source("x", {"source": "hub", "dataset": "toy", "train": 20, "val": 5})
-    source = source_file.Hub("toy", line="tall")
+    source = source_file.Hub(dataset="toy", line="tall")
     assert [str(path) for path in source.files()] == ["catalogue/toy.yaml", "pins/toy.json"]
     with pytest.raises(InputError, match="fetch it: adamerge data download toy"):
         source.images("x")

@@ -42,17 +42,22 @@ class HubTable:
     """The rows of a split: its files, one after the other."""
 
     hub: HubFiles
+    stored: Labels
+    """How its labels are stored."""
+    classes: int
     files: Sequence[tuple[str, Path]]
     """Each by the user's name of it and where it lies."""
 
     def labels(self) -> np.ndarray:
-        """Read the stored labels of all rows: int64 [N].
+        """Read the labels of all rows, as indices of classes: int64 [N].
 
-        Raises InputError for a file that is broken, lacks the column, or holds no whole numbers.
+        Raises InputError for a file that is broken, lacks the column, or holds no whole numbers, or
+        for labels that are not as the catalogue says.
         """
         read = _READERS[self.hub.format].labels
         found = [read(name, path, self.hub) for name, path in self.files]
-        return np.concatenate([np.zeros(0, np.int64), *found])
+        stored = np.concatenate([np.zeros(0, np.int64), *found])
+        return as_classes(stored, self.stored, self.classes, ", ".join(n for n, _ in self.files))
 
     def images(self, wanted: np.ndarray) -> Iterator[tuple[int, bytes, str]]:
         """Yield row, content and name of each row that `wanted`, bool [N], has, in their order.

@@ -71,8 +71,8 @@ class Original:
 
     torchvision: str | None = None
     """The class of torchvision.datasets that reads it."""
-    folder: str | None = None
-    """What lies in torchvision's root."""
+    files: tuple[str, ...] = ()
+    """Files and folders that are read, from torchvision's root."""
     splits: dict[str, Any] | None = None
     """By split of HUB_SPLITS the class's own name of it, or a list of them."""
     refused: str | None = None
@@ -176,6 +176,10 @@ def _faults(content: Mapping[str, Any]) -> list[str]:
     return faults + _count_faults(content) + _name_faults(content)
 
 
+_MAPPINGS = (("hub", "files"), ("labels", "replace"), ("original", "splits"))
+"""Fields of sections that hold mappings, which have checks of their own."""
+
+
 def _section_faults(name: str, kind: type, values: Any) -> list[str]:
     if not isinstance(values, Mapping):
         return [f"{name} = {values!r}: must hold fields"]
@@ -257,7 +261,9 @@ def _made(name: str, content: Mapping[str, Any]) -> PublishedDataset:
         **{key: tuple(content[key]) for key in ("doubtful", "sources", "templates", "classes")},
         "licence": Licence(**content["licence"]),
         "labels": Labels(tuple(content["labels"]["bases"]), dict(content["labels"]["replace"])),
-        "original": Original(**content["original"]),
+        "original": Original(
+            **{**content["original"], "files": tuple(content["original"].get("files", ()))}
+        ),
         "variants": {line: tuple(names) for line, names in content["variants"].items()},
     }
     if hub is not None:
