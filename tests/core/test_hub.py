@@ -7,15 +7,19 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hub_server import REVISION, Fault, Hub, digest, png, serving, table, toy, write_entry
 
 from adamerge_core.errors import InputError
+from adamerge_core.vision.archive import write_archive
 from adamerge_core.vision.datasets import hub as source_file
 from adamerge_core.vision.datasets import hub_download, published
 from adamerge_core.vision.datasets.hub_download import fetch, list_hub_files
 from adamerge_core.vision.datasets.hub_files import HubCache, Pin, pin_path, read_pin, write_pin
 from adamerge_core.vision.datasets.registry import read_source
+from adamerge_core.vision.preparation import prepare_archive
+from tasks.graph.code import sources as graph_code
 
 TRAIN = "data/train-00000-of-00002.parquet"
 COUNTS = {"train": 18, "val": 2, "test": 10}
@@ -75,6 +79,23 @@ def test_fetches_what_is_used_once_and_reads_it(place: Path) -> None:
     counts = {"pretrain": 6, "train": 3, "val": 4, "test": 5}
     assert collections.Counter(split for split, *_ in few) == counts
     assert len({name for *_, name in few}) == 18
+
+
+def test_images_become_an_archive_and_arrays(place: Path) -> None:
+    write_cache(place, {"data/train-0": table([0, 1] * 10, 2), "data/test-0": table([0, 1] * 5, 2)})
+    source = read_source("x", {"source": "hub", "dataset": "toy", "cache": "cache"})
+    write_archive(place / "images.zip", source.images("x"))
+    prepare_archive(
+        place / "images.zip", 4, lambda split: (place / f"{split}.npy", place / f"{split}-y.npy")
+    )
+    images, labels = np.load(place / "test.npy"), np.load(place / "test-y.npy")
+    assert images.shape == (10, 4, 4, 3)
+    assert (images[:, 0, 0, 0] % 2 == labels).all()  # image i is of colour i, and of class i % 2
+    code = graph_code(
+        "adamerge_core.vision.datasets.hub", root=Path(hub_download.__file__).parents[3]
+    )
+    assert "adamerge_core/vision/datasets/hub_rows.py" in code
+    assert "adamerge_core/vision/datasets/hub_download.py" not in code
 
 
 def test_a_connection_that_breaks_goes_on_from_its_byte(place: Path) -> None:

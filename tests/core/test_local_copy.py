@@ -1,5 +1,6 @@
 """The source `local_copy`: torchvision's folders, written here in the authors' formats."""
 
+import io
 import pickle
 import struct
 from pathlib import Path
@@ -14,7 +15,6 @@ from adamerge_core.errors import InputError
 from adamerge_core.vision.datasets import published
 from adamerge_core.vision.datasets.published import PublishedDataset
 from adamerge_core.vision.datasets.registry import read_source
-from adamerge_core.vision.preparation import decode
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
 
@@ -36,6 +36,10 @@ def read(name: str, path: Path, **values: Any) -> dict[str, list[tuple[int, byte
     return found
 
 
+def pixels(content: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+
+
 def idx(array: np.ndarray) -> bytes:
     """Encode an array as MNIST's files have it."""
     return struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.tobytes()
@@ -46,9 +50,9 @@ def test_mnist_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     raw = tmp_path / "MNIST" / "raw"
     raw.mkdir(parents=True)
     for stem, first, count in (("train", 0, 20), ("t10k", 20, 10)):
-        pixels = PIXELS[first : first + count, :28, :28, 0]
+        gray = PIXELS[first : first + count, :28, :28, 0]
         labels = np.arange(count, dtype=np.uint8) % 10
-        (raw / f"{stem}-images-idx3-ubyte").write_bytes(idx(np.ascontiguousarray(pixels)))
+        (raw / f"{stem}-images-idx3-ubyte").write_bytes(idx(np.ascontiguousarray(gray)))
         (raw / f"{stem}-labels-idx1-ubyte").write_bytes(idx(labels))
     found = read("mnist", tmp_path, val=4)
     assert {split: len(images) for split, images in found.items()} == {
@@ -57,7 +61,7 @@ def test_mnist_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "test": 10,
     }
     expected = {PIXELS[20 + i, :28, :28, 0].tobytes(): i % 10 for i in range(10)}
-    seen = {decode(content, 28)[..., 0].tobytes(): label for label, content in found["test"]}
+    seen = {pixels(content)[..., 0].tobytes(): label for label, content in found["test"]}
     assert seen == expected
     (raw / "t10k-labels-idx1-ubyte").write_bytes(idx(np.zeros(10, np.uint8)))
     with pytest.raises(InputError, match="split test: has 1 labels, 0 to 0"):
@@ -78,7 +82,7 @@ def test_svhn_files_have_ten_for_zero(tmp_path: Path, monkeypatch: pytest.Monkey
         }
         savemat(tmp_path / f"{split}_32x32.mat", content)
     found = read("svhn", tmp_path, val=2)
-    seen = {decode(content, 32).tobytes(): label for label, content in found["test"]}
+    seen = {pixels(content).tobytes(): label for label, content in found["test"]}
     assert seen == {PIXELS[i].tobytes(): (i + 1) % 10 for i in range(10)}
 
 

@@ -24,18 +24,6 @@ _MAX_LABEL_BYTES = 20  # of a label in a tar file
 
 _MAX_IMAGE_BYTES = 2**28
 
-_SUFFIXES = {
-    b"\x89PNG": ".png",
-    b"\xff\xd8": ".jpg",
-    b"RIFF": ".webp",
-    b"BM": ".bmp",
-    b"GIF8": ".gif",
-    b"II": ".tif",
-    b"MM": ".tif",
-    b"P5": ".pgm",
-    b"P6": ".ppm",
-}
-
 
 @dataclass(frozen=True)
 class HubTable:
@@ -72,14 +60,6 @@ class HubTable:
             for row, content in reader.images(name, path, self.hub, rows) if rows.any() else ():
                 yield start + row, content, f"{name} row {row}"
             start += count
-
-
-def suffix_of(content: bytes) -> str:
-    """Give the suffix of an image file by its first bytes; .bin for what is not known."""
-    for magic, suffix in _SUFFIXES.items():
-        if content.startswith(magic):
-            return suffix
-    return ".bin"
 
 
 def as_classes(stored: np.ndarray, labels: Labels, classes: int, subject: str) -> np.ndarray:

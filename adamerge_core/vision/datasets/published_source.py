@@ -15,7 +15,6 @@ import numpy as np
 
 from adamerge_core.errors import InputError
 from adamerge_core.vision.archive import SPLITS, ArchivedImage, DatasetImages
-from adamerge_core.vision.datasets.hub_rows import suffix_of
 from adamerge_core.vision.datasets.published import (
     HUB_SPLITS,
     PublishedDataset,
@@ -25,6 +24,18 @@ from adamerge_core.vision.datasets.published import (
 from adamerge_core.vision.datasets.registry import Source
 
 _LARGEST_VAL = 5000  # images, as the field sets aside: a tenth of train, and at most so many
+
+_SUFFIXES = {
+    b"\x89PNG": ".png",
+    b"\xff\xd8": ".jpg",
+    b"RIFF": ".webp",
+    b"BM": ".bmp",
+    b"GIF8": ".gif",
+    b"II": ".tif",
+    b"MM": ".tif",
+    b"P5": ".pgm",
+    b"P6": ".ppm",
+}
 
 
 class Table(Protocol):
@@ -189,3 +200,11 @@ def _shuffled(
                     content = spool.read(size)
                     label = int(labels[published_split][row])
                     yield ArchivedImage(split, label, suffix_of(content), content, name)
+
+
+def suffix_of(content: bytes) -> str:
+    """Give the suffix of an image file by its first bytes; .bin for what is not known."""
+    for magic, suffix in _SUFFIXES.items():
+        if content.startswith(magic):
+            return suffix
+    return ".bin"
