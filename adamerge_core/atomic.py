@@ -1,10 +1,13 @@
 """Files that are either whole or absent, whatever interrupts their writing."""
 
 import os
+import re
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+_TEMPORARY = re.compile(r"\.(?P<pid>\d+)-[0-9a-f]{32}\.part(\..*)?", re.DOTALL)
 
 
 @contextmanager
@@ -21,7 +24,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.stem}.{uuid.uuid4().hex}.part{target.suffix}")
+    temporary = target.with_name(f".{os.getpid()}-{uuid.uuid4().hex}.part{target.suffix}")
     temporary.open("xb").close()
     try:
         yield temporary
@@ -31,6 +34,33 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
         raise
     _flush_folder(target.parent)
+
+
+def sweep(folder: Path) -> list[Path]:
+    """Remove the temporary files in `folder` that processes left which are gone; list them.
+
+    They are told from other files by their whole name: a dot, the id of the process that wrote,
+    32 hexadecimal digits, `.part` and the target's suffix. One that cannot be removed stays.
+    """
+    removed = []
+    with suppress(OSError):
+        for path in sorted(folder.iterdir()):
+            match = _TEMPORARY.fullmatch(path.name)
+            if match and not _is_running(int(match["pid"])) and not path.is_dir():
+                with suppress(OSError):
+                    path.unlink()
+                    removed.append(path)
+    return removed
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
 
 
 def _flush(path: Path) -> None:

@@ -2,12 +2,16 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from adamerge_core.checkpoints import tensor_fault
+from adamerge_core.errors import InputError
 
 Batch = dict[str, Tensor]
 Item = TypeVar("Item")
@@ -36,6 +40,42 @@ def rows_between(counts: Mapping[str, int], start: int, stop: int) -> dict[str, 
         rows[name] = slice(min(max(start - first, 0), count), min(max(stop - first, 0), count))
         first += count
     return rows
+
+
+def array_fault(images: object) -> str | None:
+    """Say what keeps an object from being images [N, ...], N at least 1; None if it is."""
+    if isinstance(images, Tensor):
+        fault = tensor_fault(images)
+        if fault:
+            return fault
+        kind = "c" if images.is_complex() else "f"
+    elif isinstance(images, np.ndarray):
+        kind = images.dtype.kind
+    else:
+        return f"is {type(images).__name__}; give a numpy array or a tensor [N, ...]"
+    if kind not in "buif":
+        return f"is {images.dtype}; give real numbers"
+    if images.ndim == 0:
+        return "has no dimension; give [N, ...]"
+    return None if len(images) else "holds 0 images; give at least one"
+
+
+@contextmanager
+def taken_by(who: str, batch: Tensor) -> Iterator[None]:
+    """Run a forward pass in the block; what torch says of the batch becomes an InputError.
+
+    who: takes the batch, in the message. A lack of memory stays what it is.
+    """
+    try:
+        yield
+    except (torch.OutOfMemoryError, InputError):
+        raise
+    except (RuntimeError, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise InputError(
+            f"{who} does not take a batch of shape {list(batch.shape)} and {batch.dtype}: "
+            f"{str(error).splitlines()[0] if str(error) else type(error).__name__}; give what it "
+            "was made for"
+        ) from error
 
 
 def take(images: np.ndarray | Tensor, rows: np.ndarray | slice) -> Tensor:

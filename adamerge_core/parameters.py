@@ -12,6 +12,9 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 REQUIRED: Any = object()
 """The default of a parameter that has none."""
 
+WHOLE_NUMBERS = 2**63 - 1
+"""The greatest whole number: what 64 bits hold."""
+
 
 @dataclass(frozen=True)
 class Parameter:
@@ -59,7 +62,7 @@ def faults(parameters: Mapping[str, Parameter], values: Mapping[str, Any]) -> li
                 lines.append(f"{name}: is missing; it must be {_words(parameter.kind)}")
         elif not _fits(values[name], parameter.kind):
             hint = _hint(values[name], parameter.kind)
-            lines.append(f"{name} = {values[name]!r}: must be {_words(parameter.kind)}{hint}")
+            lines.append(f"{name} = {shown(values[name])}: must be {_words(parameter.kind)}{hint}")
     return lines
 
 
@@ -83,8 +86,27 @@ def _fits(value: Any, kind: Any) -> bool:
         number = isinstance(value, int | float) and not isinstance(value, bool)
         return number and abs(value) <= sys.float_info.max
     if kind is int:
-        return isinstance(value, int) and not isinstance(value, bool)
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        return whole and abs(value) <= WHOLE_NUMBERS
     return isinstance(value, kind)
+
+
+def count_faults(name: str, value: object, least: int = 1, most: int = WHOLE_NUMBERS) -> list[str]:
+    """Say what keeps `value` from being a whole number from `least` to `most`: a line, or none."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        return [f"{name} = {shown(value)}: must be a whole number (int), at least {least}"]
+    if value < least:
+        return [f"{name} = {shown(value)}: must be at least {least}"]
+    return [] if value <= most else [f"{name} = {shown(value)}: must be at most {most}"]
+
+
+def shown(value: object) -> str:
+    """Write a value as Python does, cut where it is long."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no whole number of thousands of digits
+        return f"a {type(value).__name__} of thousands of digits"
+    return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 def _hint(value: Any, kind: Any) -> str:

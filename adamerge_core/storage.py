@@ -1,17 +1,11 @@
-"""Tensors that stay on disk: safetensors files read and written one tensor at a time.
-
-Files are read by plain positional reads and never memory-mapped: the pages of a mapping count as
-resident memory once touched, those of the page cache do not.
-"""
+"""Layers that stay on disk: read from one file a task, and written, one tensor at a time."""
 
 import json
-import os
-import weakref
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
+from os import PathLike
 from typing import BinaryIO
 
 import torch
@@ -19,139 +13,17 @@ from torch import Tensor
 
 from adamerge_core import checkpoints
 from adamerge_core.atomic import atomic_write
+from adamerge_core.checkpoints.memory import as_bytes
+from adamerge_core.checkpoints.tensor_files import CODES, ByName, TensorFile, open_files
 from adamerge_core.errors import InputError
-from adamerge_core.safetensors_files import open_safetensors
-
-_DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-}
-_CODES = {dtype: code for code, dtype in _DTYPES.items()}
-
-UNCHANGED = "unchanged"
-"""The key of a file's metadata with the layers that its task did not change: a JSON list."""
-
-_CHUNK = 1 << 20
-"""Bytes to read and convert at once: few enough to stay in the processor's cache."""
 
 _BLOCK = 1 << 24
 """Bytes of a block of a layer: its buffer is used again, and so costs no new pages."""
 
 
-class _ByName(Mapping[str, Tensor]):
-    """A mapping with the names of another one, whose tensors are made anew at each access."""
-
-    def __init__(self, named: Mapping[str, Tensor]) -> None:
-        self._named = named
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._named)
-
-    def __len__(self) -> int:
-        return len(self._named)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._named
-
-
-class TensorFile(_ByName):
-    """A safetensors file as a state dict that reads a tensor at each access.
-
-    Tensors are fresh, on the CPU, in the file's dtype. The file stays open until the object is
-    gone, so one that was replaced meanwhile is read as it was. Raises InputError when the file is
-    missing, truncated, no safetensors file, or holds a dtype that is not in this module's list.
-    """
-
-    def __init__(self, path: Path) -> None:
-        with open_safetensors(path):  # checks that tensors fill the file, none overlap
-            pass
-        self.path = path
-        self._descriptor = os.open(path, os.O_RDONLY)
-        weakref.finalize(self, os.close, self._descriptor)
-        header_bytes = int.from_bytes(os.pread(self._descriptor, 8, 0), "little")
-        header = json.loads(os.pread(self._descriptor, header_bytes, 8))
-        metadata = header.pop("__metadata__", None) or {}
-        self._refuse_unknown_dtypes(header)
-        self.layout: dict[str, Tensor] = {
-            name: torch.empty(entry["shape"], dtype=_DTYPES[entry["dtype"]], device="meta")
-            for name, entry in header.items()
-        }
-        """Every tensor's shape and dtype, as a tensor without data."""
-        self.unchanged = frozenset(json.loads(metadata.get(UNCHANGED, "[]")))
-        """Layers that the file says its task did not change; see read_as_zeros."""
-        super().__init__(self.layout)
-        self._starts = {n: 8 + header_bytes + e["data_offsets"][0] for n, e in header.items()}
-
-    def _refuse_unknown_dtypes(self, header: Mapping[str, Mapping[str, str]]) -> None:
-        faults = [
-            f"tensor {name} is {entry['dtype']}, not one of {', '.join(_DTYPES)}"
-            for name, entry in header.items()
-            if entry["dtype"] not in _DTYPES
-        ]
-        if faults:
-            raise InputError.listing(f"checkpoint {self.path}", faults)
-
-    def __getitem__(self, name: str) -> Tensor:
-        tensor = torch.empty_like(self.layout[name], device="cpu")
-        self.read_into(name, tensor)
-        return tensor
-
-    def read_as_zeros(self, layout: Mapping[str, Tensor]) -> None:
-        """Have the file give zeros for these tensors, which it does not hold."""
-        self.layout.update({n: torch.empty_like(t, device="meta") for n, t in layout.items()})
-
-    def read_into(self, name: str, target: Tensor, first: int = 0) -> None:
-        """Read a tensor's entries from number `first` on, as many as `target` holds.
-
-        target: contiguous, any shape, dtype and device.
-        """
-        if name not in self._starts:
-            target.zero_()
-            return
-        dtype, flat = self.layout[name].dtype, target.view(-1)
-        begin = self._starts[name] + first * dtype.itemsize
-        if flat.dtype == dtype and flat.device.type == "cpu":
-            self._read(begin, flat)
-            return
-        buffer = torch.empty(min(len(flat), _CHUNK // dtype.itemsize), dtype=dtype)
-        for start in range(0, len(flat), max(len(buffer), 1)):
-            part = flat[start : start + len(buffer)]
-            self._read(begin + start * dtype.itemsize, buffer[: len(part)])
-            part.copy_(buffer[: len(part)])
-
-    def _read(self, position: int, target: Tensor) -> None:
-        rest = as_bytes(target)
-        while rest:
-            count = os.preadv(self._descriptor, [rest], position)
-            if count == 0:
-                raise InputError(f"checkpoint {self.path}: was cut short after it was opened")
-            rest, position = rest[count:], position + count
-
-
-def open_files(paths: Mapping[str, Path]) -> dict[str, TensorFile]:
-    """Open one file a task. Raises one InputError that lists the broken ones."""
-    files, faults = {}, []
-    for task_name, path in paths.items():
-        try:
-            files[task_name] = TensorFile(path)
-        except InputError as error:
-            faults.append(f"{task_name}: {error}")
-    if faults:
-        raise InputError.listing("files that cannot be read", faults)
-    return files
-
-
 @contextmanager
 def tensor_writer(
-    path: Path, layout: Mapping[str, Tensor], metadata: Mapping[str, str]
+    path: str | PathLike[str], layout: Mapping[str, Tensor], metadata: Mapping[str, str]
 ) -> Iterator[Callable[[Tensor], None]]:
     """Write a safetensors file tensor by tensor, whole or not at all: yields the append function.
 
@@ -169,7 +41,7 @@ def _header(layout: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
     for name, tensor in layout.items():
         start, end = end, end + tensor.numel() * tensor.itemsize
         entries[name] = {
-            "dtype": _CODES[tensor.dtype],
+            "dtype": CODES[tensor.dtype],
             "shape": list(tensor.shape),
             "data_offsets": [start, end],
         }
@@ -182,12 +54,7 @@ def _append(file: BinaryIO, tensor: Tensor) -> None:
     file.write(as_bytes(tensor.detach().cpu().contiguous().view(-1)))
 
 
-def as_bytes(flat: Tensor) -> memoryview:
-    """View the memory of a contiguous tensor [n] on the CPU, of any dtype."""
-    return memoryview(flat.view(torch.uint8).numpy())  # type: ignore[arg-type]
-
-
-class LazyLayers(_ByName):
+class LazyLayers(ByName):
     """Layers by name, [K, *shape], made anew at each access and not kept."""
 
     device: torch.device
@@ -302,7 +169,9 @@ class MappedLayers(LazyLayers):
         return MappedLayers(self, lambda _, stack: stack.to(device), device)
 
 
-def open_layers(paths: Mapping[str, Path], pretrained: Mapping[str, Tensor]) -> StoredLayers:
+def open_layers(
+    paths: Mapping[str, str | PathLike[str]], pretrained: Mapping[str, Tensor]
+) -> StoredLayers:
     """Open the layers in one file a task, in the order of `pretrained`; reads headers only.
 
     Layers are moved to the device of `pretrained` as they are read. A layer that a file lacks and

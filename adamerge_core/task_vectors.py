@@ -4,23 +4,23 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
+from os import PathLike
 
 import torch
 from torch import Tensor
 
 from adamerge_core import checkpoints
 from adamerge_core.checkpoints import StateDict
+from adamerge_core.checkpoints.tensor_files import UNCHANGED, open_files
 from adamerge_core.errors import InputError
 from adamerge_core.storage import (
-    UNCHANGED,
     LazyLayers,
     MappedLayers,
     StoredLayers,
-    open_files,
     open_layers,
     tensor_writer,
 )
+from adamerge_core.tensor_names import name_faults
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,7 @@ class TaskVectors:
         It is done on the device of `pretrained`, where the layers stay. Raises InputError listing
         all tensors that do not fit (see check_same_architecture).
         """
-        if not finetuned:
-            raise InputError("no fine-tuned checkpoint was given; give at least one")
+        _check_by_task("finetuned", finetuned, "state dicts")
         checkpoints.check_same_architecture(pretrained, finetuned)
         layers = {
             name: torch.stack(
@@ -79,8 +78,8 @@ class TaskVectors:
     def from_checkpoint_files(
         cls,
         pretrained: StateDict,
-        finetuned: Mapping[str, Path],
-        into: Mapping[str, Path],
+        finetuned: Mapping[str, str | PathLike[str]],
+        into: Mapping[str, str | PathLike[str]],
         dtype: torch.dtype | None = None,
     ) -> "TaskVectors":
         """Subtract `pretrained` from each task's safetensors file, tensor by tensor, into files.
@@ -90,8 +89,8 @@ class TaskVectors:
         InputError listing all broken files, or all tensors that do not fit (see
         check_same_architecture), and where `into` has other tasks.
         """
-        if not finetuned:
-            raise InputError("no fine-tuned checkpoint was given; give at least one")
+        _check_by_task("finetuned", finetuned, "paths")
+        _check_by_task("into", into, "paths")
         if into.keys() != finetuned.keys():
             raise InputError(
                 f"into has the tasks {', '.join(into)}, finetuned {', '.join(finetuned)}; give the "
@@ -112,7 +111,7 @@ class TaskVectors:
         return cls.open(pretrained, {task_name: into[task_name] for task_name in finetuned})
 
     @classmethod
-    def open(cls, pretrained: StateDict, paths: Mapping[str, Path]) -> "TaskVectors":
+    def open(cls, pretrained: StateDict, paths: Mapping[str, str | PathLike[str]]) -> "TaskVectors":
         """Open task vectors that stay in one file a task, as `save` wrote them.
 
         Reads headers only. When a layer is read, it is widened to the dtype of `pretrained` and
@@ -120,16 +119,20 @@ class TaskVectors:
         that does not fit (see open_layers); non-finite values are refused when their layer is first
         read.
         """
-        if not paths:
-            raise InputError("no file of task vectors was given; give at least one")
+        _check_by_task("paths", paths, "paths")
+        faults = checkpoints.state_dict_faults("pretrained", pretrained)
+        if faults:
+            raise InputError.listing("the pretrained model", faults, _SHOWN)
         return cls(pretrained, tuple(paths), open_layers(paths, pretrained))
 
     @classmethod
-    def load(cls, pretrained: StateDict, paths: Mapping[str, Path]) -> "TaskVectors":
+    def load(cls, pretrained: StateDict, paths: Mapping[str, str | PathLike[str]]) -> "TaskVectors":
         """Read task vectors from one file a task into memory. Raises InputError as `open` does."""
         return cls(pretrained, tuple(paths), dict(cls.open(pretrained, paths).layers))
 
-    def save(self, paths: Mapping[str, Path], dtype: torch.dtype | None = None) -> None:
+    def save(
+        self, paths: Mapping[str, str | PathLike[str]], dtype: torch.dtype | None = None
+    ) -> None:
         """Write one safetensors file a task, layer by layer: each file whole or not at all.
 
         A file says which floating tensors are no layers, so that files written apart can be opened
@@ -143,6 +146,7 @@ class TaskVectors:
         if dtype not in _FILE_DTYPES:
             allowed = ", ".join(str(each) for each in _FILE_DTYPES)
             raise InputError(f"dtype = {dtype}: must be one of {allowed}")
+        _check_by_task("paths", paths, "paths")
         indices = self._indices(tuple(paths))
         layout = _file_layout({name: self.pretrained[name] for name in self.layers}, dtype)
         unchanged = [
@@ -222,19 +226,31 @@ class TaskVectors:
         """Merge the task vectors into one state dict by coefficients (AdaMerging, section 3.2).
 
         coefficients: [K] task-wise or [L, K] layer-wise, finite, any floating dtype.
-        Tensors that are no layer are the pretrained ones. Raises InputError on another shape.
+        Tensors that are no layer are the pretrained ones. Raises InputError on what `expand`
+        refuses, and listing the merged layers that their dtype does not hold.
         """
         rows = self.expand(coefficients)
         merged = {
             name: self.merge_layer(name, row) for name, row in zip(self.layers, rows, strict=True)
         }
+        faults = checkpoints.non_finite("merged model", merged)
+        if faults:
+            largest = coefficients.detach().abs().max().item()
+            faults.append(f"coefficients reach {largest:g}; give smaller ones, or a wider dtype")
+            raise InputError.listing("a merge that is not finite", faults, _SHOWN)
         return {name: merged.get(name, tensor) for name, tensor in self.pretrained.items()}
 
     def expand(self, coefficients: Tensor) -> Tensor:
         """Expand coefficients [K] or [L, K] to [L, K].
 
-        Raises InputError on another shape and on non-finite values.
+        Raises InputError on what is no tensor of floating-point numbers, on another shape and on
+        non-finite values.
         """
+        fault = checkpoints.tensor_fault(coefficients)
+        if fault is None and not coefficients.is_floating_point():
+            fault = f"is {coefficients.dtype}; give floating-point numbers"
+        if fault:
+            raise InputError(f"coefficients: the value {fault}")
         shape = (len(self.layers), len(self.task_names))
         if coefficients.shape not in (shape, shape[1:]):
             raise InputError(
@@ -253,6 +269,11 @@ class TaskVectors:
         return torch.cat([stack[row].reshape(-1) for stack in layers.values()])
 
     def _indices(self, task_names: tuple[str, ...]) -> list[int]:
+        if isinstance(task_names, str):
+            raise InputError(f"task names {task_names!r}: give a tuple of names, ({task_names!r},)")
+        repeated = sorted({name for name in task_names if task_names.count(name) > 1})
+        if repeated:
+            raise InputError(f"task {', '.join(repeated)} is named twice; name each once")
         unknown = [name for name in task_names if name not in self.task_names]
         if unknown:
             raise InputError(
@@ -261,10 +282,24 @@ class TaskVectors:
         return [self.task_names.index(name) for name in task_names]
 
 
+def _check_by_task(name: str, given: object, what: str) -> None:
+    """Raise InputError unless something is given for at least one task, by names."""
+    if not isinstance(given, Mapping):
+        raise InputError(f"{name} is {type(given).__name__}: give a dict of {what} by task name")
+    if not given:
+        raise InputError(f"{name} is empty: give {what} of at least one task")
+    faults = name_faults(given)
+    if faults:
+        raise InputError.listing(f"task names of {name}", faults, _SHOWN)
+
+
 def as_rows(stack: Tensor) -> Tensor:
     """Flatten a layer's task vectors [K, *shape] to rows [K, n]."""
     return stack.reshape(len(stack), -1)
 
+
+_SHOWN = 20
+"""Lines of an error, at most."""
 
 _FILE_DTYPES = (None, torch.float32, torch.bfloat16, torch.float16)
 

@@ -136,12 +136,9 @@ def image_encoder(model: str) -> nn.Module:
     """A tower with random weights that takes uint8 images as the product's encoders do."""
     if model == "tiny":
         return TinyTower()
-    import open_clip
-
-    from adamerge_core.vision.clip import create_clip
+    from adamerge_core.vision.clip import create_clip, pixel_scaling
     from adamerge_core.vision.clip import image_encoder as clip_encoder
 
-    mini = "efficientnet_lite0_clip"
+    architecture = "efficientnet_lite0_clip" if model == "mini" else model
     logging.disable(logging.WARNING)  # open_clip warns that the weights are random
-    clip = create_clip(mini) if model == "mini" else open_clip.create_model(model)
-    return clip_encoder(clip, mini)  # another scaling of pixels would cost the same
+    return clip_encoder(create_clip(architecture), pixel_scaling(architecture))

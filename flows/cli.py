@@ -1,7 +1,7 @@
 """The command `adamerge`. Each command is imported when it is called: help must be quick."""
 
 import argparse
-import errno
+import os
 import shutil
 import signal
 import sys
@@ -11,13 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from adamerge_core.errors import InputError
+from flows import prefect_files, project
 from flows.data_commands import add_data_commands
-from tasks.running.environment import WORK, configure
+from tasks.running import failures, upkeep
+from tasks.running.environment import WORK, configure, work_folder
 from tasks.running.failures import OperationError
 
 _FAILED, _BAD_INPUT, _INTERRUPTED = 1, 2, 130
 
 _PORTS = {"mlflow": 5000, "prefect": 4200}
+
+_AT_WORK = ("run", "status", "ui", "lineage", "schedule")  # in a project, with all of its files
+
+_WITH_PREFECT = ("run", "ui", "schedule")
 
 _NEARLY_FULL = 2**20  # bytes free, of which no database page is written any more
 
@@ -33,15 +39,21 @@ Merge fine-tuned models into one, and trace every result to the files and runs b
   adamerge data list           the data sets of the field: what they need, fetching them
   adamerge schedule            run the pipeline every night
 
-Run it in the project's root. `adamerge COMMAND --help` has an example of each."""
+Run it anywhere in the project. `adamerge COMMAND --help` has an example of each."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return 0, 1 for a failure, 2 for bad input, 130 for Ctrl-C."""
     options = _parser().parse_args(arguments)
-    configure()
     signal.signal(signal.SIGTERM, _interrupt)
     try:
+        if options.in_project:
+            _enter_project(options)
+        configure()
+        if options.command in _AT_WORK:
+            upkeep.check()
+        if options.command in _WITH_PREFECT:
+            prefect_files.mend()
         return int(options.call(options))
     except InputError as error:
         return _say(str(error), _BAD_INPUT)
@@ -56,6 +68,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _say(_missing(error), _FAILED)
     except Exception as error:
         return _say(_unforeseen(error), _FAILED)
+
+
+def _enter_project(options: argparse.Namespace) -> None:
+    """Go to the project's root; a path among the options is from where the user stands."""
+    here = project.enter()
+    if "path" in options:
+        options.path = os.path.relpath(here / options.path)
 
 
 def _interrupt(number: int, frame: object) -> None:
@@ -78,21 +97,21 @@ def _missing(error: ModuleNotFoundError) -> str:
 def _unforeseen(error: Exception) -> str:
     if isinstance(error, OperationError):
         return str(error)
-    if _disk_is_full(error):
+    said = failures.explain(error)
+    if said:
+        return said
+    if _disk_is_full():  # what follows from it: a full disk stops the servers in many ways
         return f"the disk of {Path.cwd()} is full: free some space, then run the same command again"
     log = WORK / "error.log"
     try:
-        log.parent.mkdir(exist_ok=True)
+        work_folder()
         log.write_text(traceback.format_exc())
-    except OSError:
+    except (OSError, InputError):
         return f"{type(error).__name__}: {error}"
     return f"{type(error).__name__}: {error}\nthis was not foreseen; {log} says where it happened"
 
 
-def _disk_is_full(error: Exception) -> bool:
-    """Whether the error says so, or follows from it: a full disk stops the servers in many ways."""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return True
+def _disk_is_full() -> bool:
     try:
         return shutil.disk_usage(Path.cwd()).free < _NEARLY_FULL
     except OSError:  # the folder itself is gone
@@ -119,13 +138,19 @@ _Commands = Any  # argparse names its type with an underscore
 
 
 def _add(
-    commands: _Commands, name: str, short: str, about: str, call: Callable[[Any], int]
+    commands: _Commands,
+    name: str,
+    short: str,
+    about: str,
+    call: Callable[[Any], int],
+    *,
+    in_project: bool = True,
 ) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(
         name, help=short, description=f"{short[0].upper()}{short[1:]}.\n\n{about}"
     )
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.set_defaults(call=call)
+    parser.set_defaults(call=call, in_project=in_project)
     return parser
 
 
@@ -259,7 +284,9 @@ what data it needs, its parameters with their defaults. Runs nothing.
 
   adamerge methods
   adamerge methods tsv_m"""
-    parser = _add(commands, "methods", "list the merging methods there are", about, call)
+    parser = _add(
+        commands, "methods", "list the merging methods there are", about, call, in_project=False
+    )
     parser.add_argument("name", nargs="?", metavar="NAME", help="all about this one")
 
 

@@ -3,7 +3,6 @@
 import os
 import sys
 import time
-import urllib.request
 from collections import Counter
 from collections.abc import Container
 from datetime import datetime
@@ -13,7 +12,7 @@ from flows.suites import activate, check
 from tasks.graph import dvc_lock, dvc_yaml, paths
 from tasks.report import results
 from tasks.suite.schema import Suite
-from tasks.tracking import ingest
+from tasks.tracking import database, ingest
 from tasks.tracking.database import DATABASE
 from tasks.tracking.ingest import IngestionError
 
@@ -41,10 +40,14 @@ def run(name: str | None) -> int:
 
         prepare()
         server.wait()
-        state = pipeline(return_state=True)
-        _await_records(server, str(state.state_details.flow_run_id))
+        with server.needed():
+            state = pipeline(return_state=True)
+            _await_records(str(state.state_details.flow_run_id))
+    except servers.EndedError as error:
+        servers.leave(str(error))
     finally:
-        _hand_over()
+        if not server.ended():
+            _hand_over()
         server.stop()
     if not state.is_completed():
         print(f"adamerge: {state.message}", file=sys.stderr)
@@ -67,22 +70,20 @@ def _hand_over() -> None:
         queue.drain_all(timeout=_HAND_OVER_SECONDS)
 
 
-def _await_records(server: servers.Server, flow_run_id: str) -> None:
+def _await_records(flow_run_id: str) -> None:
     """Wait until Prefect's server has the ends of all task runs, which come a moment later."""
-    request = urllib.request.Request(
-        f"{server.address}/api/task_runs/count",
-        data=(
-            f'{{"flow_runs": {{"id": {{"any_": ["{flow_run_id}"]}}}}, "task_runs": '
-            '{"state": {"type": {"any_": ["PENDING", "RUNNING", "SCHEDULED"]}}}}'
-        ).encode(),
-        headers={"Content-Type": "application/json"},
-    )
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import FlowRunFilter, TaskRunFilter
+
+    open_states = {"state": {"type": {"any_": ["PENDING", "RUNNING", "SCHEDULED"]}}}
+    of_run = FlowRunFilter.model_validate({"id": {"any_": [flow_run_id]}})
+    still_open = TaskRunFilter.model_validate(open_states)
     until = time.monotonic() + _RECORD_SECONDS
-    while time.monotonic() < until:
-        with urllib.request.urlopen(request) as answer:
-            if int(answer.read()) == 0:
+    with get_client(sync_client=True) as client:
+        while client.read_task_runs(flow_run_filter=of_run, task_run_filter=still_open, limit=1):
+            if time.monotonic() > until:
                 return
-        time.sleep(0.2)
+            time.sleep(0.2)
 
 
 def _bring_in() -> None:
@@ -135,10 +136,12 @@ def _kind(name: str, changed: Container[str], ran: Container[str]) -> str:
 
 
 def _last_run() -> str:
+    from tasks.tracking.runs import explained
     from tasks.tracking.store import Store
 
     _bring_in()
-    run = Store().last_pipeline() if DATABASE.is_file() else None
+    with explained():
+        run = Store().last_pipeline() if DATABASE.exists() else None
     if run is None:
         return "no pipeline run is recorded yet"
     began = datetime.fromtimestamp(run.start_ms / 1000).strftime("%Y-%m-%d %H:%M:%S")
@@ -149,9 +152,11 @@ def _last_run() -> str:
 def lineage(path: str, *, as_json: bool) -> int:
     """Print where a file comes from."""
     from tasks.tracking import lineage as lines
+    from tasks.tracking.runs import explained
 
     _bring_in()
-    traced = lines.trace(path)
+    with explained():
+        traced = lines.trace(path)
     print(lines.as_json(traced) if as_json else lines.as_text(traced))
     return 0
 
@@ -159,7 +164,10 @@ def lineage(path: str, *, as_json: bool) -> int:
 def ui(mlflow_port: int, prefect_port: int) -> int:
     """Run MLflow's and Prefect's servers until Ctrl-C."""
     _bring_in()
-    if not DATABASE.is_file():
+    if DATABASE.exists():
+        database.probe(DATABASE)
+        database.relocate(DATABASE)
+    else:
         from tasks.tracking.store import Store
 
         Store()  # makes it whole, which MLflow's server does not when it is cut
@@ -170,9 +178,12 @@ def ui(mlflow_port: int, prefect_port: int) -> int:
         for server in started:
             server.wait()
             print(f"{server.name:<8} {server.address}", flush=True)
+        print(servers.LOGIN)
         print("Ctrl-C ends both", flush=True)
-        while all(server.process is None or server.process.poll() is None for server in started):
+        while not (ended := [server for server in started if server.ended()]):
             time.sleep(0.5)
+        for server in ended:
+            print(f"adamerge: {server.name}'s server ended; its log: {server.log}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 0

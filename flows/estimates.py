@@ -7,6 +7,7 @@ from pathlib import Path
 
 from adamerge_core.atomic import atomic_write
 from tasks.running.environment import WORK
+from tasks.running.json_files import read_object
 
 DURATIONS = WORK / "durations.json"
 
@@ -91,10 +92,8 @@ class Estimates:
 
 
 def _load(path: Path) -> dict[str, float]:
-    try:
-        return {str(name): float(seconds) for name, seconds in json.loads(path.read_text()).items()}
-    except (OSError, ValueError, AttributeError, TypeError):  # nothing known yet
-        return {}
+    known = read_object(path).items()
+    return {name: float(value) for name, value in known if isinstance(value, int | float)}
 
 
 def clock(seconds: float) -> str:

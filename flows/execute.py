@@ -80,6 +80,12 @@ class Run:
         self._logger.info(text)
         _print(text)
 
+    def say_standing(self) -> None:
+        """Print how far an interrupted run has come."""
+        counts = self.counts()
+        done = counts["run"] + counts["cached"]
+        _print(f"interrupted: {done} of {len(self._plan.upstream)} stages are up to date")
+
     def counts(self) -> dict[str, int]:
         """Count the stages by how they ended."""
         found = Counter(self._order.outcomes.values())

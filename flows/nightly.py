@@ -1,24 +1,18 @@
-"""`adamerge schedule`: Prefect's server, the deployment of prefect.yaml, and a worker that runs
-it.
-"""
+"""`adamerge schedule`: Prefect's server, the deployments of prefect.yaml, and their worker."""
 
-import subprocess
-import sys
+import os
 import time
-from datetime import datetime
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-import yaml
-
-from adamerge_core.errors import InputError
-from flows import guard, servers
-from flows.servers import ServerError
+from flows import servers
 from flows.suites import check
 
-PREFECT_YAML = Path("prefect.yaml")
+if TYPE_CHECKING:
+    from flows.deployments import Deployment
 
 _QUIET = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"}
+_PAUSE = 2.0  # seconds between two looks at what is due
 
 
 def schedule(port: int, *, now: bool) -> int:
@@ -28,74 +22,45 @@ def schedule(port: int, *, now: bool) -> int:
 
 
 def serve(port: int, *, now: bool) -> int:
-    """Serve until Ctrl-C (then 0), or until the server or the worker ends by itself (then 1)."""
-    deployment = _deployment()
+    """Serve until Ctrl-C (then 0). Raises ServerError when Prefect's server ends by itself."""
     server = servers.prefect(port, pages=True)
-    started = [server.process] if server.process else []
+    worker = None
     try:
-        server.wait()
         servers.use_prefect(server)
-        pool = str(deployment["work_pool"]["name"])
-        _prefect("work-pool", "create", pool, "--type", "process", "--overwrite")
-        _prefect("--no-prompt", "deploy", "--name", str(deployment["name"]))
-        if now:
-            _prefect("deployment", "run", f"pipeline/{deployment['name']}")
-        started.append(_worker(pool))
-        _announce(deployment, server, now=now)
-        while all(process.poll() is None for process in started):
-            time.sleep(0.5)
-        return 1
+        os.environ.update(_QUIET)
+        from prefect.client.orchestration import get_client
+
+        from flows import deployments
+        from flows.worker import Worker
+
+        found = deployments.read().values()
+        server.wait()
+        with server.needed(), get_client(sync_client=True) as client:
+            ids = {deployments.deploy(client, each): each for each in found}
+            for name in deployments.remove_others(client, set(ids)):
+                print(f"deployment {name!r}: removed, {deployments.PREFECT_YAML} does not have it")
+            if now:
+                client.create_flow_run_from_deployment(next(iter(ids)))
+            worker = Worker(client, ids)
+            _announce(found, server, now=now)
+            while True:
+                worker.turn()
+                time.sleep(_PAUSE)
     except KeyboardInterrupt:
         return 0
     finally:
-        for process in reversed(started):
-            guard.stop(process)
+        if worker:
+            worker.stop()
+        server.stop()
 
 
-def _deployment() -> dict[str, Any]:
-    """Read the deployment in prefect.yaml."""
-    try:
-        return dict(yaml.safe_load(PREFECT_YAML.read_text(encoding="utf-8"))["deployments"][0])
-    except (OSError, yaml.YAMLError, KeyError, IndexError, TypeError) as error:
-        raise InputError(
-            f"{PREFECT_YAML} in {Path.cwd()} has no deployment ({error}): "
-            f"bring the file back with `git checkout {PREFECT_YAML}`"
-        ) from error
-
-
-def _worker(pool: str) -> subprocess.Popen[str]:
-    """Run what is due, one flow run at a time; its output is that of the flow runs."""
-    arguments = ["worker", "start", "--pool", pool, "--limit", "1", "--name", "adamerge"]
-    return guard.start(["prefect", *arguments], more=_QUIET, stdin=subprocess.DEVNULL)
-
-
-def _prefect(*arguments: str) -> None:
-    """Run Prefect's own command; say what went wrong if it fails."""
-    command = [sys.executable, "-m", "prefect", *arguments]
-    done = subprocess.run(
-        command, env=guard.environment(), capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        said = (done.stdout + done.stderr).strip().splitlines()
-        last = "\n".join(f"  {line}" for line in said[-8:])
-        raise ServerError(f"`prefect {' '.join(arguments)}` failed:\n{last}")
-
-
-def _announce(deployment: dict[str, Any], server: servers.Server, *, now: bool) -> None:
-    for entry in deployment.get("schedules", []):
-        when = _next(entry["cron"], entry.get("timezone", "UTC"))
-        print(f"{deployment['name']}: next at {when} ({entry['cron']}, {PREFECT_YAML})")
+def _announce(found: "Iterable[Deployment]", server: servers.Server, *, now: bool) -> None:
+    for deployment in found:
+        for each in deployment.schedules:
+            when = each.next().strftime("%Y-%m-%d %H:%M %Z")
+            print(f"{deployment.name}: next at {when} ({each.cron}, prefect.yaml)")
     if now:
-        print(f"{deployment['name']}: one run now")
+        print(f"{next(iter(found)).name}: one run now")
     print(f"Prefect  {server.address}/deployments")
+    print(servers.LOGIN)
     print("Ctrl-C ends the worker and the server; no run starts without them", flush=True)
-
-
-def _next(cron: str, timezone: str) -> str:
-    from anyio import run
-    from prefect.server.schemas.schedules import CronSchedule
-
-    async def first() -> datetime:
-        return (await CronSchedule(cron=cron, timezone=timezone).get_dates(1))[0]
-
-    return run(first).strftime("%Y-%m-%d %H:%M %Z")

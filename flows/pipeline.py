@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from prefect import flow
 from prefect.client.orchestration import get_client
@@ -17,12 +18,14 @@ from prefect.runtime import flow_run
 from prefect.states import Completed, Crashed, Failed, State
 
 from adamerge_core.errors import InputError
+from flows import servers
 from flows.dvc.internals import no_experiments
 from flows.dvc.plan import Plan, plan
 from flows.execute import Run
 from tasks.graph import params_yaml
 from tasks.running import journal, processes
-from tasks.running.environment import RUN_LOCK, WORK, configure
+from tasks.running.environment import RUN_LOCK, WORK, configure, work_folder
+from tasks.running.json_files import read_object
 from tasks.tracking.follower import Follower
 
 _FLOW_RUNS = WORK / "flow_runs"
@@ -46,6 +49,9 @@ def pipeline() -> State[None]:
             return _bring_up_to_date(*(_prepared.pop() if _prepared else _ready()))
     except InputError as error:
         return Failed(name=BAD_INPUT, message=str(error))
+    except BaseException:  # Ctrl-C, or the end of Prefect's server
+        servers.leave_if_silent()
+        raise
 
 
 def prepare() -> None:
@@ -84,9 +90,14 @@ def _bring_up_to_date(follower: Follower, found: Plan) -> State[None]:
     try:
         run.all()
         status = "FAILED" if run.failed else "FINISHED"
+    except BaseException:
+        run.say_standing()
+        raise
     finally:
         run.stop()
         log.end(status, counts=run.counts())
+        if status == "KILLED":
+            servers.leave_if_silent()  # the next run then tells Prefect
         (_FLOW_RUNS / key).unlink(missing_ok=True)
         follower.wait()
     run.say(run.summary())
@@ -96,7 +107,7 @@ def _bring_up_to_date(follower: Follower, found: Plan) -> State[None]:
 @contextmanager
 def _alone() -> Iterator[None]:
     """Raise InputError while another flow is at work in this project."""
-    WORK.mkdir(exist_ok=True)
+    work_folder()
     with RUN_LOCK.open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -115,11 +126,11 @@ def _alone() -> Iterator[None]:
 def _bury_dead_runs(key: str) -> None:
     """Mark this flow run as alive, and those whose process is gone as crashed in Prefect."""
     _FLOW_RUNS.mkdir(parents=True, exist_ok=True)
-    for path in _FLOW_RUNS.iterdir():
-        with suppress(ValueError, KeyError, ObjectNotFound):
-            if not processes.is_alive(json.loads(path.read_text())):
-                client = get_client(sync_client=True)
-                state: State[None] = Crashed(message="its process was killed")
+    for path in filter(Path.is_file, _FLOW_RUNS.iterdir()):
+        if not processes.is_alive(read_object(path)):
+            client = get_client(sync_client=True)
+            state: State[None] = Crashed(message="its process was killed")
+            with suppress(ValueError, ObjectNotFound):
                 client.set_flow_run_state(path.name, state, force=True)
         path.unlink()
     (_FLOW_RUNS / key).write_text(json.dumps(processes.process_facts()))

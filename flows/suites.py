@@ -1,5 +1,6 @@
 """`adamerge suite`: the suites there are, and which one is active."""
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -10,25 +11,31 @@ from tasks import wiring
 from tasks.graph.dvc_yaml import DVC_YAML
 from tasks.graph.params_yaml import read_params
 from tasks.suite.schema import SUITES, Suite, load_params, load_suite, parse_suite
-from tasks.suite.yaml_files import PARAMS_YAML, load_yaml, read_text
+from tasks.suite.yaml_files import PARAMS_YAML, load_yaml, parse_yaml, read_text
 
 
 def list_all() -> int:
     """Print the suites, the active one marked."""
-    active = read_params().get("suite")
+    active, faults = read_params().get("suite"), []
     for path in _files().values():
-        suite = load_suite(path, path.stem)
+        try:
+            suite = load_suite(path, path.stem)
+        except InputError as error:  # one must not hide the others
+            faults.append(str(error))
+            continue
         mark = "*" if suite.name == active else " "
         methods, tasks = len(suite.methods), ", ".join(suite.tasks)
         print(f"{mark} {suite.name:<16} {methods} merging methods, tasks {tasks}")
     print("\n* is active (params.yaml); choose with `adamerge suite use NAME`")
+    if faults:
+        raise InputError("\n".join(["not listed are suites with faults", *faults]))
     return 0
 
 
 def show(name: str | None) -> int:
     """Print a suite's file, the active one's without a name."""
     path = _file(name) if name else PARAMS_YAML
-    if not path.is_file():
+    if not os.path.lexists(path):
         raise InputError("no suite is active: choose one with `adamerge suite use NAME`")
     print(read_text(path), end="")
     return 0
@@ -48,7 +55,7 @@ def activate(name: str | None, seeds: list[int] | None, *, force: bool) -> None:
     `force`.
     """
     if name is None:
-        if not PARAMS_YAML.is_file():
+        if not os.path.lexists(PARAMS_YAML):
             known = ", ".join(_files())
             raise InputError(f"no suite is active yet: name one, of {known}")
         path = PARAMS_YAML
@@ -58,7 +65,7 @@ def activate(name: str | None, seeds: list[int] | None, *, force: bool) -> None:
             _keep_changes()
     text = read_text(path)
     if seeds is not None:
-        text = _with_seeds(text, seeds)
+        text = _with_seeds(text, seeds, path)
     suite = parse_suite(text, path, name)
     _write(text, suite)
     count = len(wiring.stages(suite))
@@ -82,37 +89,62 @@ def check() -> Suite:
 
 
 def _check_files(suite: Suite) -> None:
+    """See that a user's files are there and end: DVC would wait for a named pipe among them."""
     faults = [
         f"datasets.{name}: {path} {source.absent(path)}"
         for name, source in suite.sources.items()
         for path in source.files()
         if not path.exists()
+    ] or [
+        f"datasets.{name}: {fault}"
+        for name, source in suite.sources.items()
+        for fault in source.file_faults()
     ]
     if faults:
-        raise InputError.listing(str(PARAMS_YAML), faults)
+        raise InputError.listing(str(PARAMS_YAML), faults, shown=20)
 
 
 def _write(text: str, suite: Suite) -> None:
+    folders = [
+        f"{path} is a folder; move it away" for path in (PARAMS_YAML, DVC_YAML) if path.is_dir()
+    ]
+    if folders:
+        raise InputError.listing(str(Path.cwd()), folders)
     with atomic_write(PARAMS_YAML) as params:
         params.write_text(text, encoding="utf-8")
         with atomic_write(DVC_YAML) as pipeline:
             pipeline.write_text(wiring.dvc_yaml(suite), encoding="utf-8")
 
 
-def _with_seeds(text: str, seeds: list[int]) -> str:
+def _with_seeds(text: str, seeds: list[int], path: Path) -> str:
+    """Put other seeds into a suite's text, whose comments stay.
+
+    Raises InputError where they stand so that this cannot be done.
+    """
     line = f"seeds: [{', '.join(map(str, seeds))}]"
-    replaced, count = re.subn(r"^seeds:.*?(?=\s*(#.*)?$)", line, text, count=1, flags=re.MULTILINE)
-    if not count:
-        raise InputError("the suite has no line that begins with `seeds:`; add it")
+    replaced = re.sub(r"^seeds:.*?(?=\s*(#.*)?$)", line, text, count=1, flags=re.MULTILINE)
+    wanted = parse_yaml(text, path)
+    if isinstance(wanted, dict):
+        wanted |= {"seeds": seeds}
+    try:
+        done = parse_yaml(replaced, path) == wanted
+    except InputError:
+        done = False
+    if not done:
+        raise InputError(
+            f"{path}: its seeds do not stand on one line of their own, which --seeds replaces; "
+            "write them so: `seeds: [0]`"
+        )
     return replaced
 
 
 def _keep_changes() -> None:
     """Raise InputError if params.yaml is none of the suites: it was changed by hand."""
-    if not PARAMS_YAML.is_file():
+    if not os.path.lexists(PARAMS_YAML):
         return
     current = _without_seeds(PARAMS_YAML)
-    if all(_without_seeds(path) != current for path in _files().values()):
+    suites = [_without_seeds(path) for path in _files().values()]
+    if current is None or current not in suites:
         raise InputError(
             f"{PARAMS_YAML} has changes of yours, which this would overwrite: keep them as a suite "
             f"(cp {PARAMS_YAML} {SUITES}/NAME.yaml, `suite: NAME` in it), or drop them with --force"
@@ -120,7 +152,11 @@ def _keep_changes() -> None:
 
 
 def _without_seeds(path: Path) -> Any:
-    content = load_yaml(path)
+    """The content of a suite's file but for its seeds; None where it is no suite."""
+    try:
+        content = load_yaml(path)
+    except InputError:
+        return None
     return {k: v for k, v in content.items() if k != "seeds"} if isinstance(content, dict) else None
 
 

@@ -4,14 +4,18 @@ protocol.
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
 
 from adamerge_core import checkpoints
+from adamerge_core.adamerging.non_finite import NonFiniteError
 from adamerge_core.checkpoints import StateDict
 from adamerge_core.coefficient_files import LearnedCoefficients
+from adamerge_core.errors import InputError
 from adamerge_core.task_vectors import TaskVectors
 from adamerge_core.vision.images import LabeledImages
 from tasks.graph import paths
@@ -25,6 +29,7 @@ from tasks.shared.device import set_up
 from tasks.shared.encoders import open_encoder, open_heads, open_split
 from tasks.shared.protocols import adapted_rows, measured_rows
 from tasks.shared.resumable_rows import ResumableRows
+from tasks.shared.resuming import resumed
 from tasks.shared.tables import write_csv
 from tasks.shared.task_vectors import Statistics, open_statistics, open_task_vectors
 from tasks.suite.methods import AdaptMethod, parse_as
@@ -132,19 +137,34 @@ def learn(problem: Problem, adaptation: Adaptation, protocol: str, label: str) -
         curves = {f"{label}/{k}": v for k, v in row.items() if k != "step" and v is not None}
         report.metrics(curves, step)
 
-    if state is None or not state.exists():
-        record(0, {}, {}, adaptation.start())
-    for step in adaptation.steps(problem.work.seed, state, seen):
-        record(step.step, step.loss, step.entropy, step.coefficients)
-        entropy = sum(step.entropy.values()) / len(step.entropy)
-        text = f"{problem.work.options['method']} {label}  entropy {entropy:.3f}"
-        report.progress(step.step, settings.steps, text)
+    try:
+        for step in resumed(partial(adaptation.steps, problem.work.seed, state, seen), state, rows):
+            if step.step == 1:
+                record(0, {}, {}, adaptation.start())
+            record(step.step, step.loss, step.entropy, step.coefficients)
+            entropy = sum(step.entropy.values()) / len(step.entropy)
+            text = f"{problem.work.options['method']} {label}  entropy {entropy:.3f}"
+            report.progress(step.step, settings.steps, text)
+    except NonFiniteError as error:
+        raise _with_last_good(error, adaptation, report.scratch, label) from error
     learned = vectors.expand(adaptation.coefficients(step.coefficients))
     return Learned(
         adaptation.model(step.coefficients, problem.statistics),
         LearnedCoefficients(learned, vectors.layer_names, vectors.task_names),
         rows.rows,
     )
+
+
+def _with_last_good(
+    error: NonFiniteError, adaptation: Adaptation, scratch: Path | None, label: str
+) -> InputError:
+    """Write the last good coefficients beside the state file, and name their file in the error."""
+    if scratch is None:
+        return error
+    vectors, path = adaptation.engine.task_vectors, scratch / f"{label}-last-good.safetensors"
+    values = vectors.expand(adaptation.coefficients(error.parameters))
+    LearnedCoefficients(values, vectors.layer_names, vectors.task_names).save(path)
+    return InputError(f"{error}; their coefficients are kept in {path}")
 
 
 def _accuracy_at(

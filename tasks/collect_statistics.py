@@ -5,7 +5,7 @@ import numpy as np
 from adamerge_core import checkpoints
 from adamerge_core.errors import InputError
 from adamerge_core.statistics import fisher_diagonal, gram_matrices
-from adamerge_core.vision.images import open_array
+from adamerge_core.vision.images import open_images
 from tasks.graph import paths
 from tasks.running.stage import run_stage
 from tasks.running.work import Work
@@ -25,7 +25,7 @@ def run(work: Work) -> None:
     device = set_up(compute)
     encoder = open_encoder(work.params["model"]["architecture"], device)
     load_weights(encoder, paths.finetuned(model, dataset, work.seed))
-    prepared = open_array(paths.images(dataset, work.options["size"], settings.split), 4)
+    prepared = open_images(paths.images(dataset, work.options["size"], settings.split))
     images = _drawn(prepared, settings.images, work.seed)
     if kind == "fisher_diagonal":
         head = open_heads(model, [dataset], device)[dataset]

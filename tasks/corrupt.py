@@ -3,7 +3,7 @@
 import numpy as np
 
 from adamerge_core.vision.corruptions import corrupt
-from adamerge_core.vision.images import open_array, save_array
+from adamerge_core.vision.images import open_images, save_array
 from tasks.graph import paths
 from tasks.running.stage import run_stage
 from tasks.running.work import Work
@@ -14,7 +14,7 @@ def run(work: Work) -> None:
     dataset, size, corruption = (work.options[key] for key in ("dataset", "size", "corruption"))
     settings = work.params["corrupt"]
     severities, seed = settings["severities"], settings["seed"]
-    images = open_array(paths.images(dataset, size, "test"), 4)[: settings["images"]]
+    images = open_images(paths.images(dataset, size, "test"))[: settings["images"]]
     corrupted = np.empty((len(severities), *images.shape), dtype=np.uint8)
     for row, severity in enumerate(severities):
         for index, image in enumerate(images):

@@ -21,8 +21,12 @@ def run(work: Work) -> None:
     )
     for split, count in prepared.counts.items():
         print(f"{dataset} {split}: {count} images")
+    for change, count in prepared.changes.items():
+        print(f"{dataset}: {count} images {change}")
     for line in prepared.skipped:
         print(f"skipped: {line}")
+    counts = {f"images/{split}": count for split, count in prepared.counts.items()}
+    work.report.metrics({**counts, "skipped": len(prepared.skipped)}, 0)
 
 
 if __name__ == "__main__":

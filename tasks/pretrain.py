@@ -9,7 +9,7 @@ from torch import Tensor
 
 from adamerge_core import checkpoints
 from adamerge_core.batches import take
-from adamerge_core.vision.clip import create_clip, image_encoder, tokenizer
+from adamerge_core.vision.clip import create_clip, image_encoder, pixel_scaling, tokenizer
 from adamerge_core.vision.heads import ZeroShotHead, zero_shot_weight
 from adamerge_core.vision.imagenet import load_efficientnet_lite0
 from adamerge_core.vision.images import LabeledImages
@@ -34,7 +34,7 @@ def run(work: Work) -> None:
     model, architecture = work.options["model"], work.params["model"]["architecture"]
     torch.manual_seed(settings.seed)
     clip = create_clip(architecture)
-    encoder = image_encoder(clip, architecture)
+    encoder = image_encoder(clip, pixel_scaling(architecture))
     load_efficientnet_lite0(encoder.trunk)  # type: ignore[arg-type]
     clip.to(device)
     names = {name: json.loads(paths.classes(name).read_text()) for name in settings.datasets}

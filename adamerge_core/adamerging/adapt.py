@@ -13,8 +13,10 @@ H is the entropy of the softmax. Engine.loss_and_gradient takes the images and g
 Optimizer.step makes the update.
 """
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from os import PathLike
 from pathlib import Path
 
 import numpy as np
@@ -23,12 +25,14 @@ from torch import Tensor
 from adamerge_core.adamerging import run_state
 from adamerge_core.adamerging.early_stopping import EarlyStopping, split
 from adamerge_core.adamerging.engine import Engine
+from adamerge_core.adamerging.non_finite import refuse_non_finite, refuse_non_finite_update
 from adamerge_core.adamerging.optimizer import Optimizer
-from adamerge_core.adamerging.settings import GRANULARITIES, AdaptationSettings, count_faults
+from adamerge_core.adamerging.settings import GRANULARITIES, AdaptationSettings
 from adamerge_core.adamerging.targets import Arrays, image_faults, target_faults
 from adamerge_core.batches import batch_indices, on_device, rows_between, take
 from adamerge_core.distributed import World, world
 from adamerge_core.errors import InputError
+from adamerge_core.parameters import WHOLE_NUMBERS, count_faults
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ def adapt(
     images: Arrays,
     settings: AdaptationSettings,
     seed: int,
-    resume_from: Path | None = None,
+    resume_from: str | PathLike[str] | None = None,
     save_every: int = 10,
     targets: Arrays | None = None,
 ) -> Iterator[AdaptationStep]:
@@ -72,17 +76,20 @@ def adapt(
     another run is refused: other settings, parameterisation, seed, tasks, layers, numbers of
     images, task vectors (by a hash of the names of all layers and of the values of the smallest,
     2^20 entries a task) or targets (by a hash of the labels, or of the likeliest classes). The
-    caller must see to it that the images' contents and the heads are the same.
+    caller must see to it that the images' contents and the heads are the same. A damaged file is
+    refused as well; its checksum tells.
 
     In a torch.distributed group every rank calls it with the same arguments and takes every step.
     Each rank reads and computes its share of the step's images, and all get the same steps; the
     first rank writes the file, and all read it.
 
     Raises InputError when settings, images or targets are not usable, seed is no whole number from
-    0 or save_every none from 1, the file is another run's, or ranks were given different runs;
-    RankError when another rank ended or gave no answer.
+    0 or save_every none from 1, or ranks were given different runs; StateFileError when the file is
+    damaged or another run's; NonFiniteError, with the last good parameters, at the step whose loss,
+    gradient or update is not finite; RankError when another rank ended or gave no answer.
     """
-    _check(engine, images, settings, targets, {"seed": (seed, 0), "save_every": (save_every, 1)})
+    counts = {"seed": (seed, 0), "save_every": (save_every, 1)}
+    _check(engine, images, settings, targets, counts)
     names = engine.task_vectors.task_names
     rows = {name: split(len(images[name]), settings, (seed, k)) for k, name in enumerate(names)}
     adapted = {name: drawn_from for name, (drawn_from, _) in rows.items()}
@@ -91,38 +98,43 @@ def adapt(
     optimizer = Optimizer(start, settings)
     stopping = EarlyStopping(images, held_out, start) if settings.held_out_share else None
 
-    counts = {name: len(images[name]) for name in names}
+    sizes = {name: len(images[name]) for name in names}
     run = run_state.described(
-        engine, start, {**asdict(settings), "seed": seed, "images": counts}, targets
+        engine, start, {**asdict(settings), "seed": seed, "images": sizes}, targets
     )
     group, done = world(), 0
-    if resume_from and resume_from.exists():
-        done = run_state.load(resume_from, run, optimizer, stopping, engine)
+    state = None if resume_from is None else Path(resume_from)
+    if state and os.path.lexists(state):
+        done = run_state.load(state, run, optimizer, stopping, engine, settings.steps - 1)
     group.check_equal("adaptation in a group of ranks", {**run, "steps in the state file": done})
     if stopping and not done:
-        stopping.measure(engine, 0, start)
+        refuse_non_finite(engine, 0, start, stopping.measure(engine, 0, start), {})
 
     batches = _batches(images, targets or {}, adapted, settings, seed, done, group)
     sizes = dict.fromkeys(names, settings.images_per_task * settings.batches_per_step)
     for step, batch in enumerate(on_device(batches, engine.device), start=done + 1):
         labels = {name: batch[f"targets/{name}"] for name in names} if targets else None
         # Adam's first step is the gradient's sign: next to zero, rounding would turn it around
+        before = optimizer.parameters
         result = engine.loss_and_gradient(
-            optimizer.parameters, batch, labels, settings.objective, sizes, exact_backward=step == 1
+            before, batch, labels, settings.objective, sizes, exact_backward=step == 1
         )
+        refuse_non_finite(engine, step, before, result.loss, batch, result.gradient)
         # a step's batches are of one size: their mean losses sum to so many times the overall mean
         optimizer.step(result.gradient * settings.batches_per_step, step)
+        refuse_non_finite_update(step, before, optimizer.parameters, settings.learning_rate)
 
         measured, last = None, step == settings.steps
         if stopping and (last or step % settings.measure_every == 0):
             measured = stopping.measure(engine, step, optimizer.parameters)
+            refuse_non_finite(engine, step, optimizer.parameters, measured, {})
             last = last or stopping.exhausted(settings.patience)
         learned = stopping.best_parameters if stopping and last else optimizer.parameters
         yield AdaptationStep(step, result.entropy, learned, result.loss, measured)
         if last:
             return
-        if resume_from and step % save_every == 0 and group.rank == 0:
-            run_state.save(resume_from, run, step, optimizer, stopping, engine)
+        if state and step % save_every == 0 and group.rank == 0:
+            run_state.save(state, run, step, optimizer, stopping, engine)
 
 
 def _batches(
@@ -161,9 +173,12 @@ def _check(
     counts: Mapping[str, tuple[int, int]],
 ) -> None:
     """Raise one InputError that lists every fault; counts: by name a number and its minimum."""
+    if not isinstance(engine, Engine) or not isinstance(settings, AdaptationSettings):
+        given = f"{type(engine).__name__} and {type(settings).__name__}"
+        raise InputError(f"adaptation of {given}: give an Engine and AdaptationSettings")
     faults = settings.faults()
     for name, (value, least) in counts.items():
-        faults += count_faults(name, value, least)
+        faults += count_faults(name, value, least, WHOLE_NUMBERS)
     can_learn = engine.parameterisation.granularities
     if settings.granularity in GRANULARITIES and settings.granularity not in can_learn:
         faults.append(
@@ -174,10 +189,24 @@ def _check(
         faults.append("no task changed any tensor of the pretrained model; nothing can be learned")
     faults += image_faults(engine.task_vectors, images)
     if not faults:
+        faults = _unlike(engine, images)
+    if not faults:
         faults = _too_few(engine, images, settings)
         faults += target_faults(engine, images, targets, settings.objective)
     if faults:
         raise InputError.listing("adaptation", faults)
+
+
+def _unlike(engine: Engine, images: Arrays) -> list[str]:
+    """Say what keeps all tasks' images from being one batch: a line, or none."""
+    forms = {
+        name: f"{list(images[name].shape[1:])} {str(images[name].dtype).removeprefix('torch.')}"
+        for name in engine.task_vectors.task_names
+    }
+    if len(set(forms.values())) <= 1:
+        return []
+    each = ", ".join(f"{form} of task {name}" for name, form in forms.items())
+    return [f"images differ in shape or dtype: {each}; give all tasks' alike"]
 
 
 def _too_few(engine: Engine, images: Arrays, settings: AdaptationSettings) -> list[str]:

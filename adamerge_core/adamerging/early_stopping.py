@@ -94,6 +94,20 @@ class EarlyStopping:
             "measured_since": self._measured_since,
         }
 
+    def faults(self, state: Any, step: int) -> list[str]:
+        """List what keeps `state` from being what `state()` returns after `step` steps."""
+        names = {"best_entropy", "best_step", "measured_since"}
+        if not isinstance(state, dict) or set(state) != names:
+            return [f"early stopping must have {', '.join(sorted(names))}, nothing else"]
+        faults = []
+        entropy = state["best_entropy"]
+        if type(entropy) is not float or not math.isfinite(entropy):
+            faults.append(f"best_entropy = {entropy!r}: must be a finite number")
+        for name in ("best_step", "measured_since"):
+            if type(state[name]) is not int or not 0 <= state[name] <= step:
+                faults.append(f"{name} = {state[name]!r}: must be a whole number from 0 to {step}")
+        return faults
+
     def restore(self, state: Mapping[str, Any], best_parameters: Tensor) -> None:
         """Take up what `state` returned."""
         self.best_parameters = best_parameters

@@ -5,14 +5,16 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
 
 from adamerge_core.adamerging.merging_coefficients import MergingCoefficients
 from adamerge_core.adamerging.objective import OBJECTIVES
 from adamerge_core.adamerging.precision import PRECISIONS, backward, faster_precision
-from adamerge_core.batches import rows_between
+from adamerge_core.batches import rows_between, taken_by
 from adamerge_core.distributed import World, world
 from adamerge_core.entropy import softmax_entropy
 from adamerge_core.errors import InputError
+from adamerge_core.parameters import count_faults
 from adamerge_core.storage import LazyLayers
 from adamerge_core.task_vectors import TaskVectors
 from adamerge_core.widening import widened
@@ -111,10 +113,13 @@ class Engine:
         micro_batch: int | None,
         precision: str,
     ) -> None:
-        faults = misfits(encoder, task_vectors, heads) + _displaced(encoder, task_vectors, heads)
-        if micro_batch is not None and micro_batch < 1:
-            faults.append(f"micro_batch = {micro_batch}: must be at least 1, or None for all")
-        if precision not in PRECISIONS:
+        faults = misfits(encoder, task_vectors, heads)
+        if not _no_parts(encoder, task_vectors, heads):
+            faults += _displaced(encoder, task_vectors, heads)
+        if micro_batch is not None:
+            wrong = count_faults("micro_batch", micro_batch)
+            faults += [f"{line}, or None for all" for line in wrong]
+        if not isinstance(precision, str) or precision not in PRECISIONS:
             known = ", ".join(PRECISIONS)
             faults.append(f"precision = {precision!r}: must be one of {known}")
         if precision == "bfloat16_backward" and _is_compiled(encoder):
@@ -256,12 +261,27 @@ class Engine:
     def _features(self, images: Tensor, precision: str) -> Tensor:
         """Features [N, D] in the encoder's dtype."""
         lowered = precision == "bfloat16"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=lowered):
+        with (
+            taken_by("the encoder", images),
+            torch.autocast(self.device.type, torch.bfloat16, enabled=lowered),
+        ):
             features = self.encoder(images)
         return features.to(_dtype(self.encoder)) if lowered else features
 
     def _logits(self, task_name: str, features: Tensor) -> Tensor:
-        return widened(self.heads[task_name](features))
+        with taken_by(f"the head of task {task_name}", features):
+            logits = widened(self.heads[task_name](features))
+        check_logits(logits, len(features))
+        return logits
+
+
+def check_logits(logits: Tensor, images: int) -> None:
+    """Raise InputError unless logits are [images, classes], at least two."""
+    if logits.dim() != 2 or len(logits) != images or logits.shape[1] < 2:
+        raise InputError(
+            f"logits of shape {list(logits.shape)} for {images} images: need [{images}, classes] "
+            "with at least 2 classes; give a head that classifies each image's features"
+        )
 
 
 def _is_compiled(encoder: nn.Module) -> bool:
@@ -277,12 +297,39 @@ def misfits(
     encoder: nn.Module, task_vectors: TaskVectors, heads: Mapping[str, nn.Module]
 ) -> list[str]:
     """List the tensors in which encoder and task vectors differ, and the tasks without a head."""
+    faults = _no_parts(encoder, task_vectors, heads)
+    if faults:
+        return faults
     ours, theirs = encoder.state_dict(), task_vectors.pretrained
     faults = [f"the encoder has no tensor {name}" for name in theirs.keys() - ours.keys()]
     faults += [f"the pretrained model has no tensor {n}" for n in ours.keys() - theirs.keys()]
     for name in ours.keys() & theirs.keys():
         faults += _misfits(name, ours[name], theirs[name])
     return faults + [f"task {n} has no head" for n in task_vectors.task_names if n not in heads]
+
+
+def _no_parts(encoder: object, task_vectors: object, heads: object) -> list[str]:
+    """List what is no encoder, no task vectors or no heads at all, a line each."""
+    faults = []
+    if not isinstance(encoder, nn.Module) or next(encoder.parameters(), None) is None:
+        faults.append(f"the encoder is {type(encoder).__name__}: give a module with parameters")
+    if not isinstance(task_vectors, TaskVectors):
+        faults.append(f"the task vectors are {type(task_vectors).__name__}: give TaskVectors")
+    if not isinstance(heads, Mapping):
+        faults.append(f"the heads are {type(heads).__name__}: give a dict of modules by task name")
+    else:
+        faults += [
+            f"head {name} is {type(head).__name__}: give a module"
+            for name, head in heads.items()
+            if not isinstance(head, nn.Module)
+        ]
+        faults += [
+            f"head {name} has parameters without values: run it once on features before"
+            for name, head in heads.items()
+            if isinstance(head, nn.Module)
+            and any(isinstance(each, UninitializedParameter) for each in head.parameters())
+        ]
+    return faults
 
 
 def _misfits(name: str, ours: Tensor, theirs: Tensor) -> list[str]:

@@ -38,6 +38,12 @@ class Optimizer:
         """The parameters and Adam's moments, for a run that resumes."""
         return {**self._adam.state[self._leaf], "parameters": self._leaf.detach()}
 
+    def layout(self) -> dict[str, Tensor]:
+        """Tensors of the names, shapes and dtypes that `state` returns after a step."""
+        shape = torch.empty_like(self._leaf, device="meta", requires_grad=False)
+        step = torch.empty((), dtype=torch.float32, device="meta")
+        return {"step": step, "exp_avg": shape, "exp_avg_sq": shape, "parameters": shape}
+
     def restore(self, state: dict[str, Tensor]) -> None:
         """Take up what `state` returned."""
         moments = dict(state)

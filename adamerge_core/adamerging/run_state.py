@@ -1,4 +1,4 @@
-"""State files: an unfinished adaptation on disk, with a description of its run."""
+"""An unfinished adaptation in a state file, with a description of its run."""
 
 import hashlib
 import json
@@ -8,14 +8,15 @@ from typing import Any
 
 from torch import Tensor
 
-from adamerge_core import checkpoints
+from adamerge_core import state_files
 from adamerge_core.adamerging.early_stopping import EarlyStopping
 from adamerge_core.adamerging.engine import Engine
 from adamerge_core.adamerging.optimizer import Optimizer
+from adamerge_core.adamerging.precision import PRECISIONS
 from adamerge_core.adamerging.targets import Arrays
 from adamerge_core.batches import take
-from adamerge_core.errors import InputError
-from adamerge_core.storage import as_bytes
+from adamerge_core.checkpoints.memory import as_bytes
+from adamerge_core.state_files import State, StateFileError
 from adamerge_core.task_vectors import TaskVectors, as_rows
 
 _BEST = "best_parameters"
@@ -34,12 +35,11 @@ def save(
 ) -> None:
     """Write the state after a step: parameters, moments, early stopping, precision, and the run."""
     tensors = dict(optimizer.state())
-    content = {"run": run, "step": step, "precision": engine.precision, "early_stopping": None}
+    facts: dict[str, Any] = {"precision": engine.precision, "early_stopping": None}
     if stopping:
         tensors[_BEST] = stopping.best_parameters
-        content["early_stopping"] = stopping.state()
-    # one entry: safetensors writes several in an order that changes from process to process
-    checkpoints.save(path, tensors, {"state": json.dumps(content)})
+        facts["early_stopping"] = stopping.state()
+    state_files.save(path, State(dict(run), step, tensors, facts))
 
 
 def load(
@@ -48,36 +48,46 @@ def load(
     optimizer: Optimizer,
     stopping: EarlyStopping | None,
     engine: Engine,
+    most: int,
 ) -> int:
     """Put a saved state into optimizer, early stopping and engine; gives the steps done.
 
-    run: the result of `described` here. Raises InputError listing the differences when the file
-    belongs to another run.
+    run: the result of `described` here. most: steps that the run takes. Raises StateFileError when
+    the file is damaged or is no state of this run, listing why; then nothing was changed.
     """
-    tensors = checkpoints.load(path)
-    content = _content(path)
-    faults = [
-        f"{name} is {_text(content['run'].get(name))} in the file, {_text(run.get(name))} here"
-        for name in sorted(content["run"].keys() | run.keys())
-        if content["run"].get(name) != run.get(name)
-    ]
-    if engine.precision not in ("auto", content["precision"]):
-        faults.append(f"precision is {content['precision']} in the file, {engine.precision} here")
-    if faults:
-        faults.append("fix: delete the file to begin anew, or give this run a file of its own")
-        raise InputError.listing(f"state file {path} belongs to another run", faults)
-    engine.precision = content["precision"]  # a run that chose one keeps it
+    layout = optimizer.layout()
     if stopping:
-        stopping.restore(content["early_stopping"], tensors.pop(_BEST))
-    optimizer.restore(tensors)
-    return int(content["step"])
+        layout[_BEST] = layout["parameters"]
+    state = state_files.load(path, run, layout, most)
+    faults = _faults(state, stopping, engine)
+    if faults:
+        raise StateFileError.listing(f"state file {path} is no state of this run", faults)
+    engine.precision = state.facts["precision"]  # a run that chose one keeps it
+    if stopping:
+        stopping.restore(state.facts["early_stopping"], state.tensors.pop(_BEST))
+    optimizer.restore(state.tensors)
+    return state.step
 
 
-def _content(path: Path) -> dict[str, Any]:
-    text = checkpoints.read_metadata(path).get("state")
-    if text is None:
-        raise InputError(f"state file {path}: no state of an adaptation; delete the file")
-    return dict(json.loads(text))
+def _faults(state: State, stopping: EarlyStopping | None, engine: Engine) -> list[str]:
+    """List what in a state's facts and numbers no run of this one has left, a line each."""
+    if set(state.facts) != {"precision", "early_stopping"}:
+        return ["must say its precision and its early stopping, nothing else"]
+    faults = []
+    precision, record = state.facts["precision"], state.facts["early_stopping"]
+    if precision not in PRECISIONS:
+        faults.append(f"precision = {precision!r}: must be one of {', '.join(PRECISIONS)}")
+    elif engine.precision not in ("auto", precision):
+        faults.append(f"precision is {precision} in the file, {engine.precision} here")
+    if stopping:
+        faults += stopping.faults(record, state.step)
+    elif record is not None:
+        faults.append("has a record of early stopping, and this run has none")
+    if state.tensors["step"].item() != state.step:
+        faults.append(f"Adam has done {state.tensors['step'].item():g} steps, the run {state.step}")
+    if bool((state.tensors["exp_avg_sq"] < 0).any()):
+        faults.append("Adam's second moments have negative entries")
+    return faults
 
 
 def described(
@@ -122,7 +132,3 @@ def _hash(names: Iterable[str], tensors: Iterable[Tensor]) -> str:
     for tensor in tensors:
         result.update(as_bytes(tensor.cpu().contiguous().view(-1)))
     return result.hexdigest()
-
-
-def _text(value: Any) -> str:
-    return "nothing" if value is None else str(value)

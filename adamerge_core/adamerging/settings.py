@@ -6,11 +6,22 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from adamerge_core.adamerging.objective import OBJECTIVES
+from adamerge_core.parameters import count_faults, shown
 
 GRANULARITIES = ("task_wise", "layer_wise", "singular_components")
 CLAMPS = ("published", "projected", "none")
 SCHEDULES = ("constant", "cosine")
-COUNTS = ("steps", "images_per_task", "batches_per_step", "measure_every", "patience")
+COUNTS = {
+    "steps": 10**9,
+    "images_per_task": 10**5,
+    "batches_per_step": 10**4,
+    "measure_every": 10**9,
+    "patience": 10**9,
+}
+"""The settings that are whole numbers from 1, with the most that each may be."""
+
+_MOST_IMAGES = 10**6
+"""Images of a task in one step, at most."""
 
 
 @dataclass(frozen=True)
@@ -67,14 +78,19 @@ class AdaptationSettings:
             "held_out_share": ("in [0, 1)", lambda share: 0 <= share < 1),
         }
         faults = [
-            f"{name} = {getattr(self, name)!r}: must be one of {', '.join(known)}"
+            f"{name} = {shown(getattr(self, name))}: must be one of {', '.join(known)}"
             for name, known in choices.items()
-            if getattr(self, name) not in known
+            if not isinstance(getattr(self, name), str) or getattr(self, name) not in known
         ]
         for name, (rule, holds) in ranges.items():
             faults += _number_faults(name, getattr(self, name), rule, holds)
-        for name in COUNTS:
-            faults += count_faults(name, getattr(self, name))
+        for name, most in COUNTS.items():
+            faults += count_faults(name, getattr(self, name), most=most)
+        if not faults and self.images_per_task * self.batches_per_step > _MOST_IMAGES:
+            faults.append(
+                f"images_per_task = {self.images_per_task}, batches_per_step = "
+                f"{self.batches_per_step}: a step takes at most {_MOST_IMAGES} images of a task"
+            )
         if self.granularity == "singular_components" and self.clamp != "none":
             faults.append(f"clamp = {self.clamp!r}: singular_components learns logits; set 'none'")
         return faults
@@ -90,15 +106,12 @@ def _number_faults(
 ) -> list[str]:
     # True is an int, and YAML reads 1e-3 as text
     if isinstance(value, bool) or not isinstance(value, int | float):
-        return [f"{name} = {value!r}: must be a number (int or float), {rule}"]
-    return [] if holds(value) else [f"{name} = {value}: must be {rule}"]
-
-
-def count_faults(name: str, value: object, least: int = 1) -> list[str]:
-    """What keeps `value` from being a whole number of at least `least`: a line, or none."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        return [f"{name} = {value!r}: must be a whole number (int), at least {least}"]
-    return [] if value >= least else [f"{name} = {value}: must be at least {least}"]
+        return [f"{name} = {shown(value)}: must be a number (int or float), {rule}"]
+    try:
+        fits = holds(float(value))
+    except OverflowError:  # an int beyond the largest float
+        fits = False
+    return [] if fits else [f"{name} = {shown(value)}: must be {rule}"]
 
 
 PRESETS = {

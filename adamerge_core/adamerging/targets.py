@@ -6,11 +6,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from adamerge_core.adamerging.engine import Engine, misfits
+from adamerge_core.adamerging.engine import Engine, check_logits, misfits
 from adamerge_core.adamerging.objective import OBJECTIVES
-from adamerge_core.batches import take
+from adamerge_core.batches import array_fault, take, taken_by
+from adamerge_core.checkpoints import all_finite
 from adamerge_core.distributed import world
 from adamerge_core.errors import InputError
+from adamerge_core.parameters import count_faults
 from adamerge_core.task_vectors import TaskVectors
 from adamerge_core.widening import widened
 
@@ -61,20 +63,23 @@ def _check(
     batch_size: int,
 ) -> None:
     faults = misfits(encoder, task_vectors, heads) + image_faults(task_vectors, images)
-    if not batch_size >= 1:
-        faults.append(f"batch_size = {batch_size}: must be at least 1")
+    faults += count_faults("batch_size", batch_size)
     if faults:
         raise InputError.listing("expert targets", sorted(faults))
 
 
 def image_faults(task_vectors: TaskVectors, images: Arrays) -> list[str]:
     """List the tasks without images, a line each."""
+    if not isinstance(images, Mapping):
+        return [f"images are {type(images).__name__}: give a dict of arrays by task name"]
     faults = []
     for name in task_vectors.task_names:
         if name not in images:
             faults.append(f"task {name} has no images; give unlabeled images of every task")
-        elif len(images[name]) == 0:
-            faults.append(f"task {name} has 0 images; give at least one")
+            continue
+        fault = array_fault(images[name])
+        if fault:
+            faults.append(f"images of task {name}: the value {fault}")
     return faults
 
 
@@ -95,9 +100,17 @@ def _predictions(
     starts = range(0, len(images), batch_size)
     for start in starts[group.share(len(starts))]:
         batch = take(images, slice(start, start + batch_size)).to(device)
-        logits = widened(head(encoder(batch)))
+        with taken_by("the encoder with its head", batch):
+            logits = widened(head(encoder(batch)))
+        check_logits(logits, len(batch))
         parts.append(logits.softmax(dim=-1).cpu())
-    return torch.cat(group.gather(torch.cat(parts)))
+    predictions = torch.cat(group.gather(torch.cat(parts)))
+    if not all_finite(predictions):
+        raise InputError(
+            f"expert targets: those of task {task_vector.task_names[0]} are not finite; look for "
+            "images and weights of its head that are not"
+        )
+    return predictions
 
 
 def target_faults(
@@ -111,12 +124,16 @@ def target_faults(
     if needs is None:
         return [] if targets is None else [f"objective {objective} takes no targets; give none"]
     sources = {"experts": "expert_targets(...)", "labels": "the true labels"}
-    if targets is None:
-        return [f"objective {objective} needs targets; give {sources[needs]}"]
+    if not isinstance(targets, Mapping):
+        return [f"objective {objective} needs targets; give {sources[needs]} by task name"]
     faults = []
     for name in engine.task_vectors.task_names:
         if name not in targets:
             faults.append(f"task {name} has no targets; give {sources[needs]}")
+            continue
+        fault = array_fault(targets[name])
+        if fault:
+            faults.append(f"targets of task {name}: the value {fault}")
             continue
         classes = engine.logits(name, take(images[name], slice(1))).shape[-1]
         given = take(targets[name], slice(None))
@@ -135,6 +152,8 @@ def _faults(targets: Tensor, count: int, classes: int) -> list[str]:
         if bool((wide >= 0).all()) and bool(((wide.sum(dim=1) - 1).abs() < 1e-3).all()):
             return []
         return ["probabilities must be at least 0 and sum to 1 for every image; give softmax's"]
+    if targets.dtype == torch.bool or targets.is_complex():
+        return [f"labels are {targets.dtype}: must be integers, the classes' numbers from 0"]
     if targets.shape != (count,):
         return [f"labels of shape {list(targets.shape)}: {count} images need [{count}]"]
     if bool((targets >= 0).all()) and bool((targets < classes).all()):

@@ -5,6 +5,8 @@ from adamerge_core.checkpoints.architecture import (
     check_same_architecture,
     layout_faults,
     non_finite,
+    state_dict_faults,
+    tensor_fault,
     widens,
 )
 from adamerge_core.checkpoints.state_dicts import StateDict, load, save
@@ -19,5 +21,7 @@ __all__ = [
     "non_finite",
     "read_metadata",
     "save",
+    "state_dict_faults",
+    "tensor_fault",
     "widens",
 ]

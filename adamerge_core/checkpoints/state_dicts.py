@@ -1,27 +1,39 @@
 """State dicts in files: written as safetensors, read from safetensors or torch files."""
 
+import os
 from collections.abc import Mapping
-from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
 from adamerge_core.atomic import atomic_write
+from adamerge_core.checkpoints.architecture import state_dict_faults
+from adamerge_core.checkpoints.tensor_files import TensorFile
 from adamerge_core.checkpoints.torch_files import is_torch_file, load_torch_file
-from adamerge_core.safetensors_files import open_safetensors
+from adamerge_core.errors import InputError
 
 StateDict = dict[str, Tensor]
 
+_SHOWN = 20
+
 
 def save(
-    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+    path: str | os.PathLike[str],
+    tensors: Mapping[str, Tensor],
+    metadata: Mapping[str, str] | None = None,
 ) -> None:
     """Write tensors (any shapes and dtypes) to a safetensors file, whole or not at all.
 
     metadata: text entries beside the tensors (see read_metadata). The format is safetensors
-    whatever the suffix of `path` is.
+    whatever the suffix of `path` is. Raises InputError listing what is no plain tensor of a dtype
+    that checkpoints hold (see state_dict_faults).
     """
+    faults = state_dict_faults("state dict", tensors)
+    if not faults and not tensors:  # safetensors writes a header that is no JSON
+        faults = ["state dict: holds no tensor; give at least one"]
+    if faults:
+        raise InputError.listing(f"checkpoint {path} was not written", faults, _SHOWN)
     # safetensors refuses tensors that share memory, as tied weights and views of one tensor do
     contiguous = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
@@ -31,14 +43,12 @@ def save(
         save_file(contiguous, temporary, metadata=dict(metadata or {}))
 
 
-def load(path: Path) -> StateDict:
+def load(path: str | os.PathLike[str]) -> StateDict:
     """Read a checkpoint: a safetensors file, or a torch file that holds only tensors.
 
     The content decides which of them it is, whatever the suffix. A torch file is read without
     running code from it; a state dict under the key `state_dict` is taken out. Raises InputError
-    when the file is missing, truncated, no checkpoint at all, or would need code to be read.
+    when the file is missing, not regular, truncated, no checkpoint at all, or would need code to be
+    read, and listing the tensors whose names, dtypes or shapes break a rule.
     """
-    if path.is_file() and is_torch_file(path):
-        return load_torch_file(path)
-    with open_safetensors(path) as file:
-        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    return load_torch_file(path) if is_torch_file(path) else dict(TensorFile(path))

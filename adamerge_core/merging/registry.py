@@ -8,9 +8,13 @@ method's.
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from functools import wraps
+from typing import Any, Literal, TypeVar, cast
 
-from adamerge_core.parameters import REQUIRED, Parameter, of_function
+from adamerge_core.checkpoints import non_finite
+from adamerge_core.errors import InputError
+from adamerge_core.parameters import REQUIRED, Parameter, faults, of_function
+from adamerge_core.task_vectors import TaskVectors
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -46,6 +50,8 @@ class Entry:
         return self.function(*arguments, **parameters)
 
 
+_SHOWN = 20
+
 RULES: dict[str, Entry] = {}
 """Merge rules: (TaskVectors, [statistics,] **parameters) -> the merged state dict."""
 
@@ -65,7 +71,9 @@ def merge_rule(*, source: str, needs: str | None = None) -> Callable[[Function],
     needs: the statistic that the function takes as its second argument, {task: state dict}; a name
     of adamerge_core.statistics.
     """
-    return register(RULES, 1 if needs is None else 2, source=source, needs=needs)
+    return register(
+        RULES, 1 if needs is None else 2, _finite_merge, vectors_at=0, source=source, needs=needs
+    )
 
 
 def before(*, source: str, start: float = 0.3) -> Callable[[Function], Function]:
@@ -74,7 +82,7 @@ def before(*, source: str, start: float = 0.3) -> Callable[[Function], Function]
     start: the coefficient of every task with which what comes out sums to the merge of the rule
     that the function is part of: where adaptation starts.
     """
-    return register(BEFORE, 1, source=source, start=start)
+    return register(BEFORE, 1, vectors_at=0, source=source, start=start)
 
 
 def after(*, source: str, needs: str | None = None) -> Callable[[Function], Function]:
@@ -84,7 +92,9 @@ def after(*, source: str, needs: str | None = None) -> Callable[[Function], Func
     needs: the statistic that the function takes as its third argument, {task: state dict}; a name
     of adamerge_core.statistics.
     """
-    return register(AFTER, 2 if needs is None else 3, source=source, needs=needs)
+    return register(
+        AFTER, 2 if needs is None else 3, _finite_merge, vectors_at=1, source=source, needs=needs
+    )
 
 
 def criterion(
@@ -102,10 +112,17 @@ def criterion(
 
 
 def register(
-    registry: dict[str, Entry], positional: int, **facts: Any
+    registry: dict[str, Entry],
+    positional: int,
+    check: Callable[[str, Any], None] | None = None,
+    vectors_at: int | None = None,
+    **facts: Any,
 ) -> Callable[[Function], Function]:
     """Add a function to a registry under its own name; its first `positional` arguments are inputs.
 
+    From then on, however it is called, it raises InputError listing parameters that are unknown or
+    of another type, and an input that is no TaskVectors where they belong. check: of the name and
+    what the function returned. vectors_at: the number of the input that must be TaskVectors.
     facts: of the entry, by field. Raises TypeError where a parameter has no default, or there is an
     entry of that name.
     """
@@ -119,15 +136,47 @@ def register(
         if name in registry:
             raise TypeError(f"{name}: registered twice; give the function another name")
         doc = inspect.getdoc(function) or ""
+
+        # most objectives and criteria take nothing that could be checked, and are called every step
+        needs_checks = bool(parameters) or vectors_at is not None
+
+        @wraps(function)
+        def checked(*inputs: Any, **given: Any) -> Any:
+            named = dict(zip(parameters, inputs[positional:], strict=False)) | given
+            _refuse_misfits(name, inputs, vectors_at, faults(parameters, named))
+            result = function(*inputs, **given)
+            if check:
+                check(name, result)
+            return result
+
         registry[name] = Entry(
             name=name,
             summary=doc.split("\n\n")[0].replace("\n", " "),
             doc=doc,
             parameters=parameters,
             module=function.__module__,
-            function=function,
+            function=checked if needs_checks else function,
             **{"needs": None, **facts},
         )
-        return function
+        return cast(Function, checked) if needs_checks else function
 
     return add
+
+
+def _refuse_misfits(
+    name: str, inputs: tuple[Any, ...], vectors_at: int | None, misfits: list[str]
+) -> None:
+    if vectors_at is not None and len(inputs) > vectors_at:
+        given = inputs[vectors_at]
+        if not isinstance(given, TaskVectors):
+            misfits = [f"input {vectors_at + 1} is {type(given).__name__}: give TaskVectors"]
+    if misfits:
+        raise InputError.listing(name, misfits)
+
+
+def _finite_merge(name: str, merged: Mapping[str, Any]) -> None:
+    """Raise InputError listing the tensors of a merged model that are not finite."""
+    unfit = non_finite("merged model", merged)
+    if unfit:
+        unfit.append("fix: give smaller parameters, or models in a wider dtype")
+        raise InputError.listing(f"{name}: a merge that is not finite", unfit, _SHOWN)

@@ -9,6 +9,8 @@ from adamerge_core.merging.registry import merge_rule
 from adamerge_core.merging.spectral import merge_updates
 from adamerge_core.task_vectors import TaskVectors
 
+_MOST_STEPS = 10**6
+
 
 @merge_rule(source="arXiv 2503.08099")
 def wudi(task_vectors: TaskVectors, steps: int = 300, learning_rate: float = 1e-5) -> StateDict:
@@ -29,11 +31,11 @@ def wudi(task_vectors: TaskVectors, steps: int = 300, learning_rate: float = 1e-
     The authors' code changes the attention and MLP weights of CLIP alone, by name, and leaves the
     rest pretrained; FusionBench's takes every layer of two dimensions, and the mean over the tasks
     of the others. This is the latter, with the layers that spectral.py counts as matrices.
-    Raises InputError if steps is below 1 or learning_rate is not above 0 and finite.
+    Raises InputError if steps is not from 1 to 10^6 or learning_rate is not above 0 and finite.
     """
     faults = []
-    if not (steps >= 1 and steps % 1 == 0):
-        faults.append(f"steps = {steps}: must be a whole number of at least 1")
+    if not 1 <= steps <= _MOST_STEPS:
+        faults.append(f"steps = {steps}: must be a whole number from 1 to {_MOST_STEPS}")
     if not 0 < learning_rate < float("inf"):
         faults.append(f"learning_rate = {learning_rate}: must be above 0 and finite")
     if faults:
@@ -64,7 +66,7 @@ def _minimise(matrices: Tensor, steps: int, learning_rate: float) -> Tensor:
     gram, target = quadratic_terms(matrices)
     merged = matrices.sum(dim=0).requires_grad_()
     adam = torch.optim.Adam([merged], lr=learning_rate)
-    for _ in range(int(steps)):
+    for _ in range(steps):
         merged.grad = 2 * (merged.detach() @ gram - target)
         adam.step()
     return merged.detach()

@@ -7,7 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from adamerge_core.batches import array_fault
+from adamerge_core.checkpoints import tensor_fault
 from adamerge_core.errors import InputError
+from adamerge_core.parameters import count_faults
 
 if TYPE_CHECKING:  # statistics are computed without task vectors
     from adamerge_core.task_vectors import TaskVectors
@@ -26,6 +29,9 @@ def check_statistics(
     Faults: a task without statistics, a tensor that is not the model's, that some tasks have and
     others lack, of another shape, or non-finite.
     """
+    if not isinstance(statistics, Mapping):
+        kind = type(statistics).__name__
+        raise InputError(f"{needed} is {kind}: give a dict of state dicts by task name")
     given = {name: statistics[name] for name in task_vectors.task_names if statistics.get(name)}
     faults = [
         f"task {name} has no statistics; compute {needed} with its fine-tuned model and images"
@@ -45,6 +51,9 @@ def check_statistics(
 def _misfit(
     tensor: Tensor, pretrained: Tensor | None, shape_for: Callable[[Tensor], tuple[int, ...]]
 ) -> str | None:
+    fault = tensor_fault(tensor)
+    if fault:
+        return fault
     if pretrained is None:
         return "is no tensor of the pretrained model"
     if tuple(tensor.shape) != shape_for(pretrained):
@@ -54,11 +63,10 @@ def _misfit(
 
 
 def check_counts(images: np.ndarray | Tensor, counts: Mapping[str, int]) -> None:
-    """Raise one InputError unless there are images and every count is at least 1."""
-    faults = [
-        f"{name} = {count}: must be at least 1" for name, count in counts.items() if not count >= 1
-    ]
-    if len(images) == 0:
-        faults.append("0 images; give at least one")
+    """Raise one InputError unless there are images [N, ...] and every count is one from 1."""
+    faults = [line for name, count in counts.items() for line in count_faults(name, count)]
+    fault = array_fault(images)
+    if fault:
+        faults.append(f"images: the value {fault}")
     if faults:
         raise InputError.listing("statistics", faults)

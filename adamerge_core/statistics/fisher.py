@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from adamerge_core.batches import take
+from adamerge_core.batches import take, taken_by
 from adamerge_core.checkpoints import StateDict
 from adamerge_core.distributed import world
 from adamerge_core.statistics.checks import check_counts
@@ -50,7 +50,9 @@ def fisher_diagonal(
     head.eval()
     parameters = {n: p.detach() for n, p in encoder.named_parameters() if p.is_floating_point()}
     device = next(encoder.parameters()).device
-    logits = widened(head(encoder(take(images, slice(0, 1)).to(device))))
+    first = take(images, slice(0, 1)).to(device)
+    with taken_by("the encoder with its head", first):
+        logits = widened(head(encoder(first)))
     classes = logits.shape[-1]
     frames = _Frames(np.random.default_rng(seed), classes, min(probes, classes))
     group, starts = world(), range(0, len(images), batch_size)

@@ -10,7 +10,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from adamerge_core.batches import take
+from adamerge_core.batches import take, taken_by
 from adamerge_core.checkpoints import StateDict
 from adamerge_core.distributed import World, world
 from adamerge_core.statistics.checks import check_counts
@@ -47,7 +47,7 @@ def gram_matrices(
     try:
         for start in starts[group.share(len(starts))]:
             batch = take(images, slice(start, start + batch_size)).to(device)
-            with recorder:
+            with taken_by("the encoder", batch), recorder:
                 encoder(batch)
     finally:
         recorder.detach()

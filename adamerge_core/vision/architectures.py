@@ -1,6 +1,13 @@
-"""Plain tables of the CLIP models that can be made; to read them takes no torch."""
+"""Which CLIP models can be made, and how their pixels are scaled; reading this takes no torch."""
 
+import difflib
+import importlib.util
+import json
+from functools import cache
+from pathlib import Path
 from typing import Any
+
+from adamerge_core.errors import InputError
 
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     "efficientnet_lite0_clip": {
@@ -15,7 +22,49 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
         "text_cfg": {"context_length": 24, "width": 128, "heads": 4, "layers": 2},
     },
 }
-"""open_clip model configurations by name."""
+"""Configurations of this project's own models, in open_clip's form; open_clip has its own beside
+them.
+"""
 
-PIXEL_SCALING: dict[str, tuple[float, float]] = {"efficientnet_lite0_clip": (127.0, 128.0)}
-"""By architecture (mean, divisor): the tower sees (pixel - mean) / divisor, pixels in 0 to 255."""
+PixelScaling = tuple[tuple[float, float, float], tuple[float, float, float]]
+
+PIXEL_SCALING: dict[str, PixelScaling] = {"efficientnet_lite0_clip": ((127.0,) * 3, (128.0,) * 3)}
+"""By own architecture (mean, deviation) of red, green and blue: the tower sees
+(pixel - mean) / deviation, pixels in 0 to 255.
+"""
+
+
+@cache
+def known_architectures() -> tuple[str, ...]:
+    """Name the models that can be made: this project's, then open_clip's."""
+    return (*ARCHITECTURES, *sorted(path.stem for path in _configs().glob("*.json")))
+
+
+def configuration(architecture: str) -> dict[str, Any]:
+    """Read an architecture's configuration, in open_clip's form.
+
+    Raises InputError for an unknown architecture, with those of a similar name.
+    """
+    known = isinstance(architecture, str) and architecture in known_architectures()
+    if not known:
+        near = difflib.get_close_matches(str(architecture), known_architectures(), n=4, cutoff=0.4)
+        raise InputError(
+            f"model.architecture = {architecture!r}: unknown; known are {', '.join(ARCHITECTURES)} "
+            f"and the models of open_clip, {', '.join([*near, '…'])}"
+        )
+    if architecture in ARCHITECTURES:
+        return ARCHITECTURES[architecture]
+    text = (_configs() / f"{architecture}.json").read_text(encoding="utf-8")
+    return dict(json.loads(text))
+
+
+def uses_quick_gelu(architecture: str) -> bool:
+    """Tell whether the architecture's transformers have QuickGELU, as OpenAI's models do."""
+    return bool(configuration(architecture).get("quick_gelu", False))
+
+
+def _configs() -> Path:
+    found = importlib.util.find_spec("open_clip")  # imports nothing
+    if found is None or found.origin is None:
+        raise InputError("package open_clip_torch: not installed; pip install 'adamerge[pipeline]'")
+    return Path(found.origin).parent / "model_configs"

@@ -1,5 +1,6 @@
 """CLIP models built by open_clip, and their image encoders as the pipeline uses them."""
 
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
 from types import MethodType
@@ -13,37 +14,76 @@ from timm.layers.padding import pad_same
 from torch import Tensor, nn
 
 from adamerge_core.errors import InputError
-from adamerge_core.vision.architectures import ARCHITECTURES, PIXEL_SCALING
+from adamerge_core.vision.architectures import (
+    ARCHITECTURES,
+    PIXEL_SCALING,
+    PixelScaling,
+    configuration,
+)
 
 
 def create_clip(architecture: str) -> CLIP:
-    """A CLIP with random weights. Raises InputError for an unknown architecture."""
-    if architecture not in ARCHITECTURES:
-        raise InputError(
-            f"model.architecture = {architecture!r}: unknown; known are {', '.join(ARCHITECTURES)}"
-        )
-    return CLIP(**ARCHITECTURES[architecture])
+    """Make a CLIP with random weights, of this project's models or open_clip's.
+
+    Raises InputError for an unknown architecture.
+    """
+    config = configuration(architecture)
+    if architecture in ARCHITECTURES:
+        return CLIP(**config)
+    made: CLIP = open_clip.create_model(architecture, load_weights=False, pretrained_text=False)
+    return made
 
 
-def image_encoder(clip: CLIP, architecture: str) -> nn.Module:
-    """The image tower of `clip`, taking images uint8 [N, H, W, 3] to features float32 [N, D].
+def image_encoder(clip: CLIP, pixels: PixelScaling) -> nn.Module:
+    """Take the image tower of `clip`, made to take images uint8 [N, H, W, 3] to features float32
+    [N, D]; `pixels` says how it scales theirs (see pixel_scaling).
 
     Names and tensors of its state dict are open_clip's (`clip.visual`). Always in evaluation mode:
     batch norms keep their pretrained running statistics, so that a model is its parameters and
-    merging is well defined.
+    merging is well defined. Raises InputError when it is called on images of another dtype or
+    shape.
     """
     tower = clip.visual.eval()
     fold_batch_norms(tower)
     tower.to(memory_format=torch.channels_last)
-    mean, divisor = PIXEL_SCALING[architecture]
-    tower.register_forward_pre_hook(partial(_scale_pixels, mean=mean, divisor=divisor))
+    mean, deviation = pixels
+    tower.register_forward_pre_hook(partial(_scale_pixels, mean=mean, deviation=deviation))
     return tower
 
 
-def _scale_pixels(tower: nn.Module, inputs: tuple[Tensor], mean: float, divisor: float) -> Tensor:
+def pixel_scaling(architecture: str, tag: str | None = None) -> PixelScaling:
+    """Return the mean and the deviation that a model's pixels, 0 to 255, are scaled by.
+
+    An open_clip model's are those that the weights of the tag were trained with; without a tag
+    OpenAI's, which are those of most.
+    """
+    if architecture in PIXEL_SCALING:
+        return PIXEL_SCALING[architecture]
+    published = open_clip.get_pretrained_cfg(architecture, tag) if tag else {}
+    mean = published.get("mean", open_clip.OPENAI_DATASET_MEAN)
+    deviation = published.get("std", open_clip.OPENAI_DATASET_STD)
+    return _in_pixels(mean), _in_pixels(deviation)
+
+
+def _in_pixels(channels: Sequence[float]) -> tuple[float, float, float]:
+    red, green, blue = channels
+    return 255 * red, 255 * green, 255 * blue
+
+
+def _scale_pixels(
+    tower: nn.Module, inputs: tuple[Tensor], mean: Sequence[float], deviation: Sequence[float]
+) -> Tensor:
     """uint8 [N, H, W, 3] on any device -> float32 [N, 3, H, W], channels last, on the tower's."""
+    images = inputs[0]
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[3] != 3:
+        raise InputError(
+            f"images {images.dtype} {list(images.shape)}: must be torch.uint8 [N, H, W, 3]"
+        )
     device = next(tower.parameters()).device
-    return inputs[0].to(device).permute(0, 3, 1, 2).float().sub_(mean).div_(divisor)
+    pixels = images.to(device).permute(0, 3, 1, 2).float()
+    for channel in range(3):
+        pixels[:, channel].sub_(mean[channel]).div_(deviation[channel])
+    return pixels
 
 
 def fold_batch_norms(model: nn.Module) -> None:
@@ -81,8 +121,9 @@ def _activation_only(norm: BatchNormAct2d, x: Tensor) -> Tensor:
     return norm.act(norm.drop(x))
 
 
-def tokenizer(architecture: str) -> open_clip.SimpleTokenizer:
-    """Captions -> int64 [N, context length] for the text tower of `architecture`."""
-    return open_clip.SimpleTokenizer(
-        context_length=ARCHITECTURES[architecture]["text_cfg"]["context_length"]
-    )
+def tokenizer(architecture: str) -> Callable[[list[str]], Tensor]:
+    """Make what turns captions into int64 [N, context length] for the architecture's text tower."""
+    if architecture in ARCHITECTURES:
+        context = configuration(architecture)["text_cfg"]["context_length"]
+        return open_clip.SimpleTokenizer(context_length=context)
+    return open_clip.get_tokenizer(architecture)

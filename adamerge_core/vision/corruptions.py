@@ -12,6 +12,9 @@ from typing import Any
 import numpy as np
 
 from adamerge_core.errors import InputError
+from adamerge_core.vision.images import pixels_fault
+
+_SMALLEST = 4  # pixels a side of an image
 
 _PUBLISHED_SIZE = 224  # pixels a side of the images that the published lengths are for
 
@@ -106,19 +109,34 @@ CORRUPTIONS: dict[str, Callable[[int, int], Any]] = {
 def corrupt(image: np.ndarray, corruption: str, severity: int, seed: int) -> np.ndarray:
     """One corrupted image: uint8 [H, W, 3] -> uint8 [H, W, 3].
 
-    severity: 1 to 5. The same arguments give the same pixels. Raises InputError for an unknown
-    corruption or severity.
+    severity: 1 to 5; seed: 0 to 2^32 - 1. The same arguments give the same pixels. Raises
+    InputError for others, for an unknown corruption, and for an image of another dtype or shape or
+    with a side shorter than 4 pixels, which the corruptions have no room in.
     """
     faults = []
+    fault = pixels_fault(image, 3)
+    if fault:
+        faults.append(f"image: {fault}")
+    elif min(image.shape[:2]) < _SMALLEST:
+        faults.append(
+            f"image: {image.shape[1]} x {image.shape[0]} pixels; a side must have at least "
+            f"{_SMALLEST}"
+        )
     if corruption not in CORRUPTIONS:
         faults.append(f"corruption {corruption!r}: unknown; known are {', '.join(CORRUPTIONS)}")
-    if severity not in range(1, 6):
-        faults.append(f"severity {severity}: must be 1, 2, 3, 4 or 5")
+    if not _is_integer(severity) or not 1 <= severity <= 5:
+        faults.append(f"severity {severity!r}: must be 1, 2, 3, 4 or 5")
+    if not _is_integer(seed) or not 0 <= seed < 2**32:
+        faults.append(f"seed {seed!r}: must be an integer of 0 to {2**32 - 1}")
     if faults:
         raise InputError.listing("corrupt", faults)
     transform = _transform(corruption, severity, min(image.shape[:2]))
     transform.set_random_seed(seed)
     return transform(image=image)["image"]
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 @cache

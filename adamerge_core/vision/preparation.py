@@ -1,22 +1,23 @@
-"""Preparing a data set: each image of its archive decoded and resized, one array a split.
+"""Preparing a data set: each image of its archive decoded, one array a split.
 
 Nothing here imports torch.
 """
 
 import io
+import os
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from PIL import Image
 
 from adamerge_core.atomic import atomic_write
 from adamerge_core.errors import InputError
 from adamerge_core.vision.archive import open_archive
+from adamerge_core.vision.decoding import Decoded, check_size, decode
 from adamerge_core.vision.images import save_array
 
 _NEEDED = ("train", "val", "test")
@@ -30,10 +31,12 @@ class Prepared:
     """Prepared images by split."""
     skipped: list[str]
     """Images that cannot be read, a line each: the user's name of it, its place, and why."""
+    changes: dict[str, int] = field(default_factory=dict)
+    """By `Decoded.changes` the number of images that it holds for."""
 
 
 def prepare_archive(
-    path: Path,
+    path: str | os.PathLike[str],
     size: int,
     files_of: Callable[[str], tuple[Path, Path]],
     unreadable: Literal["fail", "skip"] = "fail",
@@ -49,22 +52,25 @@ def prepare_archive(
     Raises InputError listing the images that cannot be read, or the splits train, val and test that
     are left without any.
     """
+    check_size(size)
+    if unreadable not in ("fail", "skip"):
+        raise InputError(f"unreadable = {unreadable!r}: must be fail or skip")
     with open_archive(path) as archive, ExitStack() as files:
         found = Counter(entry.split for entry in archive.entries())
         _check_splits(path, found, "it holds no image of this split; make it again")
         splits = {split: _Split(files, *files_of(split), size) for split in found}
         faults = []
+        changes: Counter[str] = Counter()
         for done, entry in enumerate(archive.entries(), start=1):
             content = archive.read(entry)
+            name = f"{entry.name} (split {entry.split}, class {archive.classes[entry.label]})"
             try:
-                pixels = decode(content, size)
-            except MemoryError:  # says nothing about the image
-                raise
-            except Exception as error:  # PIL raises many types for a broken file
-                place = f"split {entry.split}, class {archive.classes[entry.label]}"
-                faults.append(f"{entry.name} ({place}): {error}")
+                image = _decoded(content, size, name)
+            except InputError as error:
+                faults.append(str(error))
             else:
-                splits[entry.split].add(pixels, entry.label)
+                splits[entry.split].add(image.pixels, entry.label)
+                changes.update(image.changes)
             if progress:
                 progress(done, found.total(), "images")
         if faults and unreadable == "fail":
@@ -74,10 +80,21 @@ def prepare_archive(
         _check_splits(path, counts, "no image of this split can be read; replace them")
         for each in splits.values():
             each.finish()
-    return Prepared(counts, faults)
+    return Prepared(counts, faults, dict(changes))
 
 
-def _check_splits(path: Path, counts: Mapping[str, int], fault: str) -> None:
+def _decoded(content: bytes, size: int, name: str) -> Decoded:
+    """Decode an image; its name is in each error."""
+    try:
+        return decode(content, size)
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from error
+    except MemoryError as error:  # says nothing about the image, which is not skipped
+        error.add_note(f"at the image {name}")
+        raise
+
+
+def _check_splits(path: str | os.PathLike[str], counts: Mapping[str, int], fault: str) -> None:
     empty = [split for split in dict.fromkeys((*_NEEDED, *counts)) if not counts.get(split)]
     if empty:
         raise InputError.listing(str(path), [f"split {split}: {fault}" for split in empty])
@@ -111,28 +128,3 @@ class _Split:
         form = {"descr": "|u1", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(header, form)
         return header.getvalue()
-
-
-def decode(content: bytes, size: int) -> np.ndarray:
-    """Decode an image to uint8 [size, size, 3].
-
-    Its shorter side is resized to `size` pixels, then it is cropped to the middle.
-    Raises what PIL raises for a broken image, which may be of any type.
-    """
-    with Image.open(io.BytesIO(content)) as file:
-        image = _eight_bits(file).convert("RGB")
-    width, height = image.size
-    if (width, height) != (size, size):
-        scale = size / min(width, height)
-        wide, high = max(size, round(width * scale)), max(size, round(height * scale))
-        image = image.resize((wide, high), Image.Resampling.BICUBIC)
-        left, top = (wide - size) // 2, (high - size) // 2
-        image = image.crop((left, top, left + size, top + size))
-    return np.asarray(image)
-
-
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """Scale 16-bit gray values to 8 bits; Pillow's own conversion clips them to white."""
-    if not image.mode.startswith("I;16"):
-        return image
-    return Image.fromarray((np.asarray(image) // 257).astype(np.uint8))

@@ -1,6 +1,5 @@
 """Training of CLIP: the text tower, and encoders fine-tuned on one task or several."""
 
-import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -13,9 +12,10 @@ import torch.nn.functional as F  # noqa: N812
 from open_clip.model import CLIP
 from torch import Tensor, nn
 
-from adamerge_core import checkpoints
+from adamerge_core import state_files
 from adamerge_core.batches import batch_indices, take
 from adamerge_core.errors import InputError
+from adamerge_core.state_files import State
 from adamerge_core.vision.images import LabeledImages
 
 
@@ -67,8 +67,8 @@ def finetune(
     loss is the mean cross-entropy.
     resume_from: a file that keeps the state, written every `save_every` steps once the caller has
     taken the step; when it exists, the run goes on from it and ends at the same weights as one
-    never interrupted. The steps before it are not yielded again. Raises InputError when the file is
-    another run's.
+    never interrupted. The steps before it are not yielded again. Raises StateFileError when the
+    file is damaged or another run's, InputError when the loss is not finite.
     """
     tasks = list(data)
     owner = np.concatenate([np.full(len(data[n].labels), i) for i, n in enumerate(tasks)])
@@ -140,15 +140,20 @@ def _train(
     )
     done = 0
     if resume_from and resume_from.exists():
-        done = _load_state(resume_from, run or {}, parameters, optimizer)
+        done = _load_state(resume_from, run or {}, parameters, optimizer, settings.steps - 1)
     for step in range(done, settings.steps):
         rate = optimizer.param_groups[0]["lr"] = settings.learning_rate_at(step)
         loss = loss_of(step)
+        if not math.isfinite(value := loss.item()):
+            raise InputError(
+                f"training, step {step + 1}: the loss is {value} at a learning rate of {rate:g}; "
+                "lower it, or look for images, heads and weights that are not finite"
+            )
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(values, settings.gradient_clip)
         optimizer.step()
-        yield TrainingStep(step + 1, loss.item(), rate)
+        yield TrainingStep(step + 1, value, rate)
         if resume_from and (step + 1) % save_every == 0 and step + 1 < settings.steps:
             _save_state(resume_from, run or {}, step + 1, parameters, optimizer)
 
@@ -167,7 +172,7 @@ def _save_state(
     tensors: dict[str, Tensor] = {f"parameter/{name}": p for name, p in parameters.items()}
     for name, parameter in parameters.items():
         tensors |= {f"{key}/{name}": optimizer.state[parameter][key] for key in _MOMENTS}
-    checkpoints.save(path, tensors, {"state": json.dumps({"run": run, "step": step})})
+    state_files.save(path, State(dict(run), step, tensors, {}))
 
 
 def _load_state(
@@ -175,38 +180,21 @@ def _load_state(
     run: Mapping[str, Any],
     parameters: Mapping[str, nn.Parameter],
     optimizer: torch.optim.AdamW,
+    most: int,
 ) -> int:
-    """Put a saved state into the model; gives the steps done. InputError: another run's file."""
-    tensors = checkpoints.load(path)
-    content = json.loads(checkpoints.read_metadata(path).get("state", "{}"))
-    _check_run(path, content.get("run", {}), run, parameters, tensors)
+    """Put a saved state into the model; gives the steps done. Raises StateFileError."""
+    layout: dict[str, Tensor] = {}
+    for name, parameter in parameters.items():
+        layout |= {f"{key}/{name}": parameter for key in ("parameter", *_MOMENTS)}
+        layout[f"step/{name}"] = torch.empty((), dtype=torch.float32, device="meta")
+    state = state_files.load(path, run, layout, most)
     with torch.no_grad():
         for name, parameter in parameters.items():
-            parameter.copy_(tensors[f"parameter/{name}"])
+            parameter.copy_(state.tensors[f"parameter/{name}"])
     moments = {
-        index: {key: tensors[f"{key}/{name}"] for key in _MOMENTS}
+        index: {key: state.tensors[f"{key}/{name}"] for key in _MOMENTS}
         for index, name in enumerate(parameters)
     }
     # it moves them to the device of their parameters
     optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
-    return int(content["step"])
-
-
-def _check_run(
-    path: Path,
-    theirs: Mapping[str, Any],
-    ours: Mapping[str, Any],
-    parameters: Mapping[str, nn.Parameter],
-    tensors: Mapping[str, Tensor],
-) -> None:
-    faults = [
-        f"{name} is {theirs.get(name)} in the file, {ours.get(name)} here"
-        for name in sorted(theirs.keys() | ours.keys())
-        if theirs.get(name) != ours.get(name)
-    ]
-    prefix = "parameter/"
-    saved = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
-    faults += checkpoints.layout_faults("the file", parameters, saved)
-    if faults:
-        faults.append("fix: delete the file to begin anew, or give this run a file of its own")
-        raise InputError.listing(f"state file {path} belongs to another run", faults)
+    return state.step

@@ -8,7 +8,7 @@ the names and signatures.
 
 import fcntl
 import io
-import json
+import sqlite3
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -18,7 +18,8 @@ from typing import Any
 import dvc.dvcfile
 import psutil
 from dvc.cli import main as dvc_main
-from dvc.exceptions import DvcException
+from dvc.config import ConfigError
+from dvc.exceptions import DvcException, NotDvcRepoError
 from dvc.lock import LockError
 from dvc.repo import Repo, lock_repo
 from dvc.repo.experiments.utils import get_exp_rwlock
@@ -34,7 +35,10 @@ from adamerge_core.atomic import atomic_write
 from adamerge_core.errors import InputError
 from tasks.graph.dvc_lock import DVC_LOCK
 from tasks.graph.dvc_yaml import DVC_YAML
-from tasks.running.environment import RUN_LOCK, WORK
+from tasks.running import upkeep
+from tasks.running.aside import set_aside
+from tasks.running.environment import DVC_STATE, RUN_LOCK
+from tasks.running.json_files import read_object
 from tasks.suite.yaml_files import load_yaml
 
 # the file whose lock every DVC command holds while it reads or writes the project
@@ -73,7 +77,7 @@ def read_graph() -> tuple[dict[str, tuple[str, ...]], dict[str, list[Any]]]:
     to date. Raises InputError: dvc.yaml has a fault, or another DVC process is at work here.
     """
     # under DVC's lock, which status() takes too: it reads dvc.yaml and dvc.lock anew for each taker
-    with _explained(), Repo() as repo, lock_repo(repo), _params_parsed_once():
+    with _explained(), _repo() as repo, lock_repo(repo), _params_parsed_once():
         graph = repo.index.graph
         upstream = {
             stage.addressing: tuple(sorted(other.addressing for other in graph.successors(stage)))
@@ -81,6 +85,21 @@ def read_graph() -> tuple[dict[str, tuple[str, ...]], dict[str, list[Any]]]:
             if isinstance(stage, PipelineStage)
         }
         return upstream, dict(repo.status())
+
+
+@contextmanager
+def _repo() -> Iterator[Repo]:
+    """Open DVC's project here; what it knows of hashes is kept where no other user can write."""
+    DVC_STATE.mkdir(parents=True, exist_ok=True)
+    DVC_STATE.chmod(0o700)
+    try:
+        repo = Repo()
+    except sqlite3.DatabaseError:
+        set_aside(DVC_STATE, "holds a damaged database", "DVC hashes all files anew")
+        DVC_STATE.mkdir(mode=0o700)
+        repo = Repo()
+    with repo:
+        yield repo
 
 
 @contextmanager
@@ -108,6 +127,14 @@ def _explained() -> Iterator[None]:
         raise InputError(
             f"another DVC process is at work in {Path.cwd()}: let it end, then run this again"
         ) from error
+    except NotDvcRepoError as error:
+        raise InputError(
+            f"{Path.cwd()} has no .dvc/: bring it back (git checkout .dvc), or make it (dvc init)"
+        ) from error
+    except ConfigError as error:
+        raise InputError(
+            f".dvc/config: {error}; mend it, or bring it back (git checkout .dvc/config)"
+        ) from error
     except SCMError as error:
         raise InputError(
             f"{Path.cwd()} is not in a git repository, and DVC looks at git: make one (git init), "
@@ -131,7 +158,8 @@ def no_experiments() -> Iterator[None]:
     with _repo_lock() as free:
         if free:
             _drop_dead_rwlocks()
-    with _explained(), Repo() as repo:
+    sweep()
+    with _explained(), _repo() as repo:
         if isinstance(repo.scm, NoSCM):  # by core.no_scm: then DVC has no experiments
             yield
             return
@@ -192,6 +220,14 @@ def main(arguments: Sequence[str]) -> int:
 # --- what a kill leaves -------------------------------------------------------------------------
 
 
+def sweep() -> None:
+    """Remove cut copies of DVC's and of this project's that a kill or a full disk left."""
+    with _repo_lock() as free:
+        removed = upkeep.sweep_copies() if free else []
+    if removed:
+        print(f"removed {len(removed)} cut copies that ended processes left, as {removed[0]}")
+
+
 def mend() -> None:
     """Repair what a killed DVC process may have left: a torn dvc.lock, locks of no one.
 
@@ -202,9 +238,7 @@ def mend() -> None:
         if not free:  # another DVC process is writing just now
             return
         if DVC_LOCK.exists() and not _is_whole(DVC_LOCK):
-            WORK.mkdir(exist_ok=True)
-            DVC_LOCK.replace(WORK / "dvc.lock.torn")
-            print(f"{DVC_LOCK} was torn by a kill: set aside; finished stages come from the cache")
+            set_aside(DVC_LOCK, "is torn or damaged", "finished stages come from the cache")
         _drop_dead_rwlocks()
 
 
@@ -243,8 +277,8 @@ def _is_held(rwlock: Path) -> bool:
     DVC itself asks only whether there is a process of that id: after a restart of the machine it
     may be any.
     """
+    held = read_object(rwlock)
     try:
-        held = json.loads(rwlock.read_text())
         holders = [
             info["pid"]
             for mode in ("read", "write")

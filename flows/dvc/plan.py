@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from flows.dvc import internals
+from flows.dvc import internals, restoring
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,10 @@ class Plan:
 def plan() -> Plan:
     """Read dvc.yaml and compare it with the files there are.
 
-    Mends first what a kill may have left behind. Raises InputError: dvc.yaml has a fault, or
-    another DVC process is at work here.
+    Mends first what a kill may have left behind. Raises InputError: dvc.yaml has a fault,
+    a setting has one, or another DVC process is at work here.
     """
+    restoring.verify()
     internals.mend()
     upstream, changes = internals.read_graph()
     return Plan(_in_order(upstream), {name: _reason(found) for name, found in changes.items()})

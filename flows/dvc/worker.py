@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import IO
 
 from flows import guard
-from flows.dvc import internals
+from flows.dvc import internals, restoring
 from flows.order import Outcome
 from tasks.running.environment import PIPELINE_RUN
 
@@ -84,6 +84,7 @@ def main() -> None:
     """Bring each stage named on the standard input up to date."""
     names = _take_stdin()
     internals.write_lock_whole()
+    restoring.verify()
     for name in names:
         code = internals.main(["--wait-for-lock", "repro", "--single-item", name.strip()])
         sys.stderr.flush()

@@ -12,7 +12,7 @@ from torch import nn
 
 from adamerge_core.checkpoints import StateDict
 from adamerge_core.task_vectors import TaskVectors
-from adamerge_core.vision.images import LabeledImages, open_array
+from adamerge_core.vision.images import LabeledImages, open_images, open_labels
 from tasks.graph import paths
 from tasks.graph.dvc_yaml import Stage
 from tasks.graph.merging import heads_of, statistics_of, vectors_of
@@ -129,11 +129,11 @@ def _open(work: Work, task: str) -> LabeledImages:
     size, corruption = work.options["size"], work.options["corruption"]
     path, corrupt = _images_file(task, size, corruption), work.params["corrupt"]
     if corruption == CLEAN:
-        images = open_array(path, 4)[: corrupt["images"]]
+        images = open_images(path)[: corrupt["images"]]
     else:
         row = corrupt["severities"].index(work.params["robustness"]["severity"])
-        images = open_array(path, 5)[row]
-    labels = open_array(paths.labels(task, size, "test"), 1)
+        images = open_images(path, 5)[row]
+    labels = open_labels(paths.labels(task, size, "test"))
     return LabeledImages(images, labels[: len(images)])
 
 

@@ -1,6 +1,8 @@
 """dvc.yaml as adamerge writes and reads it: plain stages and stages with a `matrix` of lists."""
 
 import itertools
+import math
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +17,8 @@ from tasks.suite.yaml_files import PARAMS_YAML, load_yaml
 DVC_YAML = Path("dvc.yaml")
 
 _LISTS = ("deps", "params", "outs", "metrics", "plots")
+
+_MOST_STAGES = 100_000  # of a template
 
 # what every YAML reads as text without quotes: 1.1 (ours) takes no and 0123 for other things,
 # 1.2 (DVC's) 1e3
@@ -84,28 +88,53 @@ def read(path: Path = DVC_YAML) -> dict[str, Stage]:
     Reads what adamerge writes, without importing DVC (which costs a second). Raises InputError
     where the file is missing, is no YAML, or uses DVC's other templates (foreach).
     """
-    try:
-        content = load_yaml(path)
-    except FileNotFoundError:
+    if not os.path.lexists(path):
         raise InputError(
             f"{path} is not in {Path.cwd()}: run this in the project's root, "
             "or write the file with `adamerge suite use NAME`"
-        ) from None
+        )
+    try:
+        content = load_yaml(path)
     except InputError as error:
-        raise InputError(f"{error}, or write it anew: adamerge suite use NAME") from None
+        raise InputError(f"{error}\nor write it anew: adamerge suite use NAME") from None
     named = content.get("stages") if isinstance(content, Mapping) else content
     if not isinstance(named or {}, Mapping):
         raise InputError(f"{path}: holds no stages; write it anew: adamerge suite use NAME")
     named = named or {}
-    faults = [
-        f"stage {name} has no cmd: write it with matrix in place of foreach, or as single stages"
-        for name, body in named.items()
-        if not isinstance(body, Mapping) or "cmd" not in body
-    ]
+    faults = [fault for name, body in named.items() for fault in _faults(name, body)]
     if faults:
-        raise InputError.listing(str(path), faults)
+        raise InputError.listing(str(path), faults, shown=20)
     templates = [_parse(name, body) for name, body in named.items()]
     return {stage.name: stage for template in templates for stage in template.expand()}
+
+
+def _faults(name: str, body: Any) -> list[str]:
+    """List where a stage is not of a form that is read here, a line each."""
+    if not isinstance(body, Mapping) or "cmd" not in body:
+        return [f"stage {name} has no cmd: write it with matrix, not foreach, or as single stages"]
+    faults = []
+    if not isinstance(body["cmd"], str) and not _are_texts(body["cmd"]):
+        faults.append(f"stage {name}: cmd must be text, or a list of texts")
+    for key in _LISTS:
+        entries = body.get(key) or []
+        if not isinstance(entries, list) or not all(_is_entry(key, each) for each in entries):
+            faults.append(f"stage {name}: {key} must be a list of texts, or of {{text: options}}")
+    matrix = body.get("matrix") or {}
+    if not isinstance(matrix, Mapping) or not all(isinstance(v, list) for v in matrix.values()):
+        faults.append(f"stage {name}: matrix must have a list of values an axis")
+    elif math.prod(map(len, matrix.values())) > _MOST_STAGES:
+        faults.append(f"stage {name}: matrix must make at most {_MOST_STAGES} stages")
+    return faults
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(each, str) for each in value)
+
+
+def _is_entry(key: str, entry: Any) -> bool:
+    if isinstance(entry, Mapping) and key == "params":  # keys of each file
+        return all(keys is None or _are_texts(keys) for keys in entry.values())
+    return isinstance(entry, str) or (isinstance(entry, Mapping) and len(entry) > 0)
 
 
 def _parse(name: str, body: Mapping[str, Any]) -> Stage:
@@ -129,7 +158,7 @@ def _params(entries: Sequence[str | Mapping[str, Any]]) -> tuple[str, ...]:
     """Keys of params.yaml; those of other parameter files are not adamerge's."""
     keys: list[str] = []
     for entry in entries:
-        keys += [entry] if isinstance(entry, str) else entry.get(str(PARAMS_YAML), [])
+        keys += [entry] if isinstance(entry, str) else entry.get(str(PARAMS_YAML)) or []
     return tuple(keys)
 
 

@@ -1,5 +1,6 @@
 """params.yaml, the parameters of the active suite, as plain values."""
 
+import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -12,7 +13,7 @@ def read_params() -> dict[str, Any]:
 
     Raises InputError where it is no YAML or holds no sections.
     """
-    content = load_yaml(PARAMS_YAML) if PARAMS_YAML.is_file() else {}
+    content = load_yaml(PARAMS_YAML) if os.path.lexists(PARAMS_YAML) else {}
     if not isinstance(content or {}, Mapping):
         raise InputError(f"{PARAMS_YAML}: holds no sections; start from suites/mini.yaml")
     return dict(content or {})

@@ -22,7 +22,7 @@ class Line:
 
     names: tuple[str, ...]
     """The first is the row's heading."""
-    cells: Sequence[Cell]
+    cells: Sequence[Cell] = ()
     colour: str | None = None
     """That its lines have in the figures."""
     reference: bool = False

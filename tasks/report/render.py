@@ -1,6 +1,7 @@
 """Pages filled in from their content, as HTML and as Markdown."""
 
 import base64
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ import yaml
 
 from tasks.graph import paths
 from tasks.report.content import Content
+from tasks.report.escapes import in_markdown
 from tasks.report.pages.results import headline
 from tasks.report.reads import PAGES
 
@@ -33,7 +35,9 @@ def web_pages(suite: "Suite", shown: Mapping[str, Content], root: Path) -> dict[
 
 def markdown(suite: "Suite", shown: Mapping[str, Content], root: Path) -> str:
     """Fill in report.md: all pages, one after the other."""
-    return _fill("report.md", _values(suite, shown, root))
+    values = _values(suite, shown, root)
+    ticks = re.findall("`+", values["parameters"])  # a fence is longer than any in what it holds
+    return _fill("report.md", {**values, "fence": "`" * max([3, *(len(t) + 1 for t in ticks)])})
 
 
 def _values(suite: "Suite", shown: Mapping[str, Content], root: Path) -> dict[str, Any]:
@@ -62,4 +66,5 @@ def _fill(template: str, values: Mapping[str, Any]) -> str:
         keep_trailing_newline=True,
     )
     environment.filters["base64"] = lambda content: base64.b64encode(content).decode()
+    environment.filters["in_markdown"] = in_markdown
     return environment.get_template(template).render(values)

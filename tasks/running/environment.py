@@ -5,11 +5,17 @@ folders.
 import os
 from pathlib import Path
 
+from adamerge_core.errors import InputError
+
 # the folder for everything that is neither data nor a result; ignored by git
 WORK = Path(".adamerge")
 
 # held by the flow that is at work, with its process id in it
 RUN_LOCK = WORK / "run.lock"
+
+# where DVC keeps the hashes that it knows, in a form that can hold code; its own place for that,
+# /var/tmp/dvc, is open to every user of the machine
+DVC_STATE = WORK / "dvc"
 
 # names the pipeline run that a stage process belongs to
 PIPELINE_RUN = "ADAMERGE_PIPELINE_RUN"
@@ -43,7 +49,27 @@ def configure(root: Path = Path(".")) -> None:
         if name not in os.environ:
             os.environ[name] = value
             _set_here.add(name)
-    os.environ.setdefault("PREFECT_HOME", str((root / WORK / "prefect").resolve()))
+    for name, folder in (("PREFECT_HOME", WORK / "prefect"), ("DVC_SITE_CACHE_DIR", DVC_STATE)):
+        os.environ.setdefault(name, str((root / folder).resolve()))
+    os.umask(os.umask(0o077) | 0o002)  # what others may write, they could fill with what we read
+
+
+def work_folder() -> Path:
+    """Make the folder for working files, or narrow it: for its owner alone.
+
+    Raises InputError if it is another user's, who could put there what this user then trusts.
+    """
+    WORK.mkdir(mode=0o700, exist_ok=True)
+    about = WORK.stat()
+    # who owns the project's folder can change the project's code as well
+    if about.st_uid not in (os.geteuid(), Path().stat().st_uid):
+        raise InputError(
+            f"{WORK} belongs to user {about.st_uid}, and you are user {os.geteuid()}: it must be "
+            "yours, as servers and runs trust what is in it; move it away, and a new one is made"
+        )
+    if about.st_mode & 0o077:
+        WORK.chmod(0o700)
+    return WORK
 
 
 def permit_hub() -> None:

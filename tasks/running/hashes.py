@@ -38,7 +38,5 @@ def signature(
 
 def stored(path: Path, expected: str) -> Path | None:
     """Find a file with this md5: `path` itself, else its copy in DVC's cache; else None."""
-    if path.is_file() and md5(path) == expected:
-        return path
-    cached = CACHE / expected[:2] / expected[2:]
-    return cached if cached.is_file() else None
+    places = (path, CACHE / expected[:2] / expected[2:])
+    return next((p for p in places if p.is_file() and md5(p) == expected), None)

@@ -26,6 +26,9 @@ FOLDER = WORK / "journal"
 _BATCH_SECONDS = 1.0
 _BATCH_POINTS = 200
 
+# of a first line, in bytes; it has the parameters and the names of what a stage reads
+_LONGEST_START = 16 * 2**20
+
 
 class Journal:
     """Appends one run's events to its file. Not safe for several threads."""
@@ -91,14 +94,22 @@ def read(path: Path, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
     return [event for event in events if event], offset + len(whole)
 
 
+def first(path: Path) -> dict[str, Any] | None:
+    """Read the first event of a journal; None where its first line is no event, or not whole."""
+    with path.open("rb") as file:
+        line = file.readline(_LONGEST_START)
+    return _event(line) if line.endswith(b"\n") else None
+
+
 def _event(line: bytes) -> dict[str, Any] | None:
-    """None for a line that is no JSON: a damaged disk must not keep the other lines from being
-    read.
+    """None for a line that is no JSON object: a damaged disk must not keep the other lines from
+    being read.
     """
     try:
-        return dict(json.loads(line))
-    except ValueError:
+        event = json.loads(line)
+    except (ValueError, RecursionError):
         return None
+    return event if isinstance(event, dict) else None
 
 
 def start_pipeline(key: str, name: str, cmd: str) -> Journal:

@@ -44,12 +44,13 @@ def owner_facts(owner: psutil.Process) -> dict[str, Any]:
 
 def is_alive(start: Mapping[str, Any]) -> bool:
     """Tell whether the process that wrote this start event still runs (on this host)."""
-    return start["host"] == socket.gethostname() and runs(start["pid"], start["pid_started"])
+    here = start.get("host") == socket.gethostname()
+    return here and runs(start.get("pid"), start.get("pid_started"))
 
 
-def runs(pid: int, start: str | None) -> bool:
+def runs(pid: int | None, start: str | None) -> bool:
     """Tell whether the process `pid` that started at `start`, as started() has it, still runs."""
-    return start is not None and started(pid) == start
+    return pid is not None and start is not None and started(pid) == start
 
 
 def at_end_of(owner: int, then: Callable[[], None]) -> None:

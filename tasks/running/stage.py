@@ -6,7 +6,6 @@ its command. Nothing here imports torch, dvc, mlflow or prefect.
 
 import ctypes
 import difflib
-import errno
 import logging
 import os
 import shlex
@@ -20,10 +19,12 @@ from typing import Any, NoReturn
 
 import psutil
 
+from adamerge_core.atomic import sweep
 from adamerge_core.errors import InputError
 from tasks.graph import dvc_yaml, params_yaml
+from tasks.graph.dvc_lock import read_lock
 from tasks.graph.dvc_yaml import Stage
-from tasks.running import processes
+from tasks.running import failures, processes
 from tasks.running.commit import Commit
 from tasks.running.environment import PIPELINE_RUN, WORK, configure
 from tasks.running.hashes import digest, md5, md5_of_dep, signature
@@ -138,7 +139,28 @@ def _hash_deps(stage: Stage) -> dict[str, str]:
             f"{fault}\nmake it first (dvc repro {stage.name}), or mend its path in params.yaml and "
             "write dvc.yaml anew (adamerge suite use)"
         )
-    return {path: md5_of_dep(Path(path)) for path in stage.deps}
+    found = {path: md5_of_dep(Path(path)) for path in stage.deps}
+    if PIPELINE_RUN in os.environ:  # the flow saw to it that they are what their stages wrote
+        _check_deps(found)
+    return found
+
+
+def _check_deps(found: Mapping[str, str]) -> None:
+    """Raise InputError where an input is not what its stage wrote, though its times say so.
+
+    DVC asks only those; they are set anew, so that it sees what has happened.
+    """
+    written = {path: each for entry in read_lock().values() for path, each in entry.outs.items()}
+    faults = []
+    for path, content in found.items():
+        if content != written.get(path, content):
+            Path(path).touch()
+            faults.append(f"{path} has the md5 {content}, and was written with {written[path]}")
+    if faults:
+        raise InputError(
+            f"{InputError.listing('what the stage reads was damaged or changed', faults)}\n"
+            "the next `adamerge run` brings it back from the cache, or makes it anew"
+        )
 
 
 def _hash_outs(stage: Stage) -> dict[str, str]:
@@ -159,23 +181,18 @@ def _scratch_folder(stage: Stage, key: str) -> Path:
 
 def _make_room(stage: Stage) -> None:
     """Make the outputs' folders; remove the parts that a kill left of earlier atomic writes."""
-    for path in map(Path, stage.files):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        for part in path.parent.glob(f".{path.stem}.*.part{path.suffix}"):
-            part.unlink(missing_ok=True)
+    for folder in {Path(path).parent for path in stage.files}:
+        folder.mkdir(parents=True, exist_ok=True)
+        sweep(folder)
 
 
 def _explain(error: Exception) -> str | None:
     """The message for a user; None for an error that is a fault of the program."""
     if isinstance(error, InputError):
         return str(error)
-    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-    if full or "No space left on device" in str(error):  # also from safetensors and torch
-        free = shutil.disk_usage(".").free / 2**20
-        return (
-            f"the disk is full ({free:.0f} MB free in {Path.cwd()}): free some space and run the "
-            "same command again; finished stages are kept, this one resumes"
-        )
+    said = failures.explain(error)
+    if said:
+        return said
     faults = _faults_of_params()
     return f"{error!r}\n{faults}" if faults else None
 

@@ -15,10 +15,11 @@ from tasks.graph import paths
 
 def open_encoder(architecture: str, device: torch.device) -> nn.Module:
     """Make the image encoder of an architecture on `device`; its weights are still random."""
-    from adamerge_core.vision.clip import create_clip, image_encoder  # takes seconds to import
+    # takes seconds to import
+    from adamerge_core.vision.clip import create_clip, image_encoder, pixel_scaling
 
     torch.manual_seed(0)
-    return image_encoder(create_clip(architecture), architecture).to(device)
+    return image_encoder(create_clip(architecture), pixel_scaling(architecture)).to(device)
 
 
 def load_weights(encoder: nn.Module, path: Path) -> None:
@@ -29,15 +30,32 @@ def load_weights(encoder: nn.Module, path: Path) -> None:
 
 
 def open_heads(model: str, datasets: Iterable[str], device: torch.device) -> dict[str, nn.Module]:
-    """Read the frozen zero-shot head of each dataset. Raises InputError listing missing ones."""
+    """Read the frozen zero-shot head of each dataset.
+
+    Raises InputError listing missing ones, and those that hold no finite weight [classes, D].
+    """
     files = {name: paths.head(model, name) for name in datasets}
     missing = [f"{path}: no such file" for path in files.values() if not path.is_file()]
     if missing:
         raise InputError.listing("heads; make them with `dvc repro`", missing)
-    # copied to where memory is aligned: elsewhere a product with one image's features rounds
-    # otherwise, and results would depend on how long the header of a file is
-    weights = {name: checkpoints.load(path)["weight"].clone() for name, path in files.items()}
-    return {name: ZeroShotHead(weight).to(device) for name, weight in weights.items()}
+    states = {name: checkpoints.load(path) for name, path in files.items()}
+    faults = [
+        f"{files[name]}: {fault}" for name, state in states.items() for fault in _head_faults(state)
+    ]
+    if faults:
+        raise InputError.listing("heads; make them again with `dvc repro`", faults)
+    return {name: ZeroShotHead(state["weight"]).to(device) for name, state in states.items()}
+
+
+def _head_faults(state: checkpoints.StateDict) -> list[str]:
+    """List what keeps a state dict from being a zero-shot head."""
+    if state.keys() != {"weight"}:
+        return [f"must hold one tensor, weight, and holds {', '.join(state) or 'none'}"]
+    weight = state["weight"]
+    if not weight.is_floating_point() or weight.dim() != 2 or 0 in weight.shape:
+        shape = list(weight.shape)
+        return [f"weight is {weight.dtype} of shape {shape}: must be floating, [classes, D]"]
+    return checkpoints.non_finite("the head", state)
 
 
 def open_split(datasets: Iterable[str], size: str | int, split: str) -> dict[str, LabeledImages]:

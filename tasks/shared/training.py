@@ -1,6 +1,7 @@
 """What the stages finetune and traditional_mtl share: train an encoder, write it and its curve."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from adamerge_core import checkpoints
@@ -11,6 +12,7 @@ from tasks.shared.accuracy import accuracy
 from tasks.shared.device import set_up
 from tasks.shared.encoders import load_weights, open_encoder, open_heads, open_split
 from tasks.shared.resumable_rows import ResumableRows
+from tasks.shared.resuming import resumed
 from tasks.shared.tables import write_csv
 from tasks.suite.sections import Finetune
 
@@ -35,7 +37,8 @@ def train_encoder(
     curve = ResumableRows(report.scratch, "curve")
     state = report.scratch / "training.safetensors" if report.scratch else None
     data = open_split(datasets, size, "train")
-    for step in finetune(encoder, heads, data, settings, work.seed, state):
+    steps = partial(finetune, encoder, heads, data, settings, work.seed, state)
+    for step in resumed(steps, state, curve):
         values = {"loss": step.loss, "learning_rate": step.learning_rate}
         curve.append({"step": step.step, **values})
         report.metrics(values, step.step)

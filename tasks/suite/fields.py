@@ -4,6 +4,8 @@ A section has no defaults: params.yaml says everything, so that no change of a d
 leave a result behind that it would have changed.
 """
 
+import re
+import reprlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, ClassVar, Self
 
@@ -11,13 +13,53 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from adamerge_core.errors import InputError
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9_]+$", strict=True)]
-"""Of a task, a dataset or a method."""
-Label = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", strict=True)]
+MANY = 200
+"""As many as a list or a section of a suite may hold."""
+
+_SHOWN = 50  # faults told of a suite
+
+# several names stand in one file name, which takes 255 characters
+_NAME = re.compile("[a-z0-9][a-z0-9_]{0,49}")
+_LABEL = re.compile("[a-z0-9][a-z0-9_-]{0,49}")
+NAME_RULE, _LABEL_RULE = (
+    f"a name has {characters} only, begins with a letter or digit and has at most 50 characters; "
+    "give it such a name"
+    for characters in ("a-z, 0-9 and _", "a-z, 0-9, _ and -")
+)
+
+
+def is_name(text: str) -> bool:
+    """Tell whether a task, a dataset or a method may be called so."""
+    return _NAME.fullmatch(text) is not None
+
+
+def _checked_name(text: str) -> str:
+    if not is_name(text):
+        raise ValueError(NAME_RULE)
+    return text
+
+
+def _checked_label(text: str) -> str:
+    if not _LABEL.fullmatch(text):
+        raise ValueError(_LABEL_RULE)
+    return text
+
+
+Name = Annotated[str, Field(strict=True), AfterValidator(_checked_name)]
+"""Of a task, a dataset or a method: it is part of names of files, stages and columns."""
+Label = Annotated[str, Field(strict=True), AfterValidator(_checked_label)]
 """Of a suite or a model."""
-Count = Annotated[int, Field(ge=1, strict=True)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Seed = Annotated[int, Field(ge=0, strict=True)]
+
+Steps = Annotated[int, Field(ge=1, le=10**8, strict=True)]
+NoSteps = Annotated[int, Field(ge=0, le=10**8, strict=True)]
+"""Steps, or none."""
+Images = Annotated[int, Field(ge=1, le=10**7, strict=True)]
+"""How many of them."""
+Rate = Annotated[float, Field(ge=1e-12, le=1e3, strict=True, allow_inf_nan=False)]
+"""Of learning: float32 keeps it and its square."""
+Decay = Annotated[float, Field(ge=0, le=1e3, strict=True, allow_inf_nan=False)]
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1, strict=True)]
+"""NumPy's older generators take no more."""
 
 REFERENCES = ("pretrained", "individual", "traditional_mtl")
 """Rows of every table that merge nothing."""
@@ -52,19 +94,56 @@ class Section(BaseModel):
         try:
             return cls.model_validate(params[cls.key])
         except ValidationError as error:
-            raise InputError.listing("params.yaml", lines_of(error, f"{cls.key}.")) from error
+            raise listing("params.yaml", lines_of(error, f"{cls.key}.")) from error
+
+
+_RULES = {
+    "greater_than": "must be above {gt:g}",
+    "greater_than_equal": "must be at least {ge:g}",
+    "less_than": "must be below {lt:g}",
+    "less_than_equal": "must be at most {le:g}",
+    "too_short": "must have at least {min_length}",
+    "too_long": "must have at most {max_length}",
+    "string_type": "must be text; put it in quotes if it is meant so",
+}
+"""What pydantic says at length, by its type of fault."""
 
 
 def lines_of(error: ValidationError, prefix: str = "") -> list[str]:
     """Write one line a fault, with `prefix` before it: key = value, the rule."""
     lines = []
     for fault in error.errors():
-        key = prefix + ".".join(map(str, fault["loc"]))
-        message = fault["msg"].removeprefix("Value error, ")
+        key = prefix + ".".join(map(written, fault["loc"]))
+        if fault["type"] in _RULES:
+            message = _RULES[fault["type"]].format(**fault.get("ctx", {}))
+        else:
+            message = fault["msg"].removeprefix("Value error, ").replace("Input should", "must")
         if fault["type"] == "missing":
             lines.append(f"{key}: is missing")
         elif fault["type"] == "extra_forbidden":
             lines.append(f"{key}: is no parameter; remove it or mend its spelling")
         else:
-            lines.append(f"{key} = {fault['input']!r}: {message}")
+            lines.append(f"{key} = {shown(fault['input'])}: {message}")
     return lines
+
+
+_VALUES = reprlib.Repr()
+_VALUES.maxstring = _VALUES.maxother = 100
+_VALUES.maxlist = _VALUES.maxtuple = _VALUES.maxdict = 20
+_VALUES.maxlevel = 4
+
+
+def shown(value: Any) -> str:
+    """Write a value of the user's for a message, cut where it is long."""
+    return _VALUES.repr(value)
+
+
+def written(key: Any) -> str:
+    """Write a key of the user's for a message: as it is where it is plain."""
+    text = str(key)
+    return text if re.fullmatch(r"[\w\[\] .-]{0,100}", text) else shown(text)
+
+
+def listing(subject: str, faults: list[str]) -> InputError:
+    """Make one error of a suite's faults; of very many the first are told."""
+    return InputError.listing(subject, faults, shown=_SHOWN)

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator, mod
 from adamerge_core import parameters as core
 from adamerge_core.merging.registry import AFTER, BEFORE, CRITERIA, Entry
 from adamerge_core.parameters import Parameter
+from tasks.suite.fields import MANY, shown
 from tasks.suite.method_values import faults_of
 
 MANY_TASKS = 100
@@ -76,7 +77,7 @@ class MethodEntry(BaseModel):
         registry = {"before": BEFORE, "after": AFTER}[place]
         name, values = _name_and_parameters(given, place)
         if name not in registry:
-            raise ValueError(f"{place} = {name!r}: must be one of {listed(registry)}")
+            raise ValueError(f"{place} = {shown(name)}: must be one of {listed(registry)}")
         refuse(faults_of(registry[name], values, tasks_of(info)), f"{place}.")
         return {"name": name, "parameters": values}
 
@@ -85,16 +86,18 @@ class MethodEntry(BaseModel):
     def _with_one_parameter(cls, given: Any) -> Any:
         if not isinstance(given, Mapping) or len(given) != 2 or "by" not in given:
             raise ValueError(
-                f"choose = {given!r}: must be the values of one parameter and a criterion, for "
-                "example {scaling: [0.1, 0.3], by: accuracy}"
+                f"choose = {shown(given)}: must be the values of one parameter and a criterion, "
+                "for example {scaling: [0.1, 0.3], by: accuracy}"
             )
         (parameter,) = (key for key in given if key != "by")
         values, by = given[parameter], given["by"]
         faults = []
         if not isinstance(values, list | tuple) or not values:
-            faults.append(f"{parameter} = {values!r}: must be a list of the values to try")
+            faults.append(f"{parameter} = {shown(values)}: must be a list of the values to try")
+        elif len(values) > MANY or len(set(map(str, values))) < len(values):
+            faults.append(f"{parameter} = {shown(values)}: must be at most {MANY}, each once")
         if not isinstance(by, str) or by not in CRITERIA:
-            faults.append(f"by = {by!r}: must be one of {listed(CRITERIA)}")
+            faults.append(f"by = {shown(by)}: must be one of {listed(CRITERIA)}")
         refuse(faults, "choose.")
         return {"parameter": parameter, "values": tuple(values), "by": by}
 
@@ -192,7 +195,7 @@ def _name_and_parameters(given: Any, place: str) -> tuple[str, dict[str, Any]]:
         return given, {}
     if isinstance(given, Mapping) and isinstance(given.get("name"), str):
         return given["name"], {k: v for k, v in given.items() if k != "name"}
-    raise ValueError(f"{place} = {given!r}: must be a name, or {{name: N, its parameters}}")
+    raise ValueError(f"{place} = {shown(given)}: must be a name, or {{name: N, its parameters}}")
 
 
 def tasks_of(info: ValidationInfo) -> int:

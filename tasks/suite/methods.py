@@ -5,7 +5,6 @@ the adaptation; `before` and `after` name registered functions, `choose` a param
 to try. It keeps what the suite says: defaults are the core's.
 """
 
-import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
@@ -26,10 +25,9 @@ from adamerge_core.adamerging.settings import (
     AdaptationSettings,
     settings_of,
 )
-from adamerge_core.errors import InputError
 from adamerge_core.merging.registry import RULES
 from adamerge_core.parameters import Parameter
-from tasks.suite.fields import REFERENCES
+from tasks.suite.fields import MANY, NAME_RULE, REFERENCES, is_name, listing, shown, written
 from tasks.suite.method_entries import (
     MANY_TASKS,
     MethodEntry,
@@ -52,8 +50,6 @@ RESERVED = (*REFERENCES, "average")
 NO_DATA, UNLABELED = "none", "unlabeled images"
 VALIDATION_LABELS, TEST_LABELS = "labels of validation images", "labels of test images"
 
-_NAME = re.compile(r"[a-z0-9_]+")
-
 
 class RuleMethod(MethodEntry):
     """A merge rule with its parameters."""
@@ -69,7 +65,7 @@ class RuleMethod(MethodEntry):
     @classmethod
     def _with_its_parameters(cls, name: str, info: ValidationInfo) -> str:
         if name not in RULES:
-            raise ValueError(f"rule = {name!r}: must be one of {listed(RULES)}")
+            raise ValueError(f"rule = {shown(name)}: must be one of {listed(RULES)}")
         refuse(faults_of(RULES[name], info.data["parameters"], tasks_of(info)))
         return name
 
@@ -118,7 +114,7 @@ class AdaptMethod(MethodEntry):
     def _with_the_settings(cls, name: str | None, info: ValidationInfo) -> str | None:
         faults = []
         if name is not None and name not in PRESETS:
-            faults.append(f"preset = {name!r}: must be one of {listed(PRESETS)}")
+            faults.append(f"preset = {shown(name)}: must be one of {listed(PRESETS)}")
         if "adapt" in info.data:
             preset = name if name in PRESETS else None
             given = info.data["parameters"]
@@ -188,7 +184,7 @@ def parse_method(entry: Mapping[str, Any]) -> Method:
     """Read one entry. Raises InputError listing every fault."""
     method, faults = _read(entry, MANY_TASKS)
     if method is None:
-        raise InputError.listing("method", faults)
+        raise listing("method", faults)
     return method
 
 
@@ -203,7 +199,7 @@ def parse_as(kind: type[AnyMethod], name: str, section: Mapping[str, Any]) -> An
     if method:
         said = "adapt" if method.adapts else "rule"
         faults = [f" has `{said}` now; write dvc.yaml anew: adamerge suite use"]
-    raise InputError.listing("methods", [_with_its_key(f"methods.{name}", line) for line in faults])
+    raise listing("methods", [_with_its_key(f"methods.{name}", line) for line in faults])
 
 
 def parse_methods(
@@ -219,7 +215,7 @@ def parse_methods(
     """
     methods, faults = _read_all(section, where, tasks, may_choose)
     if faults:
-        raise InputError.listing(where, faults)
+        raise listing(where, faults)
     return methods
 
 
@@ -234,14 +230,19 @@ def _read_all(
     section: Any, where: str, tasks: int, may_choose: bool
 ) -> tuple[dict[str, Method], list[str]]:
     if not isinstance(section, Mapping) or not section:
-        return {}, [f"{where} = {section!r}: must have an entry a method, for example {_EXAMPLE}"]
+        return {}, [
+            f"{where} = {shown(section)}: must have an entry a method, for example {_EXAMPLE}"
+        ]
+    if len(section) > MANY:
+        return {}, [f"{where}: has {len(section)} entries; must have at most {MANY}"]
     methods, faults = {}, []
     for name, entry in section.items():
-        faults += _faults_of_name(name, where)
+        key = f"{where}.{written(name)}"
+        faults += _faults_of_name(name, key)
         method, lines = _read(entry, tasks)
-        faults += [_with_its_key(f"{where}.{name}", line) for line in lines]
+        faults += [_with_its_key(key, line) for line in lines]
         if method and method.choose and not may_choose:
-            faults.append(f"{where}.{name}.choose: there is nothing to choose by here; remove it")
+            faults.append(f"{key}.choose: there is nothing to choose by here; remove it")
         elif method:
             methods[str(name)] = method
     return methods, faults
@@ -254,20 +255,22 @@ def _with_its_key(key: str, line: str) -> str:
 _EXAMPLE = "task_arithmetic: {rule: task_arithmetic, scaling: 0.3}"
 
 
-def _faults_of_name(name: Any, where: str) -> list[str]:
+def _faults_of_name(name: Any, key: str) -> list[str]:
     if not isinstance(name, str):
-        return [f"{where}.{name}: YAML reads this name as {name!r}; put it in quotes"]
-    if not _NAME.fullmatch(name):
-        return [f"{where}.{name}: a name has a-z, 0-9 and _ only"]
+        return [f"{key}: YAML reads this name as {name!r}; put it in quotes"]
+    if not is_name(name):
+        return [f"{key}: {NAME_RULE}"]
     if name in RESERVED:
-        return [f"{where}.{name}: is a row or column of every table; give it another name"]
+        return [f"{key}: is a row or column of every table; give it another name"]
     return []
 
 
 def _read(entry: Any, tasks: int) -> tuple[Method | None, list[str]]:
     """The method, or None and its faults: lines that begin with a key, `:` or ` =`."""
     if not isinstance(entry, Mapping):
-        return None, [f" = {entry!r}: must be a mapping, for example {{rule: task_arithmetic}}"]
+        return None, [
+            f" = {shown(entry)}: must be a mapping, for example {{rule: task_arithmetic}}"
+        ]
     strange = [key for key in entry if not isinstance(key, str)]
     if strange:
         return None, [f": YAML reads the key {key!r} as no text; mend it" for key in strange]
@@ -289,7 +292,7 @@ def _lines(error: ValidationError) -> Iterator[str]:
             yield from str(fault["ctx"]["error"]).splitlines()
         else:
             key = ".".join(str(part) for part in fault["loc"][1:])
-            yield f"{key} = {fault['input']!r}: {fault['msg']}"
+            yield f"{key} = {shown(fault['input'])}: {fault['msg']}"
 
 
 _ENTRY: TypeAdapter[Method] = TypeAdapter(

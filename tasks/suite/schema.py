@@ -3,6 +3,7 @@
 `params.yaml` holds the active suite; `suites/` one file each.
 """
 
+import os
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +13,7 @@ from pydantic import Field, ValidationError
 
 from adamerge_core.errors import InputError
 from adamerge_core.vision.datasets.registry import Source, read_source, source_faults
-from tasks.suite.fields import Label, Name, Section, Seed, lines_of
+from tasks.suite.fields import MANY, Label, Name, Section, Seed, lines_of, listing, shown, written
 from tasks.suite.method_entries import MANY_TASKS
 from tasks.suite.methods import Method, methods_faults, parse_methods
 from tasks.suite.sections import (
@@ -28,12 +29,23 @@ from tasks.suite.sections import (
     Statistics,
     TraditionalMtl,
 )
+from tasks.suite.user_paths import faults_of_path
 from tasks.suite.yaml_files import PARAMS_YAML, parse_yaml, read_text
 
 SUITES = Path("suites")
 
-RESERVED_TASKS = ("average", "traditional_mtl")
+RESERVED_TASKS = (
+    *("average", "traditional_mtl"),
+    *("method", "protocol", "seed", "corruption", "severity", "criterion"),
+)
 """Names that stand in tables and paths beside those of tasks."""
+
+_LISTS = {
+    "corrupt": ("tasks", "corruptions", "severities"),
+    "pretrain": ("datasets",),
+    "robustness": ("corruptions",),
+}
+"""Those whose values each stand once, as tasks and seeds do: a value is a stage or a row."""
 
 Entries = dict[str, Any]
 
@@ -51,9 +63,9 @@ class Suite(Section):
     """The parameters of one suite, as its file says them, checked."""
 
     suite: Label
-    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)]
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1, max_length=MANY)]
     tasks: Names
-    datasets: Annotated[dict[Name, dict[str, Any]], Field(min_length=1)]
+    datasets: Annotated[dict[Name, dict[str, Any]], Field(min_length=1, max_length=MANY)]
     prepare: Prepare
     corrupt: Corrupt
     model: Model
@@ -63,7 +75,7 @@ class Suite(Section):
     traditional_mtl: TraditionalMtl
     statistics: Statistics | None = None
     """Needed where a rule needs them."""
-    methods: Annotated[Entries, Field(min_length=1)]
+    methods: Annotated[Entries, Field(min_length=1, max_length=MANY)]
     evaluate: Evaluate
     robustness: Robustness
 
@@ -100,7 +112,7 @@ class Suite(Section):
 def load_params(root: Path = Path()) -> Suite:
     """Read the active suite. Raises InputError listing every fault of params.yaml."""
     path = root / PARAMS_YAML
-    if not path.is_file():
+    if not os.path.lexists(path):
         raise InputError(f"{path}: no such file; choose a suite with `adamerge suite use mini`")
     return load_suite(path)
 
@@ -136,11 +148,11 @@ def checked(content: Mapping[str, Any], where: str, name: str | None = None) -> 
     faults += _contradictions(content)
     if name is not None and content.get("suite") != name:
         faults.append(
-            f"suite = {content.get('suite')!r}: must be {name!r}, the file's name; its results "
-            "would go to another suite's folder"
+            f"suite = {shown(content.get('suite'))}: must be {name!r}, the file's name; its "
+            "results would go to another suite's folder"
         )
     if suite is None or faults:
-        raise InputError.listing(where, faults)
+        raise listing(where, faults)
     return suite
 
 
@@ -162,9 +174,9 @@ def _ignored_by_dvc(content: Any, where: str = "") -> list[str]:
         line
         for key, value in content.items()
         for line in (
-            [f"{where}{key}: DVC's cache ignores keys called size and nfiles; rename it"]
+            [f"{where}{written(key)}: DVC's cache ignores keys called size and nfiles; rename it"]
             if key in ("size", "nfiles")
-            else _ignored_by_dvc(value, f"{where}{key}.")
+            else _ignored_by_dvc(value, f"{where}{written(key)}.")
         )
     ]
 
@@ -174,10 +186,10 @@ def _contradictions(content: Mapping[str, Any]) -> list[str]:
     datasets, corrupt = _section(content, "datasets"), _section(content, "corrupt")
     robustness, tasks = _section(content, "robustness"), _list(content, "tasks")
     faults = [
-        f"datasets.{name}.{line}"
+        f"datasets.{written(name)}.{line}"
         for name, entry in datasets.items()
         if isinstance(entry, Mapping)
-        for line in source_faults(str(name), entry)
+        for line in source_faults(str(name), entry) or _faults_of_files(str(name), entry)
     ]
     faults += [
         f"tasks: {name!r} is reserved; give the dataset another name"
@@ -185,7 +197,10 @@ def _contradictions(content: Mapping[str, Any]) -> list[str]:
         if name in RESERVED_TASKS
     ]
     faults += _unknown("tasks", tasks, datasets, "an entry of datasets")
-    faults += _twice("tasks", tasks) + _twice("seeds", _list(content, "seeds"))
+    faults += _twice("seeds", _list(content, "seeds")) + _twice("tasks", tasks)
+    for section, keys in _LISTS.items():
+        for key in keys:
+            faults += _twice(f"{section}.{key}", _list(_section(content, section), key))
     faults += _unknown("corrupt.tasks", _list(corrupt, "tasks"), tasks, "one of tasks")
     pretrained_on = _list(_section(content, "pretrain"), "datasets")
     faults += _unknown("pretrain.datasets", pretrained_on, datasets, "an entry of datasets")
@@ -194,9 +209,22 @@ def _contradictions(content: Mapping[str, Any]) -> list[str]:
     faults += _unknown("robustness.corruptions", chosen, made, "clean or one of corrupt")
     severity, severities = robustness.get("severity"), _list(corrupt, "severities")
     if severities and severity not in severities:
-        listed = ", ".join(map(str, severities))
-        faults.append(f"robustness.severity = {severity}: corrupt makes only {listed}")
+        known = ", ".join(map(str, severities))
+        faults.append(f"robustness.severity = {shown(severity)}: corrupt makes only {known}")
+    faults += _named_as_a_parameter(_section(content, "methods"), tasks)
     return faults + _of_methods(content, robustness, pretrained_on, datasets)
+
+
+def _named_as_a_parameter(methods: Mapping[str, Any], tasks: list[Any]) -> list[str]:
+    """Tasks that share a column of a method's table of choices with the parameter chosen."""
+    return [
+        f"tasks: {key!r} is the parameter that methods.{written(name)} chooses, a column beside "
+        "the tasks'; give the dataset another name"
+        for name, entry in methods.items()
+        if isinstance(entry, Mapping) and isinstance(entry.get("choose"), Mapping)
+        for key in entry["choose"]
+        if key != "by" and key in tasks
+    ]
 
 
 def _of_methods(
@@ -235,20 +263,30 @@ def _without_pretrain(names: Iterable[Any], datasets: Mapping[str, Any]) -> list
     ]
 
 
+def _faults_of_files(name: str, entry: Mapping[str, Any]) -> list[str]:
+    """Say which files and folders of a source dvc.yaml cannot name, or are the project's own."""
+    return [
+        f"path = {shown(path.as_posix())}: {rule}"
+        for path in read_source(name, entry).files()
+        for rule in faults_of_path(path)
+    ]
+
+
 def _section(content: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """The section, empty where it has a wrong form or is too long, which is a fault of its own."""
     value = content.get(key)
-    return value if isinstance(value, Mapping) else {}
+    return value if isinstance(value, Mapping) and len(value) <= MANY else {}
 
 
 def _list(section: Mapping[str, Any], key: str) -> list[Any]:
     value = section.get(key)
-    return value if isinstance(value, list) else []
+    return value if isinstance(value, list) and len(value) <= MANY else []
 
 
 def _unknown(key: str, names: Iterable[Any], known: Iterable[Any], rule: str) -> list[str]:
     listed = list(known)
     return [
-        f"{key}: {name!r} must be {rule}: {', '.join(map(str, listed))}"
+        f"{key}: {shown(name)} must be {rule}: {', '.join(map(written, listed))}"
         for name in names
         if listed and name not in listed
     ]
@@ -257,4 +295,4 @@ def _unknown(key: str, names: Iterable[Any], known: Iterable[Any], rule: str) ->
 def _twice(key: str, values: list[Any]) -> list[str]:
     if len(set(map(str, values))) == len(values):
         return []
-    return [f"{key} = {values}: each must stand once"]
+    return [f"{key} = {shown(values)}: each must stand once"]

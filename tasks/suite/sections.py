@@ -2,23 +2,44 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from adamerge_core.vision.architectures import ARCHITECTURES
+from adamerge_core.errors import InputError
+from adamerge_core.vision.architectures import configuration
 from adamerge_core.vision.corruptions import CORRUPTIONS
-from tasks.suite.fields import Count, Label, Name, Positive, Section, Seed, one_of
+from tasks.suite.fields import (
+    MANY,
+    Decay,
+    Images,
+    Label,
+    Name,
+    NoSteps,
+    Rate,
+    Section,
+    Seed,
+    Steps,
+    one_of,
+)
 
-Names = Annotated[tuple[Name, ...], Field(min_length=1)]
+Names = Annotated[tuple[Name, ...], Field(min_length=1, max_length=MANY)]
 Severity = Annotated[int, Field(ge=1, le=5, strict=True)]
+
+
+def _known_architecture(name: str) -> str:
+    try:
+        configuration(name)
+    except InputError as error:
+        raise ValueError(str(error).partition(": ")[2]) from None
+    return name
 
 
 class Compute(Section):
     key = "compute"
 
     device: Literal["cpu", "cuda"]
-    threads: Count
+    threads: Annotated[int, Field(ge=1, le=1024, strict=True)]
     """Of a stage process."""
-    micro_batch: Count
+    micro_batch: Images
     """Images per forward and backward pass of an adaptation."""
     precision: Literal["float32", "bfloat16", "bfloat16_backward", "auto"]
     """Of these passes; see adamerge_core.adamerging.Engine."""
@@ -27,7 +48,7 @@ class Compute(Section):
 class Prepare(Section):
     key = "prepare"
 
-    image_size: Count
+    image_size: Annotated[int, Field(ge=1, le=4096, strict=True)]
     """Pixels of a side."""
     unreadable: Literal["fail", "skip"]
     """What images that cannot be decoded do to the stage; both list them."""
@@ -38,10 +59,11 @@ class Corrupt(Section):
 
     tasks: Names
     corruptions: Annotated[
-        tuple[Annotated[str, one_of(lambda: CORRUPTIONS)], ...], Field(min_length=1)
+        tuple[Annotated[str, one_of(lambda: CORRUPTIONS)], ...],
+        Field(min_length=1, max_length=MANY),
     ]
-    severities: Annotated[tuple[Severity, ...], Field(min_length=1)]
-    images: Count
+    severities: Annotated[tuple[Severity, ...], Field(min_length=1, max_length=MANY)]
+    images: Images
     """The first so many test images of each task."""
     seed: Seed
 
@@ -51,7 +73,7 @@ class Model(Section):
 
     name: Label
     """Its folder below data/models."""
-    architecture: Annotated[str, one_of(lambda: ARCHITECTURES)]
+    architecture: Annotated[str, AfterValidator(_known_architecture)]
 
 
 class Pretrain(Section):
@@ -59,29 +81,29 @@ class Pretrain(Section):
 
     datasets: Names
     """Those whose split pretrain trains the text tower."""
-    steps: Count
-    captions_per_step: Count
-    learning_rate: Positive
-    warmup_steps: Annotated[int, Field(ge=0)]
-    weight_decay: Annotated[float, Field(ge=0)]
+    steps: Steps
+    captions_per_step: Images
+    learning_rate: Rate
+    warmup_steps: NoSteps
+    weight_decay: Decay
     seed: Seed
 
 
 class Finetune(Section):
     key = "finetune"
 
-    steps: Count
-    batch_size: Count
-    learning_rate: Positive
-    warmup_steps: Annotated[int, Field(ge=0)]
-    weight_decay: Annotated[float, Field(ge=0)]
-    gradient_clip: Positive
+    steps: Steps
+    batch_size: Images
+    learning_rate: Rate
+    warmup_steps: NoSteps
+    weight_decay: Decay
+    gradient_clip: Annotated[float, Field(ge=1e-12, le=1e12, strict=True, allow_inf_nan=False)]
 
 
 class TraditionalMtl(Section):
     key = "traditional_mtl"
 
-    steps: Count
+    steps: Steps
 
 
 class Statistics(Section):
@@ -89,18 +111,18 @@ class Statistics(Section):
 
     key = "statistics"
 
-    images: Count
+    images: Images
     """Of each task, drawn with the seed; all where a task has fewer."""
     split: Literal["train", "val", "test"]
-    fisher_probes: Count
+    fisher_probes: Annotated[int, Field(ge=1, le=10**4, strict=True)]
     """See adamerge_core.statistics.fisher_diagonal."""
 
 
 class Evaluate(Section):
     key = "evaluate"
 
-    held_out_fraction: Annotated[float, Field(gt=0, lt=1)]
+    held_out_fraction: Annotated[float, Field(gt=0, lt=1, strict=True)]
     """Of the test images: measured on, not adapted on, in the held-out protocol."""
-    trajectory_images: Count
+    trajectory_images: Images
     """Of each task's test images, for the accuracy along an adaptation."""
-    trajectory_points: Annotated[int, Field(ge=2, strict=True)]
+    trajectory_points: Annotated[int, Field(ge=2, le=10**4, strict=True)]

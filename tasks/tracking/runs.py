@@ -4,7 +4,8 @@ import logging
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,16 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from adamerge_core.atomic import atomic_write
 from tasks.graph.dvc_yaml import is_code
-from tasks.tracking.database import ARTIFACTS, DATABASE, probe
+from tasks.tracking.database import (
+    ARTIFACTS,
+    DATABASE,
+    RefusedError,
+    TrackingError,
+    explain,
+    keep_private,
+    probe,
+    relocate,
+)
 from tasks.tracking.run_page import (
     CACHED,
     OUTS,
@@ -36,7 +46,16 @@ logging.getLogger("mlflow").setLevel(logging.CRITICAL)
 logging.getLogger("alembic").setLevel(logging.WARNING)
 
 
-DATABASE_ERRORS = (MlflowException, SQLAlchemyError, sqlite3.Error)
+_REFUSED = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Raise TrackingError, with a message for a user, for what MLflow raises."""
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError, sqlite3.Error) as error:
+        raise TrackingError(explain(error)) from error
 
 
 @dataclass(frozen=True)
@@ -102,12 +121,36 @@ class Runs:
 
     def __init__(self) -> None:
         """Open the store, and make it where there is none. Raises TrackingError."""
-        if not DATABASE.exists():
-            _make_database()
+        with explained():
+            if not DATABASE.exists():
+                _make_database()
+        keep_private()
         probe(DATABASE)
+        relocate(DATABASE)
         address = f"sqlite:///{DATABASE.resolve()}"  # MLflow keeps connections by address
-        self.client = MlflowClient(address, address)
+        with explained():
+            self.client = MlflowClient(address, address)
+            self.client.search_experiments(max_results=1)  # opens it
         self._experiments: dict[str, str] = {}
+
+    @contextmanager
+    def refusals(self) -> Iterator[None]:
+        """Raise RefusedError for what MLflow says of a value, not of its database."""
+        try:
+            yield
+        except MlflowException as error:
+            if error.error_code in _REFUSED:
+                raise RefusedError(error.message) from error
+            raise
+
+    def has_run(self, run_id: str) -> bool:
+        """Tell whether the store has this run, and no user has deleted it."""
+        try:
+            return bool(self.client.get_run(run_id).info.lifecycle_stage == "active")
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return False
+            raise
 
     def find(self, outs: Mapping[str, str], signature: str | None = None) -> FoundRun | None:
         """Find the latest stage run that wrote `outs` (md5s by path), of this signature if one

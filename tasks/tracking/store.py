@@ -14,6 +14,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelInput
 
 from tasks.graph import paths
 from tasks.report import results
+from tasks.report.escapes import in_markdown
 from tasks.running.hashes import md5, stored
 from tasks.tracking.models import MergedModels
 from tasks.tracking.run_page import (
@@ -191,14 +192,15 @@ class Store(Runs):
     ) -> str:
         """Write the description on a run's page: what was read, from which runs, and written."""
         upstream = self.upstream(start["deps"])
+        links = {path: _link(run) for path, run in upstream.items()}
         read = [
-            f"| {path} | `{digest}` | {_link(upstream[path]) if path in upstream else ''} |"
+            f"| {in_markdown(path)} | `{digest}` | {links.get(path, '')} |"
             for path, digest in start["deps"].items()
         ]
-        wrote = [f"| {path} | `{digest}` |" for path, digest in outs.items()]
+        wrote = [f"| {in_markdown(path)} | `{digest}` |" for path, digest in outs.items()]
         parts = [
             f"`{start['cmd']}`",
-            *([f"**{end['status']}**: {end['error']}"] if "error" in end else []),
+            *([f"**{end['status']}**: {in_markdown(end['error'])}"] if "error" in end else []),
             *(["| wrote | md5 |\n|---|---|\n" + "\n".join(wrote)] if wrote else []),
             *(["| read | md5 | written by |\n|---|---|---|\n" + "\n".join(read)] if read else []),
         ]

@@ -23,8 +23,8 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from conftest import Project  # noqa: E402
-from small_suite import make_small  # noqa: E402
+from conftest import Project
+from small_suite import make_small
 
 KINDS: dict[str, Callable[[str], bool]] = {
     "flow": lambda command: command.endswith("-m flows.cli run"),
@@ -35,6 +35,7 @@ KINDS: dict[str, Callable[[str], bool]] = {
 }
 """Which commands are processes of a kind."""
 
+_SECONDS = (3.0, 45.0)  # from a start to a kill: each start goes on from the one before
 _END_SECONDS = 180.0  # a stage under way may end, and servers are given time
 
 
@@ -57,7 +58,7 @@ def main() -> int:
         dice = random.Random(options.seed)
         try:
             while sum(counts.values()) < options.kills:
-                _one_pass(killed, took, options.kills, counts, dice)
+                _one_pass(killed, options.kills, counts, dice)
                 _compare(killed, undisturbed)
                 passes += 1
                 _begin_anew(killed)
@@ -93,16 +94,14 @@ def _start(project: Project) -> "subprocess.Popen[bytes]":
         )
 
 
-def _one_pass(
-    project: Project, seconds: float, most: int, counts: Counter[str], dice: random.Random
-) -> None:
+def _one_pass(project: Project, most: int, counts: Counter[str], dice: random.Random) -> None:
     """Start the command and kill, again and again, until the command has done all of its work."""
     while True:
         process = _start(project)
         kind = list(KINDS)[sum(counts.values()) % len(KINDS)]
         victim = None
         if sum(counts.values()) < most:
-            victim = _victim(project, process, kind, time.monotonic() + dice.uniform(2, seconds))
+            victim = _victim(project, process, kind, time.monotonic() + dice.uniform(*_SECONDS))
         if victim:
             victim.kill()
             counts[kind] += 1

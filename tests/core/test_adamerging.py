@@ -401,7 +401,7 @@ def test_every_fault_of_an_adaptation_is_listed() -> None:
         "learning_rate = 0.0: must be above 0",
         "start = 1.5: must be in [0, 1]",
         "task letters has no images",
-        "task signs has 0 images",
+        "images of task signs: the value holds 0 images",
     ):
         assert part in message
 
@@ -443,8 +443,8 @@ def test_what_is_on_another_device_than_the_encoder_is_listed(tmp_path: Path) ->
     paths = {name: tmp_path / name for name in CLASSES}
     vectors.save(paths)
     heads = {**problem.heads, "signs": nn.Linear(6, 2, device="meta")}
-    elsewhere = vectors.to("meta")
-    for displaced in (elsewhere, TaskVectors.open(elsewhere.pretrained, paths)):
+    in_files = TaskVectors.open(problem.pretrained, paths)
+    for displaced in (vectors.to("meta"), in_files.to("meta")):
         with pytest.raises(InputError) as caught:
             Engine(TinyEncoder(), displaced, heads)
         message = str(caught.value)

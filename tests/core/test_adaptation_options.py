@@ -325,7 +325,7 @@ def test_a_state_file_may_have_any_suffix(tmp_path: Path) -> None:
 def test_a_file_that_holds_no_state_is_refused(tmp_path: Path) -> None:
     problem, state = tiny_problem(), tmp_path / "state.safetensors"
     checkpoints.save(state, {"coefficients": torch.zeros(3)}, {"step": "3"})
-    with pytest.raises(InputError, match="no state of an adaptation; delete the file"):
+    with pytest.raises(InputError, match="has no checksum of its content"):
         next(adapt(make_engine(problem), problem.images, chosen_with({}), 0, state))
 
 

@@ -84,12 +84,14 @@ def test_labels_that_do_not_fit_are_refused(
 
 
 def test_all_faults_of_an_evaluation_are_listed(problem, encoder: TinyEncoder) -> None:
-    nothing = problem.images["digits"][:0]
+    images = problem.images["digits"]
     with pytest.raises(InputError) as caught:
-        correct(encoder, problem.heads["digits"], nothing, np.zeros((1, 1)), batch_size=0)
+        correct(encoder, problem.heads["digits"], images, np.zeros((1, 1)), batch_size=0)
     message = str(caught.value)
-    assert "4 faults" in message
-    for part in ("0 images", "labels of shape [1, 1]", "labels are float64", "batch_size = 0"):
+    assert "3 faults" in message
+    with pytest.raises(InputError, match="0 images"):
+        correct(encoder, problem.heads["digits"], images[:0], np.zeros(0, dtype=np.int64))
+    for part in ("labels of shape [1, 1]", "labels are float64", "batch_size = 0"):
         assert part in message
 
 

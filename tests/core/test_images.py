@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from adamerge_core.errors import InputError
-from adamerge_core.vision.images import LabeledImages, open_array, save_array
+from adamerge_core.vision.images import LabeledImages, open_images, save_array
 
 
 def noise(seed: int, *shape: int) -> np.ndarray:
@@ -40,15 +40,17 @@ def test_an_array_that_is_none_is_named(tmp_path: Path, fault: str) -> None:
             {"empty": b"", "cut header": whole[:40], "cut": whole[:-1], "text": b"text" * 40}[fault]
         )
     with pytest.raises(InputError) as caught:
-        open_array(path, 4)
+        open_images(path)
     assert str(path) in str(caught.value)
 
 
 def test_an_array_of_another_form_is_named(tmp_path: Path) -> None:
     path = tmp_path / "images.npy"
     save_array(path, noise(0, 5, 4))
-    with pytest.raises(InputError, match=r"shape \[5, 4\], but 4 dimensions") as caught:
-        open_array(path, 4)
+    with pytest.raises(
+        InputError, match=r"uint8 of shape \[5, 4\], but 4 dimensions of uint8"
+    ) as caught:
+        open_images(path)
     assert str(path) in str(caught.value)
 
 

@@ -232,7 +232,7 @@ def test_expert_targets_put_the_encoder_back_after_a_failure() -> None:
     encoder = TinyEncoder()
     before = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
     images = {**problem.images, "letters": torch.zeros(2, 1, 5, 5, dtype=torch.float64)}
-    with pytest.raises(RuntimeError, match="channels"):
+    with pytest.raises(InputError, match="channels"):
         expert_targets(encoder, problem.task_vectors, problem.heads, images)
     assert all(torch.equal(t, before[n]) for n, t in encoder.state_dict().items())
 
@@ -250,7 +250,7 @@ def test_all_faults_of_expert_targets_are_listed() -> None:
     for part in (
         "task signs has no head",
         "task signs has no images",
-        "task letters has 0 images",
+        "images of task letters: the value holds 0 images",
         "batch_size = 0: must be at least 1",
         "the encoder has no tensor projection.weight",
         "tensor hidden.weight is [8, 27] in the encoder, [7, 27] in the pretrained model",

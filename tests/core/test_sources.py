@@ -19,7 +19,7 @@ from adamerge_core.vision import miniature
 from adamerge_core.vision.archive import ArchivedImage, encode
 from adamerge_core.vision.datasets import SOURCES, Source, read_source, source_faults
 from adamerge_core.vision.datasets.registry import source
-from adamerge_core.vision.preparation import decode
+from adamerge_core.vision.decoding import decode
 
 TEMPLATES = ["a photo of a {}."]
 FOLDER = {"source": "image_folder", "path": "photos", "templates": TEMPLATES}
@@ -250,7 +250,7 @@ def test_a_miniature_gives_the_drawn_images_in_their_order() -> None:
     for image, (pixels, label) in zip(
         images[:6], miniature.images("letters", "train", 6, 0), strict=True
     ):
-        np.testing.assert_array_equal(decode(image.content, 64), pixels)
+        np.testing.assert_array_equal(decode(image.content, 64).pixels, pixels)
         assert image.label == label
 
 
@@ -328,7 +328,8 @@ def test_all_that_is_wrong_with_a_table_is_listed(tmp_path: Path) -> None:
         "  - line 5: a/2.PNG: split 'dev'; must be one of pretrain, train, val, test",
         "  - line 6: ./a/0.PNG stands in line 2 too; remove one",
         "  - line 8: no path",
-        "  - split test, label 'cta': no image for training has it; mend it or give some",
+        "  - split test, class 'cta': no image for training has it; mend the name, or give "
+        "training images of it",
     ]
     many = [f"a/{n}.PNG,cat,train" for n in range(5, 38)]
     with pytest.raises(InputError, match=r"33 faults(?s:.*)and 13 more"):
@@ -336,7 +337,7 @@ def test_all_that_is_wrong_with_a_table_is_listed(tmp_path: Path) -> None:
 
 
 def test_a_table_that_is_none_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"images\.csv: No such file or directory"):
+    with pytest.raises(InputError, match=r"images\.csv: no such file"):
         csv_source(tmp_path / "images.csv").images("pets")
     table = write_table(tmp_path, [], "file,class")
     with pytest.raises(InputError, match=r"2 faults(?s:.*)'label': is missing; there are file, cl"):

@@ -22,7 +22,7 @@ from adamerge_core.merging.fisher import fisher_merging
 from adamerge_core.merging.regmean import regmean
 from adamerge_core.statistics import fisher_diagonal, gram_matrices
 from adamerge_core.task_vectors import TaskVectors
-from adamerge_core.vision.clip import create_clip, image_encoder
+from adamerge_core.vision.clip import create_clip, image_encoder, pixel_scaling
 
 Statistics = dict[str, dict[str, Tensor]]
 Rule = Callable[[TaskVectors, Statistics], dict[str, Tensor]]
@@ -139,7 +139,7 @@ def test_fisher_of_a_vision_transformer(fastpath: bool, set_fastpath: None) -> N
 
 def test_fisher_of_the_efficientnet_tower() -> None:
     torch.manual_seed(1)
-    encoder = image_encoder(create_clip(MINI), MINI)
+    encoder = image_encoder(create_clip(MINI), pixel_scaling(MINI))
     head = nn.Linear(256, 2)
     images = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
     expected = naive_fisher(encoder, head, images)
@@ -318,7 +318,7 @@ def test_gram_matrices_of_a_vision_transformer(fastpath: bool, set_fastpath: Non
 
 def test_gram_matrices_of_the_efficientnet_tower() -> None:
     torch.manual_seed(1)
-    encoder = image_encoder(create_clip(MINI), MINI)
+    encoder = image_encoder(create_clip(MINI), pixel_scaling(MINI))
     images = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
     inputs: dict[str, np.ndarray] = {}
     pointwise = [

@@ -20,9 +20,11 @@ from torch import Tensor
 from adamerge_core import checkpoints, storage
 from adamerge_core.adamerging import Engine, MergingCoefficients
 from adamerge_core.analysis import inner_products
+from adamerge_core.checkpoints import tensor_files
+from adamerge_core.checkpoints.tensor_files import TensorFile
 from adamerge_core.errors import InputError
 from adamerge_core.merging import trim_and_elect
-from adamerge_core.storage import StoredLayers, TensorFile, tensor_writer
+from adamerge_core.storage import StoredLayers, tensor_writer
 from adamerge_core.task_vectors import TaskVectors
 
 ROOT = Path(__file__).parents[2]
@@ -113,7 +115,7 @@ def test_reading_in_chunks_converts_every_entry(
     checkpoints.save(path, {"first": torch.ones(3), "values": values})
     target = torch.full((count,), torch.nan, dtype=read_as)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(storage, "_CHUNK", 16)  # 4 or 8 entries
+        patch.setattr(tensor_files, "_CHUNK", 16)  # 4 or 8 entries
         TensorFile(path).read_into("values", target)
     assert torch.equal(target, values.to(read_as))
 
@@ -437,7 +439,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     read = TensorFile.read_into
 
     def spy(file: TensorFile, name: str, target: Tensor, first: int = 0) -> None:
-        seen.append((file.path.stem, name))
+        seen.append((file.file.path.stem, name))
         read(file, name, target, first)
 
     monkeypatch.setattr(TensorFile, "read_into", spy)

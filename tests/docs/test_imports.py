@@ -37,6 +37,7 @@ IMPORTS = {
         "adamerge_core.merging",
         "adamerge_core.safetensors_files",
         "adamerge_core.parameters",
+        "adamerge_core.regular_files",
         "adamerge_core.statistics",
         "adamerge_core.storage",
         "adamerge_core.task_vectors",

@@ -1,5 +1,6 @@
 """The command `adamerge`: help, suites, messages and exit codes."""
 
+import base64
 import shutil
 import signal
 import socket
@@ -83,6 +84,17 @@ def _stages() -> set[str]:
     from tasks.graph import dvc_yaml
 
     return set(dvc_yaml.read())
+
+
+def test_the_project_is_found_from_a_folder_below_it(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(root / "suites")
+    assert cli.main(["suite", "use", "mini"]) == 0
+    assert (root / "params.yaml").is_file()
+    monkeypatch.chdir(root.parent)
+    assert cli.main(["suite", "list"]) == 2
+    assert "is in no project" in said(capsys)
 
 
 def test_suite_use_keeps_what_a_user_changed(
@@ -262,12 +274,16 @@ def test_ctrl_c_is_130(project: Project, monkeypatch: pytest.MonkeyPatch) -> Non
     assert cli.main(["suite", "list"]) == 130
 
 
-def _completed(port: int) -> int:
+def _completed(port: int, secret: Path) -> int:
     """How many flow runs have completed on the server, as far as it answers."""
+    try:
+        login = base64.b64encode(secret.read_bytes().strip()).decode()
+    except OSError:
+        return 0
     request = urllib.request.Request(
         f"http://127.0.0.1:{port}/api/flow_runs/count",
         data=b'{"flow_runs": {"state": {"type": {"any_": ["COMPLETED"]}}}}',
-        headers={"Content-Type": "application/json"},
+        headers={"Content-Type": "application/json", "Authorization": f"Basic {login}"},
     )
     try:
         with urllib.request.urlopen(request) as answer:
@@ -307,7 +323,7 @@ def test_a_triggered_run_goes_through_the_worker(tmp_path: Path) -> None:
     )
     try:
         until = time.monotonic() + 200
-        while not _completed(port):
+        while not _completed(port, project.root / ".adamerge/secret"):
             assert process.poll() is None, process.communicate()[0]
             assert time.monotonic() < until
             time.sleep(0.5)

@@ -79,6 +79,7 @@ def started(place: Path, hub: Hub, *arguments: str) -> subprocess.Popen[str]:
 @pytest.mark.slow
 def test_killed_ten_times_ends_with_the_right_files_and_fetches_none_twice(tmp_path: Path) -> None:
     write_entry(tmp_path / "catalogue", 20, 10)
+    (tmp_path / "dvc.yaml").write_text("stages: {}\n")  # which makes it a project
     moments = random.Random(0)
     with serving(toy(padding=100_000)) as hub:
         total = sum(len(d) for n, d in hub.files.items() if n.startswith(("data/t",)))

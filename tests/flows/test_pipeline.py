@@ -145,7 +145,7 @@ def test_failure_change_and_return(ran: Project) -> None:
     assert "restored" in printed
     assert ran.hashes() == before
     assert cached() == {stage: first[stage] for stage in STAGES}
-    assert Path(".adamerge/dvc.lock.torn").exists()
+    assert Path(".adamerge/aside/dvc.lock.1").exists()
 
 
 def test_plain_dvc_repro_gives_the_same_files_and_records(

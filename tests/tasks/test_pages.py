@@ -71,7 +71,9 @@ def read(addresses: dict[str, str]) -> Iterator[object]:
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1500, "height": 1200})
+        login = {"username": "me", "password": Path(".adamerge/secret").read_text().strip()}
+        size = {"width": 1500, "height": 1200}
+        page = browser.new_page(viewport=size, http_credentials=login)
 
         def text(path: str, until: str, folder: Path = Path("pages")) -> str:
             page.goto(f"{addresses['MLflow']}/{path}")

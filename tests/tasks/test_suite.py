@@ -143,9 +143,9 @@ def test_every_fault_is_listed_with_key_value_and_rule(
         "compute.threads = True": "integer",
         "seeds = []": "at least 1",
         "datasets.signs.": "web",
-        "datasets.Bad Name.[key]": "pattern",
+        "datasets.Bad Name.[key]": "a-z, 0-9 and _ only",
         "datasets.Bad Name.": "photos",
-        "finetune.learning_rate = -1": "greater than 0",
+        "finetune.learning_rate = -1": "at least 1e-12",
         "finetune.momentum": "no parameter",
         "methods.ties_merging.keep = 20": "(0, 1]",
         "methods.fisher": "rule",
@@ -340,6 +340,36 @@ def test_any_slip_gives_a_message_or_a_graph(
         above[place[-1]] = copy.deepcopy(value)
     with suppress(InputError):
         assert wiring.stages(checked(content, "suite.yaml"))
+
+
+def test_yaml_that_hides_something_is_refused_with_its_lines(tmp_path: Path) -> None:
+    """The round (tests/attacks/suite_yaml.py) has more."""
+    path = tmp_path / "suite.yaml"
+    path.write_text("a: 1\na: 2\nb: 017\nc: !x 1\nd: &d [*d]\n<<: {}\n7: e\n", encoding="utf-8")
+    expected = {
+        "line 2: the key 'a'": "line 1 too",
+        "line 3: '017'": "quotes",
+        "line 4: has the tag": "remove",
+        "line 5: *d": "refers to nothing",
+        "line 6: merge keys": "write the keys out",
+        "line 7: YAML reads the key 7": "quotes",
+    }
+    assert_only(expected, faults_of(path))
+
+
+def test_paths_that_dvc_cannot_name_or_the_project_writes_are_refused(
+    content: dict[str, Any], tmp_path: Path
+) -> None:
+    entry = {"source": "image_folder", "templates": ["a {}."]}
+    for number, folder in enumerate(("/x/${y}", "s3://x", "data/x", ".", "/x/a b #é")):
+        content["datasets"][f"own{number}"] = {**entry, "path": folder}
+    expected = {
+        "own0.path": "${",
+        "own1.path": "address",
+        "own2.path": "data/",
+        "own3.path": "itself",
+    }
+    assert_only(expected, faults_of(write(tmp_path, content)))
 
 
 @pytest.mark.parametrize("text", ["seeds: 2020-13-45", "a: [", "- a", "a: !!int b", "\x00", "3"])

@@ -17,12 +17,11 @@ import numpy as np
 
 from adamerge_core.errors import InputError
 from adamerge_core.vision.datasets.published import HubFiles, Labels
+from adamerge_core.vision.decoding import MAX_FILE_BYTES
 
 _BATCH = 32  # images that are decoded from a row group at a time
 
 _MAX_LABEL_BYTES = 20  # of a label in a tar file
-
-_MAX_IMAGE_BYTES = 2**28
 
 
 @dataclass(frozen=True)
@@ -162,8 +161,8 @@ def _image_bytes(value: Any, subject: str) -> bytes:
     content = value.get("bytes") if isinstance(value, dict) else value
     if not isinstance(content, bytes) or not content:
         raise InputError(f"{subject}: holds no image bytes (a path alone is not read)")
-    if len(content) > _MAX_IMAGE_BYTES:
-        raise InputError(f"{subject}: {len(content)} bytes; at most {_MAX_IMAGE_BYTES} are read")
+    if len(content) > MAX_FILE_BYTES:
+        raise InputError(f"{subject}: {len(content)} bytes; at most {MAX_FILE_BYTES} are read")
     return content
 
 
@@ -224,7 +223,7 @@ def _tar_images(
 ) -> Iterator[tuple[int, bytes]]:
     for row, (_, archive, member) in enumerate(_samples(name, path, hub.image)):
         if wanted[row]:
-            content = _content(name, archive, member, _MAX_IMAGE_BYTES)
+            content = _content(name, archive, member, MAX_FILE_BYTES)
             yield row, _image_bytes(content, f"{name}, {member.name}")
 
 

@@ -1,7 +1,7 @@
 """What sources share that read a user's image files: how these are dealt to the splits."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -9,8 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from adamerge_core.errors import InputError
-from adamerge_core.vision.archive import SPLITS, ArchivedImage, DatasetImages
+from adamerge_core.vision.archive import SPLITS, ArchivedImage, DatasetImages, Remark
 from adamerge_core.vision.datasets.registry import Source
+from adamerge_core.vision.datasets.user_files import read_file, tree_faults
+from adamerge_core.vision.decoding import MAX_FILE_BYTES
+from adamerge_core.vision.names import alike_but_for_case, class_name_faults, printable
 
 Files = dict[str, dict[str, list[Path]]]
 """By split and class."""
@@ -40,14 +43,24 @@ class LabeledFiles(Source):
             for name in ("seed", "pretrain_per_class")
             if getattr(self, name) < 0
         ]
+        if not self.path.strip() or not self.path.isprintable():
+            lines.append(f"path = {self.path!r}: must be the path of a file or folder, printable")
         lines += self.share_faults("val_fraction")
         if not self.templates:
             lines.append("templates: is empty; give at least one, as 'a photo of a {}.'")
-        return lines + [
-            f"templates: {text!r} must hold {{}} once, for the class name, and no other brace"
-            for text in self.templates
-            if text.count("{}") != 1 or re.search("[{}]", text.replace("{}", ""))
-        ]
+        return (
+            lines
+            + [
+                f"templates: {text!r} must hold {{}} once, for the class name, and no other brace"
+                for text in self.templates
+                if text.count("{}") != 1 or re.search("[{}]", text.replace("{}", ""))
+            ]
+            + [
+                f"templates: {text!r} must be printable characters"
+                for text in self.templates
+                if not text.isprintable()
+            ]
+        )
 
     def share_faults(self, name: str) -> list[str]:
         """Say whether the parameter `name` is no share of images, above 0 and at most 1."""
@@ -57,18 +70,29 @@ class LabeledFiles(Source):
     def files(self) -> tuple[Path, ...]:
         return (Path(self.path),)
 
+    def file_faults(self) -> list[str]:
+        return tree_faults(Path(self.path))
+
     def splits(self) -> tuple[str, ...]:
         return SPLITS if self.pretrain_per_class else SPLITS[1:]
 
     def dealt(
-        self, subject: str, root: Path, files: Files, *, test_fraction: float | None = None
+        self,
+        subject: str,
+        root: Path,
+        files: Files,
+        remarks: Sequence[Remark] = (),
+        *,
+        test_fraction: float | None = None,
     ) -> DatasetImages:
         """Deal files to the splits and shuffle them, both by the seed.
 
         files: sorted; the splits that they lack are set aside from train, test only where a
-        fraction is given. root: the images are named by their paths from it.
+        fraction is given. root: the images are named by their paths from it. remarks: those that
+        the reader of the files has; what is to be said of the classes is added.
         Raises InputError about `subject` listing the splits and classes without images.
         """
+        given = {split: set(by_class) for split, by_class in files.items()}
         classes = sorted({name for by_class in files.values() for name in by_class})
         labels = {name: label for label, name in enumerate(classes)}
         rng = np.random.default_rng(self.seed)
@@ -86,7 +110,9 @@ class LabeledFiles(Source):
             for file in listed
         ]
         rng.shuffle(entries)
-        return DatasetImages(classes, self.templates, len(entries), _read(root, entries))
+        images = _read(subject, root, entries)
+        remarks = (*remarks, *_remarks_on_classes(given))
+        return DatasetImages(classes, self.templates, len(entries), images, remarks)
 
     def _set_aside(self, test_fraction: float | None) -> dict[str, Callable[[int], int]]:
         """By split how many of so many training images of a class are set aside."""
@@ -96,6 +122,29 @@ class LabeledFiles(Source):
         if self.pretrain_per_class:
             counts["pretrain"] = lambda count: min(self.pretrain_per_class, count // 2)
         return counts | {"val": partial(_share, self.val_fraction)}
+
+
+def class_faults(files: Files) -> list[str]:
+    """List what is wrong with the classes of given splits, a line each: their names, and those
+    that no training image has.
+    """
+    faults = class_name_faults(dict.fromkeys(name for names in files.values() for name in names))
+    return faults + [
+        f"split {split}, class {printable(name)!r}: no image for training has it; mend the name, "
+        "or give training images of it"
+        for split, by_class in files.items()
+        for name in by_class
+        if name not in files.get("train", {})
+    ]
+
+
+def _remarks_on_classes(given: dict[str, set[str]]) -> Iterator[Remark]:
+    for split in ("val", "test"):
+        missing = sorted(given["train"] - given.get(split, given["train"]))
+        if missing:
+            yield Remark(f"classes have no image in the split {split} that is given", missing)
+    for names in alike_but_for_case(sorted(given["train"])):
+        yield Remark("classes differ in upper and lower case alone", names)
 
 
 def _share(fraction: float, count: int) -> int:
@@ -127,7 +176,24 @@ def _check_left(subject: str, files: Files) -> None:
         raise InputError.listing(subject, faults)
 
 
-def _read(root: Path, entries: list[tuple[str, int, Path]]) -> Iterator[ArchivedImage]:
+def _read(
+    subject: str, root: Path, entries: list[tuple[str, int, Path]]
+) -> Iterator[ArchivedImage]:
+    """Read the files; those that cannot be are listed in one InputError at the end."""
+    faults = []
     for split, label, file in entries:
-        name = file.relative_to(root) if file.is_relative_to(root) else file
-        yield ArchivedImage(split, label, file.suffix.lower(), file.read_bytes(), name.as_posix())
+        name = user_name(root, file)
+        try:
+            content = read_file(file, name, MAX_FILE_BYTES)
+        except InputError as error:
+            faults.append(str(error))
+        else:
+            yield ArchivedImage(split, label, file.suffix.lower(), content, name)
+    if faults:
+        raise InputError.listing(f"{subject}: images that cannot be read", faults, shown=SHOWN)
+
+
+def user_name(root: Path, file: Path) -> str:
+    """Name a file by its path from `root`, or by its whole path if it lies elsewhere; printable."""
+    path = file.relative_to(root) if file.is_relative_to(root) else file
+    return printable(path.as_posix())

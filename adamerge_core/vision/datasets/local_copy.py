@@ -16,6 +16,9 @@ from adamerge_core.errors import InputError
 from adamerge_core.vision.datasets.published import HUB_SPLITS, PublishedDataset, published_dataset
 from adamerge_core.vision.datasets.published_source import PublishedSource, Table
 from adamerge_core.vision.datasets.registry import source
+from adamerge_core.vision.datasets.user_files import read_file, tree_faults
+from adamerge_core.vision.decoding import MAX_FILE_BYTES
+from adamerge_core.vision.names import printable
 
 
 @source("local_copy")
@@ -46,6 +49,9 @@ class LocalCopy(PublishedSource):
     def files(self) -> tuple[Path, ...]:
         original = published_dataset(self.dataset).original
         return (*super().files(), *(Path(self.path) / name for name in original.files))
+
+    def file_faults(self) -> list[str]:
+        return [fault for path in self.files()[1:] for fault in tree_faults(path)]
 
     def tables(self, published: PublishedDataset) -> Mapping[str, Table]:
         splits = published.original.splits or {}
@@ -120,12 +126,12 @@ class _TorchvisionTable:
         try:
             image = part[row][0]
             if isinstance(image, Path):
-                name = image.name
-                return image.read_bytes(), name
+                name = printable(image.name)
+                return read_file(image, name, MAX_FILE_BYTES), name
             buffer = io.BytesIO()
             image.save(buffer, "PNG", compress_level=1)
             return buffer.getvalue(), name
-        except MemoryError:
+        except (MemoryError, InputError):
             raise
         except Exception as error:  # of PIL and torchvision
             raise InputError(f"{name}: cannot be read ({type(error).__name__}: {error})") from error

@@ -34,6 +34,10 @@ class Source(ABC):
         """Say of one of `files` that is not there what is wrong, and how to mend it."""
         return "does not exist; bring it there, or mend its path"
 
+    def file_faults(self) -> list[str]:
+        """List what keeps DVC and this source from reading the user's files, a line each."""
+        return []
+
     @abstractmethod
     def splits(self) -> tuple[str, ...]:
         """Name the splits that the images have: train, val, test and, where asked for, pretrain."""

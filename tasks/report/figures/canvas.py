@@ -7,6 +7,7 @@ wait for it.
 
 import io
 import math
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -39,6 +40,7 @@ _STYLE: dict[Any, Any] = {
     "grid.linewidth": 0.6,
     "axes.axisbelow": True,
     "legend.frameon": False,
+    "text.parse_math": False,  # a class may be called $\\frac$
 }
 _DPI = 150
 
@@ -49,6 +51,24 @@ TITLE_WIDTH = 24
 """Characters of a title that fit above one of so many panels."""
 
 
+_NAME, _LABEL = 22, 60  # characters of a task's name, and of a method's label, beside a picture
+
+
+def short_name(name: str) -> str:
+    """Cut a task's name in its middle to what fits beside a picture; the tables have it whole."""
+    return _cut(name, _NAME)
+
+
+def short_label(label: str) -> str:
+    """Cut a method's label likewise."""
+    return _cut(label, _LABEL)
+
+
+def _cut(text: str, length: int) -> str:
+    half = (length - 1) // 2
+    return text if len(text) <= length else f"{text[:half]}…{text[-half:]}"
+
+
 @contextmanager
 def drawing(width: float, height: float) -> "Iterator[tuple[Figure, io.BytesIO]]":
     """Open a figure of this size in inches; its PNG is in the buffer at the end."""
@@ -56,7 +76,9 @@ def drawing(width: float, height: float) -> "Iterator[tuple[Figure, io.BytesIO]]
     from matplotlib.figure import Figure
 
     buffer = io.BytesIO()
-    with matplotlib.rc_context():
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        # its font lacks many scripts and draws boxes for them; the pages' tables have the names
+        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_STYLE)
         figure = Figure(figsize=(width, height), layout="constrained")
@@ -101,4 +123,4 @@ def task_looks(task_names: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 def task_handles(task_names: Sequence[str]) -> "list[Line2D]":
     """Make the tasks' entries of a legend."""
-    return [handle(name, **look) for name, look in task_looks(task_names).items()]
+    return [handle(short_name(name), **look) for name, look in task_looks(task_names).items()]

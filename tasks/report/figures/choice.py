@@ -13,6 +13,7 @@ from tasks.report.figures.canvas import (
     handle,
     panels,
     rows_of_panels,
+    short_label,
     task_handles,
     task_looks,
 )
@@ -62,7 +63,7 @@ def choices(made: Sequence[Choice], task_names: Sequence[str]) -> bytes:
             if not _numbers(choice.values):
                 axes.set_xticks(places, choice.values, rotation=45, ha="right")
             width = max(TITLE_WIDTH, 2 * TITLE_WIDTH * (len(made) < COLUMNS - 1))
-            title = fill(choice.label, width, break_on_hyphens=False)
+            title = fill(short_label(choice.label), width, break_on_hyphens=False)
             axes.set_title(f"{title}\nchosen: {choice.values[chosen]}", loc="left")
             axes.set_xlabel(choice.parameter)
             if index % COLUMNS == 0 or choice.criterion != made[index - 1].criterion:

@@ -8,7 +8,15 @@ import numpy as np
 
 from adamerge_core.layers import network_order
 from tasks.report.catalogue import Look
-from tasks.report.figures.canvas import COLUMNS, TITLE_WIDTH, drawing, panels, rows_of_panels
+from tasks.report.figures.canvas import (
+    COLUMNS,
+    TITLE_WIDTH,
+    drawing,
+    panels,
+    rows_of_panels,
+    short_label,
+    short_name,
+)
 
 
 @dataclass(frozen=True)
@@ -49,11 +57,11 @@ def coefficients(
                 aspect="auto",
                 interpolation="none",
             )
-            title = fill(looks[method].label, TITLE_WIDTH, break_on_hyphens=False)
+            title = fill(short_label(looks[method].label), TITLE_WIDTH, break_on_hyphens=False)
             axes.set_title(title, loc="left")
             axes.set_xticks(
                 range(len(found.task_names)),
-                found.task_names,
+                list(map(short_name, found.task_names)),
                 rotation=45,
                 ha="right",
                 rotation_mode="anchor",
@@ -69,7 +77,7 @@ def coefficients(
                 middles,
                 marker="o",
                 color=looks[method].colour,
-                label=looks[method].label,
+                label=short_label(looks[method].label),
                 clip_on=False,
             )
         axes_of[0].set_yticks(middles, list(blocks))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tasks.report.figures.canvas import drawing
+from tasks.report.figures.canvas import drawing, short_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -111,4 +111,6 @@ def _place(axes: "Axes", image: np.ndarray, left: float, top: float) -> None:
 
 
 def _label(axes: "Axes", name: str, top: float) -> None:
-    axes.text(-0.1, top + 0.48, name, ha="right", va="center", fontsize=9, fontweight="bold")
+    axes.text(
+        -0.1, top + 0.48, short_name(name), ha="right", va="center", fontsize=9, fontweight="bold"
+    )

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tasks.report.figures.canvas import drawing
+from tasks.report.figures.canvas import drawing, short_name
 
 
 def task_vectors(task_names: Sequence[str], cosine: np.ndarray, l2_norm: np.ndarray) -> bytes:
@@ -20,16 +20,16 @@ def task_vectors(task_names: Sequence[str], cosine: np.ndarray, l2_norm: np.ndar
             text = "1" if row == column else f"{value:.2f}"
             colour = "white" if dark else "black"
             matrix.text(column, row, text, ha="center", va="center", fontsize=8, color=colour)
-        ticks = range(len(task_names))
-        matrix.set_xticks(ticks, task_names, rotation=45, ha="right", rotation_mode="anchor")
-        matrix.set_yticks(ticks, task_names)
+        ticks, names = range(len(task_names)), list(map(short_name, task_names))
+        matrix.set_xticks(ticks, names, rotation=45, ha="right", rotation_mode="anchor")
+        matrix.set_yticks(ticks, names)
         matrix.grid(visible=False)
         matrix.set_title("Cosine between task vectors", loc="left")
         figure.colorbar(picture, ax=matrix, shrink=0.8)
         lengths.barh(ticks, l2_norm, color="#777777")
         for row, value in enumerate(l2_norm):
             lengths.text(value, row, f" {value:.2f}", va="center", fontsize=8)
-        lengths.set_yticks(ticks, task_names)
+        lengths.set_yticks(ticks, names)
         lengths.invert_yaxis()
         lengths.margins(x=0.15)
         lengths.grid(visible=False, axis="y")

@@ -2,17 +2,20 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from tasks.graph.paths import PROTOCOLS
 from tasks.report.catalogue import Look
-from tasks.report.figures.canvas import drawing, handle, task_handles, task_looks
+from tasks.report.figures.canvas import drawing, handle, short_label, task_handles, task_looks
 from tasks.report.measurements import Curve
 
 if TYPE_CHECKING:
     from matplotlib.lines import Line2D
+
+_TITLE = 54  # characters above one of two panels
 
 _LINE_STYLES: dict[str, Literal["-", "--"]] = {"transductive": "-", "held_out": "--"}
 
@@ -42,10 +45,10 @@ def trajectories(
         for axes, what, which in (
             (entropy, "Entropy", "mean over tasks"),
             (accuracy, "Accuracy", "mean over tasks"),
-            (entropy_by_task, "Entropy", f"each task, {looks[detail].label}"),
-            (accuracy_by_task, "Accuracy", f"each task, {looks[detail].label}"),
+            (entropy_by_task, "Entropy", f"each task, {short_label(looks[detail].label)}"),
+            (accuracy_by_task, "Accuracy", f"each task, {short_label(looks[detail].label)}"),
         ):
-            axes.set_title(f"{what}: {which}", loc="left")
+            axes.set_title(fill(f"{what}: {which}", _TITLE, break_on_hyphens=False), loc="left")
             axes.set_ylabel("entropy (nats)" if what == "Entropy" else "top-1 accuracy (%)")
             axes.tick_params(labelbottom=True)
         entropy_by_task.set_xlabel("adaptation step")
@@ -77,7 +80,9 @@ def smooth(values: np.ndarray) -> np.ndarray:
 def _handles(curves: Mapping[tuple[str, str], Curve], looks: Mapping[str, Look]) -> "list[Line2D]":
     methods = dict.fromkeys(method for method, _ in curves)
     protocols = dict.fromkeys(protocol for _, protocol in curves)
-    colours = [handle(looks[m].label, color=looks[m].colour, linewidth=3) for m in methods]
+    colours = [
+        handle(short_label(looks[m].label), color=looks[m].colour, linewidth=3) for m in methods
+    ]
     return colours + [
         handle(f"{name.replace('_', '-')} protocol", color="#555555", linestyle=_LINE_STYLES[name])
         for name in protocols

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tasks.graph import paths
-from tasks.report.content import Content, Figure
+from tasks.report.content import Content, Figure, Line, Table
+from tasks.report.escapes import isolated, plain
 from tasks.report.figures.samples import CorruptedSamples, TaskSamples, samples
 
 if TYPE_CHECKING:
@@ -54,6 +55,19 @@ def show(suite: "Suite", root: Path) -> Content:
         corrupted.append(CorruptedSamples(task, clean, images))
     tasks = [_task(suite, root, task) for task in suite.tasks]
     return Content(
+        tables=[
+            Table(
+                name="classes",
+                title="Classes of the images shown",
+                text="From left to right.",
+                headings=("task", "classes"),
+                columns=(),
+                lines=[
+                    Line((each.task_name, ", ".join(map(isolated, each.class_names))))
+                    for each in tasks
+                ],
+            )
+        ],
         figures=[
             Figure(
                 name="samples",
@@ -65,7 +79,7 @@ def show(suite: "Suite", root: Path) -> Content:
                 f"{', '.join(name.replace('_', ' ') for name in shown)}.",
                 png=samples(tasks, corrupted, shown, [made[index] for index in severities]),
             )
-        ]
+        ],
     )
 
 
@@ -78,7 +92,9 @@ def _task(suite: "Suite", root: Path, task: str) -> TaskSamples:
     spread = np.linspace(0, len(present) - 1, count).round().astype(int)
     images = np.load(root / paths.images(task, suite.size, "test"), mmap_mode="r")
     return TaskSamples(
-        task, np.array(images[first[spread]]), [classes[present[index]] for index in spread]
+        task,
+        np.array(images[first[spread]]),
+        [plain(classes[present[index]]) for index in spread],
     )
 
 

@@ -1,0 +1,190 @@
+"""Pretrained weights of open_clip's models, by a tag or from a file, checked after the load."""
+
+import hashlib
+import warnings
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import open_clip
+import torch
+from huggingface_hub.constants import HF_HUB_OFFLINE
+from open_clip.model import CLIP
+from open_clip.transformer import QuickGELU
+from torch import Tensor, nn
+
+from adamerge_core import checkpoints
+from adamerge_core.errors import InputError
+from adamerge_core.vision.clip import create_clip
+
+Activation = Literal["gelu", "quick_gelu"]
+
+_PREFIXES = ("module.", "_orig_mod.")
+
+
+@dataclass(frozen=True)
+class PretrainedWeights:
+    """Where the weights of a whole CLIP, image and text tower, come from: a tag or a file."""
+
+    tag: str | None = None
+    """One of open_clip's of the architecture, such as `openai`; read from the hub's cache."""
+    file: Path | None = None
+    """A state dict in open_clip's names, or the file that OpenAI published."""
+    activation: Activation | None = None
+    """That the weights of a file were trained with. A model with the other one computes something
+    else without an error, so a file needs it said: all that goes back to OpenAI's is `quick_gelu`.
+    """
+
+    def faults(self) -> list[str]:
+        """List what does not go together, a line each."""
+        if (self.tag is None) == (self.file is None):
+            return ["weights: give a tag of open_clip's or a file, one of the two"]
+        if self.file is not None and self.activation is None and not _is_openai(self.file):
+            return [
+                f"weights.file = {self.file}: say which activation its weights were trained with, "
+                "activation: quick_gelu (OpenAI's, and all fine-tuned from them) or gelu"
+            ]
+        return []
+
+
+def create_pretrained_clip(architecture: str, weights: PretrainedWeights) -> CLIP:
+    """Make a CLIP and load its weights; nothing is downloaded unless HF_HUB_OFFLINE=0 says so.
+
+    Raises InputError for an unknown architecture or tag, weights that are not there, that do not
+    fit, whose activation is not the model's, or that did not arrive.
+    """
+    if faults := weights.faults():
+        raise InputError.listing("model", faults)
+    clip = create_clip(architecture)
+    wanted, file = _located(architecture, weights)
+    _check_activation(architecture, clip, wanted, str(weights.tag or weights.file))
+    state = _read(file)
+    _load(clip, state, file)
+    return clip
+
+
+def activation(clip: nn.Module) -> Activation:
+    """Tell which activation the transformers of a model have, by the types of its modules."""
+    quick = any(isinstance(module, QuickGELU) for module in clip.modules())
+    return "quick_gelu" if quick else "gelu"
+
+
+def _check_activation(architecture: str, clip: CLIP, wanted: Activation, source: str) -> None:
+    has = activation(clip)
+    if has == wanted:
+        return
+    other = f"{architecture}-quickgelu"
+    if wanted == "gelu":
+        other = architecture.removesuffix("-quickgelu")
+    raise InputError(
+        f"model.architecture = {architecture!r} has {has}, and the weights {source} were trained "
+        f"with {wanted}: features would be wrong without an error; take {other!r}"
+    )
+
+
+def _located(architecture: str, weights: PretrainedWeights) -> tuple[Activation, Path]:
+    """Find the weights' activation and their file."""
+    if weights.file is not None:
+        return weights.activation or "quick_gelu", weights.file
+    tags = open_clip.list_pretrained_tags_by_model(architecture)
+    if weights.tag not in tags:
+        raise InputError(
+            f"weights.tag = {weights.tag!r}: unknown for {architecture}; known are "
+            f"{', '.join(tags) or 'none, so give a file'}"
+        )
+    published = open_clip.get_pretrained_cfg(architecture, weights.tag)
+    if HF_HUB_OFFLINE and not published.get("hf_hub"):
+        raise InputError(
+            f"weights {weights.tag} of {architecture}: are not on a hub but at "
+            f"{published.get('url')}; fetch that file yourself and give it as weights.file"
+        )
+    try:
+        file = Path(open_clip.download_pretrained(published, prefer_hf_hub=True))
+    except Exception as error:  # the hub's client raises many types
+        raise InputError(
+            f"weights {weights.tag} of {architecture}: not in the hub's cache, and not fetched "
+            f"({type(error).__name__}: {_first_line(error)}); allow the download with "
+            "HF_HUB_OFFLINE=0, or give a file"
+        ) from error
+    return "quick_gelu" if published.get("quick_gelu") else "gelu", file
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [""])[0]
+
+
+def _read(file: Path) -> dict[str, Tensor]:
+    """Read a whole CLIP's state dict, without the prefixes that wrappers add."""
+    state = _openai_state(file) if _is_torch_script(file) else checkpoints.load(file)
+    for prefix in _PREFIXES:
+        if state and all(name.startswith(prefix) for name in state):
+            state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+    if not any(name.startswith("visual.") for name in state):
+        raise InputError(
+            f"{file}: holds no image tower in open_clip's names (visual.…); "
+            f"it begins with {', '.join(sorted(state)[:3])}"
+        )
+    return state
+
+
+def _load(clip: CLIP, state: Mapping[str, Tensor], file: Path) -> None:
+    """Load a state dict, and compare the model with it afterwards."""
+    wanted = clip.state_dict()
+    fitting = {
+        name: tensor.to(wanted[name].dtype) if name in wanted else tensor
+        for name, tensor in state.items()
+        if name not in _OPENAI_EXTRAS
+    }
+    checkpoints.check_same_architecture(wanted, {str(file): fitting})
+    clip.load_state_dict(fitting)
+    loaded = clip.state_dict()
+    missed = [name for name, tensor in fitting.items() if not torch.equal(loaded[name], tensor)]
+    if missed:
+        raise InputError.listing(f"{file}: these tensors did not arrive in the model", missed)
+
+
+# --- the files that OpenAI published ------------------------------------------------------------
+
+_OPENAI_EXTRAS = frozenset({"input_resolution", "context_length", "vocab_size"})
+"""Numbers that OpenAI's files hold beside the tensors."""
+
+
+def _is_torch_script(file: Path) -> bool:
+    """Tell whether a file is a TorchScript archive, the form of OpenAI's files."""
+    if not zipfile.is_zipfile(file):
+        return False
+    with zipfile.ZipFile(file) as archive:
+        return any(name.split("/")[1:2] == ["code"] for name in archive.namelist())
+
+
+def _is_openai(file: Path) -> bool:
+    return file.is_file() and _is_torch_script(file)
+
+
+def _openai_state(file: Path) -> dict[str, Tensor]:
+    """Read OpenAI's TorchScript archive, if it is one that OpenAI published: by its sha256.
+
+    To load an archive of another origin would run what it holds.
+    """
+    found = hashlib.sha256(file.read_bytes()).hexdigest()
+    if found not in _published_sha256():
+        raise InputError(
+            f"{file}: a TorchScript archive (sha256 {found[:16]}…) that is none of those that "
+            "OpenAI published; loading it would run its code: save its state dict as safetensors"
+        )
+    with warnings.catch_warnings():
+        for category in (DeprecationWarning, FutureWarning):  # torch means to drop TorchScript
+            warnings.simplefilter("ignore", category)
+        state: dict[str, Tensor] = torch.jit.load(file, map_location="cpu").state_dict()
+    return {name: t.float() if t.is_floating_point() else t for name, t in state.items()}
+
+
+def _published_sha256() -> set[str]:
+    """Read the checksums of OpenAI's files, which open_clip has in their addresses."""
+    published = (
+        open_clip.get_pretrained_cfg(name, "openai").get("url", "")
+        for name in open_clip.list_pretrained_models_by_tag("openai")
+    )
+    return {url.split("/")[-2] for url in published if url}

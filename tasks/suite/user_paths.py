@@ -1,0 +1,45 @@
+"""Which files and folders of a user's a suite may name: those that dvc.yaml can carry."""
+
+import os
+import re
+import unicodedata
+from pathlib import Path
+
+_OWN = ("data", ".dvc", ".git", ".adamerge")
+"""Folders of the project that the pipeline itself writes."""
+
+_LONGEST, _LONGEST_PART = 1000, 255  # bytes
+
+
+def faults_of_path(path: Path) -> list[str]:
+    """List the rules that a path, from the project's root, breaks, with the fix; a line each."""
+    text, faults = path.as_posix(), []
+    if "${" in text:
+        faults.append("must not hold ${, which DVC takes for a parameter; rename the folder")
+    # format characters are part of scripts: only what ends lines or is no character
+    barred = [c for c in text if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp")]
+    if re.match("[A-Za-z][A-Za-z0-9+.-]*:", text):
+        faults.append("is an address; give a folder or file of this machine")
+    if barred:
+        listed = ", ".join(f"U+{ord(each):04X}" for each in dict.fromkeys(barred))
+        faults.append(f"must not hold the characters {listed}; rename the folder")
+    elif max(map(_bytes, path.parts), default=0) > _LONGEST_PART or _bytes(text) > _LONGEST:
+        faults.append(
+            f"must have at most {_LONGEST} bytes, {_LONGEST_PART} a name; give a shorter one"
+        )
+    return faults or _in_the_project(text)
+
+
+def _bytes(text: str) -> int:
+    return len(os.fsencode(text))
+
+
+def _in_the_project(text: str) -> list[str]:
+    """Say whether a path leads to the project as a whole, or to what the pipeline writes."""
+    there, project = Path(os.path.realpath(text)), Path(os.path.realpath("."))
+    if project.is_relative_to(there):
+        return ["holds the project itself; give the folder of the images alone"]
+    for own in _OWN:
+        if there.is_relative_to(project / own):
+            return [f"lies in {own}/ of the project, which the pipeline writes; move the images"]
+    return []
