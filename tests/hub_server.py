@@ -49,6 +49,8 @@ class Hub:
     api_status: deque[int] = field(default_factory=deque)
     """Of the next answers about the repository; 200 where there is none."""
     api_html: bool = False
+    listing: Any = None
+    """In place of the list of files."""
     sent: dict[str, int] = field(default_factory=dict)
     """Bytes sent by file."""
     asked: list[str] = field(default_factory=list)
@@ -101,8 +103,11 @@ class _Handler(BaseHTTPRequestHandler):
         status = self.hub.api_status.popleft() if self.hub.api_status else 200
         if status != 200:
             return self._send(status, b"{}", True)
-        if "/tree/" in path:
-            content: Any = [
+        content: Any
+        if "/tree/" in path and self.hub.listing is not None:
+            content = self.hub.listing
+        elif "/tree/" in path:
+            content = [
                 {
                     "type": "file",
                     "path": name,

@@ -63,7 +63,7 @@ def list_hub_files(
             for each in api.list_repo_tree(
                 hub.id, recursive=True, revision=info.sha, repo_type="dataset"
             )
-            if hasattr(each, "blob_id")
+            if hasattr(each, "blob_id") and isinstance(each.path, str)  # a file, by any name
         ],
     )
     files = {split: _matching(found, hub.files[split]) for split in HUB_SPLITS}
@@ -93,7 +93,7 @@ def _matching(found: Iterable[Any], patterns: Sequence[str]) -> tuple[HubFile, .
 
 def _natural(path: str) -> list[Any]:
     """Order shards by their numbers: 2.tar before 10.tar."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path)]
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", path)]
 
 
 def _listing_faults(hub: HubFiles, files: dict[str, tuple[HubFile, ...]]) -> list[str]:
@@ -271,6 +271,8 @@ def _stream(
             for block in response.iter_bytes():
                 stream.write(block[: file.bytes - stream.tell()])
                 progress(stream.tell())
+                if stream.tell() >= file.bytes:
+                    return  # whatever else the answer holds is not the file's
 
 
 _A_PAGE = (

@@ -88,15 +88,14 @@ def as_classes(stored: np.ndarray, labels: Labels, classes: int, subject: str) -
 @contextmanager
 def _parquet(name: str, path: Path) -> Iterator[Any]:
     """Open a parquet file. Raises InputError for one that is broken, now or while it is read."""
-    import pyarrow
     from pyarrow import parquet
 
     try:
         with parquet.ParquetFile(path, pre_buffer=False) as file:
             yield file
-    except MemoryError:
+    except (MemoryError, InputError):
         raise
-    except (pyarrow.ArrowException, OSError) as error:
+    except Exception as error:  # pyarrow raises many types for a broken file
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{name}: not a whole parquet file ({reason}); {_AGAIN}") from error
 
