@@ -315,7 +315,8 @@ def _mlflow_bounds(project: Served) -> int:
         for outside in OUTSIDE:
             path = start + outside.format(folder=project.folder)
             answer = ask(port, "GET", path, login)
-            if answer.status == 200 or project.secret in answer.body:
+            nothing = answer.body.endswith("\r\n\r\n{}")  # the list of a folder that is not there
+            if project.secret in answer.body or (answer.status == 200 and not nothing):
                 raise FaultError(f"{path}: {answer.status} {answer.body[:300]}")
             tried += 1
     ours = [each for each in sorted(project.folder.rglob("*")) if each not in before]
