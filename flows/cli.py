@@ -12,6 +12,7 @@ from typing import Any
 
 from adamerge_core.errors import InputError
 from flows import project
+from flows.data_commands import add_data_commands
 from tasks.running import failures
 from tasks.running.environment import WORK, configure, work_folder
 from tasks.running.failures import OperationError
@@ -35,6 +36,7 @@ Merge fine-tuned models into one, and trace every result to the files and runs b
   adamerge lineage PATH        which stage and run made a file, and all upstream of it
   adamerge suite list          the suites there are
   adamerge methods             the merging methods there are
+  adamerge data list           the data sets of the field: what they need, fetching them
   adamerge schedule            run the pipeline every night
 
 Run it anywhere in the project. `adamerge COMMAND --help` has an example of each."""
@@ -136,6 +138,7 @@ def _parser() -> argparse.ArgumentParser:
     _lineage(commands)
     _suite(commands)
     _methods(commands)
+    add_data_commands(commands, _add)
     _schedule(commands)
     return parser
 

@@ -91,7 +91,7 @@ def check() -> Suite:
 def _check_files(suite: Suite) -> None:
     """See that a user's files are there and end: DVC would wait for a named pipe among them."""
     faults = [
-        f"datasets.{name}: {path} does not exist; bring it there, or mend its path"
+        f"datasets.{name}: {path} {source.absent(path)}"
         for name, source in suite.sources.items()
         for path in source.files()
         if not path.exists()

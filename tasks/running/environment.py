@@ -38,11 +38,17 @@ _DEFAULTS = {
 }
 
 
+_set_here: set[str] = set()
+"""Those of _DEFAULTS that this process, not the user, has set."""
+
+
 def configure(root: Path = Path(".")) -> None:
     """Set the switches in os.environ; call it before prefect, dvc or mlflow is imported."""
     os.environ.update(_SWITCHES)
     for name, value in _DEFAULTS.items():
-        os.environ.setdefault(name, value)
+        if name not in os.environ:
+            os.environ[name] = value
+            _set_here.add(name)
     for name, folder in (("PREFECT_HOME", WORK / "prefect"), ("DVC_SITE_CACHE_DIR", DVC_STATE)):
         os.environ.setdefault(name, str((root / folder).resolve()))
     os.umask(os.umask(0o077) | 0o002)  # what others may write, they could fill with what we read
@@ -64,3 +70,12 @@ def work_folder() -> Path:
     if about.st_mode & 0o077:
         WORK.chmod(0o700)
     return WORK
+
+
+def permit_hub() -> None:
+    """Permit this process to reach the hub, unless the user's own environment forbids it.
+
+    Call it before huggingface_hub is imported, for a command that the user gave to fetch files.
+    """
+    if "HF_HUB_OFFLINE" in _set_here:
+        os.environ["HF_HUB_OFFLINE"] = "0"

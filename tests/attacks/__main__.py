@@ -9,7 +9,16 @@ from collections.abc import Iterator
 from tests.attacks.cases import Case
 from tests.attacks.runner import HEADER, Count, run
 
-ROOMS = ("checkpoints", "state_files", "images", "suites", "damage", "surroundings", "servers")
+ROOMS = (
+    "checkpoints",
+    "state_files",
+    "images",
+    "suites",
+    "damage",
+    "surroundings",
+    "servers",
+    "datasets",
+)
 
 
 def cases(room: str) -> Iterator[Case]:

@@ -150,7 +150,7 @@ def test_classes_with_too_few_images_to_set_aside_are_listed(tmp_path: Path) -> 
 
 
 def test_every_kind_registers_itself_and_says_its_own_code() -> None:
-    assert set(SOURCES) == {"csv_file", "image_folder", "miniature"}
+    assert set(SOURCES) == {"csv_file", "hub", "image_folder", "local_copy", "miniature"}
     for name, kind in SOURCES.items():
         assert dataclasses.is_dataclass(kind)
         assert kind.__module__ == f"adamerge_core.vision.datasets.{name}"
@@ -169,7 +169,7 @@ def test_a_kind_cannot_be_registered_twice() -> None:
     [
         ("photos", DRAWN, []),
         ("pets", FOLDER, []),
-        ("pets", {}, ["source: is missing; known are csv_file, image_folder, miniature"]),
+        ("pets", {}, ["source: is missing; known are csv_file, hub, image_folder, local_copy, "]),
         ("pets", {"source": ["hub"]}, ["source = ['hub']: unknown; known are csv_file, "]),
         (
             "pets",

@@ -30,6 +30,10 @@ class Source(ABC):
         """List the files and folders of the user's that the images are read from."""
         return ()
 
+    def absent(self, path: Path) -> str:
+        """Say of one of `files` that is not there what is wrong, and how to mend it."""
+        return "does not exist; bring it there, or mend its path"
+
     def file_faults(self) -> list[str]:
         """List what keeps DVC and this source from reading the user's files, a line each."""
         return []

@@ -1,0 +1,94 @@
+"""The arguments of `adamerge data`. What they call is imported when it is called."""
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+_ABOUT = """\
+Data sets of the field, each a file of the catalogue: where it lies on the Hugging Face hub, its
+classes and prompts, how many images it has. A suite reads them with `source: hub`, from the hub's
+cache; only `download` and `pin` open a connection."""
+
+
+def add_data_commands(commands: Any, add: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add `data` to the commands of `adamerge`; `add` adds one, as flows.cli does."""
+    parser = commands.add_parser("data", help="list and fetch data sets", description=_ABOUT)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    inner = parser.add_subparsers(title="commands", dest="action", required=True, metavar="")
+    add(inner, "list", "list the data sets there are", "  adamerge data list", _list)
+    _show(inner, add)
+    _download(inner, add)
+    _verify(inner, add)
+    _pin(inner, add)
+
+
+def _list(options: argparse.Namespace) -> int:
+    from flows.data import list_all
+
+    return list_all()
+
+
+def _show(inner: Any, add: Callable[..., argparse.ArgumentParser]) -> None:
+    def call(options: argparse.Namespace) -> int:
+        from flows.data import show
+
+        return show(options.name)
+
+    about = """\
+What it takes before anything is fetched: GB of download and of disk; then licence, splits, classes,
+and what is doubtful. Fetches nothing.
+
+  adamerge data show mnist"""
+    parser = add(inner, "show", "say what a data set is and what it takes", about, call)
+    parser.add_argument("name", metavar="NAME", help="one of `adamerge data list`")
+
+
+def _download(inner: Any, add: Callable[..., argparse.ArgumentParser]) -> None:
+    def call(options: argparse.Namespace) -> int:
+        from flows.data import download
+
+        return download(options.names)
+
+    about = """\
+Fetches the files of train and test, and no others, into the hub's cache, and compares their
+digests. Can be stopped at any time: the same command goes on from the byte it had come to. The
+commit it fetches is that of pins/NAME.json; where that is missing it is the newest, which is then
+recorded there: keep that file in version control.
+
+  adamerge data download mnist svhn
+  adamerge data download           all that the active suite reads
+  HF_HUB_CACHE=/large/disk adamerge data download"""
+    parser = add(inner, "download", "fetch data sets from the hub", about, call)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="default: the active suite's")
+
+
+def _verify(inner: Any, add: Callable[..., argparse.ArgumentParser]) -> None:
+    def call(options: argparse.Namespace) -> int:
+        from flows.data import verify
+
+        return verify(options.names)
+
+    about = """\
+Reads every byte of the files in the cache and compares it with their digests, then counts images
+and classes. Fetches nothing.
+
+  adamerge data verify mnist"""
+    parser = add(inner, "verify", "compare fetched files with the hub's digests", about, call)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="default: the active suite's")
+
+
+def _pin(inner: Any, add: Callable[..., argparse.ArgumentParser]) -> None:
+    def call(options: argparse.Namespace) -> int:
+        from flows.data import pin
+
+        return pin(options.name, options.revision)
+
+    about = """\
+Asks the hub which files a data set has at a commit, and writes pins/NAME.json with their sizes and
+digests; fetches none of them. Runs read that commit from then on.
+
+  adamerge data pin mnist
+  adamerge data pin mnist --revision 0123456789abcdef0123456789abcdef01234567"""
+    parser = add(inner, "pin", "choose the commit that a data set is read at", about, call)
+    parser.add_argument("name", metavar="NAME", help="one of `adamerge data list`")
+    parser.add_argument("--revision", metavar="COMMIT", help="default: the newest")

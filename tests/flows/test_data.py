@@ -1,0 +1,117 @@
+"""`adamerge data`: what it says, and fetching as a process that is killed."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hub_server import Hub, serving, toy, write_entry
+
+from adamerge_core.vision.datasets.hub_files import HubCache, pin_path, read_pin
+from flows import data
+from tasks.running import environment
+
+# the command, on a catalogue of the test's own
+COMMAND = """\
+import sys
+from pathlib import Path
+from adamerge_core.vision.datasets import published
+published.CATALOGUE = Path("catalogue").absolute()
+from flows.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_says_what_a_data_set_takes_before_anything_is_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert data.list_all() == 0
+    assert "pcam                 2 classes  262,144 + 32,768 images  about 6.87 GB" in (
+        capsys.readouterr().out
+    )
+    assert data.show("eurosat") == 0
+    shown = capsys.readouterr().out
+    assert "download   about 0.09 GB" in shown
+    assert "prepared 3.66 GB at 224 pixels" in shown
+    assert "doubtful   21,600 training images: second-hand" in shown
+    assert data.show("emnist_digits") == 0
+    assert "is not read from the hub" in capsys.readouterr().out
+
+
+def test_the_hub_is_reached_only_where_the_user_does_not_forbid_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(environment, "_set_here", set())
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")  # the user's
+    environment.configure()
+    environment.permit_hub()
+    assert os.environ["HF_HUB_OFFLINE"] == "1"
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    environment.configure()
+    assert os.environ["HF_HUB_OFFLINE"] == "1"
+    environment.permit_hub()
+    assert os.environ["HF_HUB_OFFLINE"] == "0"
+
+
+def started(place: Path, hub: Hub, *arguments: str) -> subprocess.Popen[str]:
+    settings = {
+        "HF_ENDPOINT": hub.address,
+        "HF_HUB_CACHE": str(place / "cache"),
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+    }
+    offline = ("HF_HUB_OFFLINE", "HF_TOKEN")
+    given = {key: value for key, value in os.environ.items() if key not in offline}
+    return subprocess.Popen(
+        [sys.executable, "-c", COMMAND, "data", *arguments],
+        cwd=place,
+        env=given | settings,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+@pytest.mark.slow
+def test_killed_ten_times_ends_with_the_right_files_and_fetches_none_twice(tmp_path: Path) -> None:
+    write_entry(tmp_path / "catalogue", 20, 10)
+    (tmp_path / "dvc.yaml").write_text("stages: {}\n")  # which makes it a project
+    moments = random.Random(0)
+    with serving(toy(padding=100_000)) as hub:
+        total = sum(len(d) for n, d in hub.files.items() if n.startswith(("data/t",)))
+        hub.pace = 20 / (total / 4096)  # 20 seconds in all
+        kills = 0
+        while kills < 10:
+            sent = sum(hub.sent.values())
+            process = started(tmp_path, hub, "download", "toy")
+            while process.poll() is None and sum(hub.sent.values()) == sent:
+                time.sleep(0.02)  # it is starting
+            time.sleep(moments.uniform(0, 0.5))
+            assert process.poll() is None, process.communicate()[0]
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+            kills += 1
+        hub.pace = 0
+        process = started(tmp_path, hub, "download", "toy")
+        said = process.communicate()[0]
+        assert process.returncode == 0, said
+        assert "toy: 30 images of 2 classes: right" in said
+        pin = read_pin(tmp_path / pin_path("toy"))
+        cache = HubCache.of(pin, tmp_path / "cache")
+        assert not cache.faults(pin.all_files())
+        # of each kill at most what was on its way to a process that was no longer there
+        for name, count in hub.sent.items():
+            assert count <= len(hub.files[name]) + 10 * 2**20
+        assert sorted(hub.sent) == sorted(file.path for file in pin.all_files())
+        sent = dict(hub.sent)
+        process = started(tmp_path, hub, "download", "toy")
+        assert "toy: 0 files fetched" in process.communicate()[0]
+        assert hub.sent == sent
+        asked = len(hub.asked)
+        process = started(tmp_path, hub, "verify", "toy")
+        assert "right" in process.communicate()[0]
+        assert len(hub.asked) == asked
