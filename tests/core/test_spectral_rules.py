@@ -459,7 +459,7 @@ def test_a_scaling_that_is_not_finite_is_refused(rule: str, scaling: float) -> N
 
 @pytest.mark.parametrize(
     ("counts", "rates"),
-    [((0, -3, 10**30), (0, -1e-5)), ((2.5, "3", True), (float("nan"), float("inf"), True))],
+    [((0, -3), (0, -1e-5)), ((2.5, "3", True, 10**30), (float("nan"), float("inf"), True))],
     ids=["of their types", "of other types"],
 )
 def test_settings_of_wudi_outside_their_range_are_refused_together(
