@@ -164,7 +164,7 @@ def test_names_that_refer_to_nothing_are_listed(content: dict[str, Any], tmp_pat
     content["robustness"]["corruptions"] += ["snow"]
     content["robustness"]["severity"] = 5
     content["seeds"] = [0, 1, 0]
-    content["model"]["architecture"] = "ViT-B-32"
+    content["model"]["architecture"] = "ViT-B-99"
     expected = {
         "tasks: 'cars' must be an entry of datasets: photos": "mnist",
         "tasks = ['photos',": "each must stand once",
@@ -174,7 +174,7 @@ def test_names_that_refer_to_nothing_are_listed(content: dict[str, Any], tmp_pat
         "robustness.corruptions: 'snow' must be clean or one of corrupt": "motion_blur",
         "robustness.severity = 5": "corrupt makes only 1, 3",
         "seeds = [0, 1, 0]": "each must stand once",
-        "model.architecture = 'ViT-B-32'": "must be one of efficientnet_lite0_clip",
+        "model.architecture = 'ViT-B-99'": "must be one of efficientnet_lite0_clip",
     }
     assert_only(expected, faults_of(write(tmp_path, content)))
 
