@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated, Any
 from zoneinfo import available_timezones
 
-import yaml
 from anyio import run
 from prefect import Flow
 from prefect.client.orchestration import SyncPrefectClient
@@ -15,6 +14,7 @@ from prefect.client.schemas.schedules import CronSchedule
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from adamerge_core.errors import InputError
+from tasks.suite.yaml_files import load_yaml
 
 PREFECT_YAML = Path("prefect.yaml")
 
@@ -77,12 +77,12 @@ class Deployment(BaseModel):
 def read() -> dict[str, Deployment]:
     """Read the deployments in prefect.yaml by name. Raises InputError, with all that is wrong."""
     try:
-        content = yaml.safe_load(PREFECT_YAML.read_text(encoding="utf-8"))
-        listed = content["deployments"]
-        if not isinstance(listed, list) or not listed:
-            raise TypeError("`deployments` is empty")
-    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError) as error:
-        raise _unfit(f"it has no deployment ({error})") from error
+        content = load_yaml(PREFECT_YAML)
+    except InputError as error:
+        raise _unfit(str(error)) from error
+    listed = content.get("deployments") if isinstance(content, dict) else None
+    if not isinstance(listed, list) or not listed:
+        raise _unfit("it must have `deployments`, a list with at least one")
     found, wrong = {}, []
     for number, entry in enumerate(listed, 1):
         try:

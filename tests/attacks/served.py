@@ -67,6 +67,7 @@ def environment() -> dict[str, str]:
 def serving(folder: Path) -> Iterator[Served]:
     """`adamerge ui` in the folder, which others may enter, until both servers answer."""
     folder.chmod(0o755)
+    (folder / "dvc.yaml").touch()  # what makes a folder a project
     prefect, mlflow = ports(2)
     arguments = ["ui", "--prefect-port", str(prefect), "--mlflow-port", str(mlflow)]
     process = subprocess.Popen(

@@ -12,7 +12,7 @@ import psutil
 
 from tests.attacks.cases import Case, FaultError, said
 from tests.attacks.served import environment, until
-from tests.conftest import make_project
+from tests.toy import make_project
 
 # the flow as `adamerge run` starts it; the toy project is no suite, which that would refuse
 _RUN = """

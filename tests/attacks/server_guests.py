@@ -25,7 +25,7 @@ from tests.attacks.served import (
     serving,
     until,
 )
-from tests.conftest import make_project
+from tests.toy import make_project
 
 _PLANT = Path(__file__).with_name("plant.py")
 _PAGE = Path(__file__).with_name("hostile_page.html")
