@@ -3,6 +3,7 @@ folders.
 """
 
 import os
+import sys
 from pathlib import Path
 
 from adamerge_core.errors import InputError
@@ -44,6 +45,7 @@ _set_here: set[str] = set()
 
 def configure(root: Path = Path(".")) -> None:
     """Set the switches in os.environ; call it before prefect, dvc or mlflow is imported."""
+    _open_streams()
     os.environ.update(_SWITCHES)
     for name, value in _DEFAULTS.items():
         if name not in os.environ:
@@ -52,6 +54,17 @@ def configure(root: Path = Path(".")) -> None:
     for name, folder in (("PREFECT_HOME", WORK / "prefect"), ("DVC_SITE_CACHE_DIR", DVC_STATE)):
         os.environ.setdefault(name, str((root / folder).resolve()))
     os.umask(os.umask(0o077) | 0o002)  # what others may write, they could fill with what we read
+
+
+def _open_streams() -> None:
+    """Open standard streams that were closed from outside: libraries write to them unasked, and
+    the next file that is opened would take their number, and what children write to it.
+    """
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        if getattr(sys, name) is None:
+            free = os.open(os.devnull, os.O_RDWR)  # the lowest number: that of the stream
+            os.set_inheritable(free, free == number)
+            setattr(sys, name, open(free, mode))  # noqa: SIM115 - for as long as the process
 
 
 def work_folder() -> Path:

@@ -281,7 +281,6 @@ def _variables() -> Iterator[Case]:
     settings: dict[str, dict[str, str | None]] = {
         "HOME unset": {"HOME": None},
         "HOME empty": {"HOME": ""},
-        "HOME is a file": {"HOME": "/etc/passwd"},
         "HOME is not there": {"HOME": "/nowhere/at/all"},
         "HOME cannot be written": {"HOME": "/proc"},
         "TMPDIR is not there": {"TMPDIR": "/nowhere/at/all"},
@@ -307,6 +306,16 @@ def _variables() -> Iterator[Case]:
     }
     for name, env in settings.items():
         yield _case(f"the environment: {name}", partial(given, env))
+
+    def home_is_file(folder: Path) -> None:
+        """DVC reads the user's own configuration, which may hold what a remote needs."""
+        project = projects.copy(folder / "toy")
+        (folder / "home").write_text("x")
+        done = call(project, "status", env={"HOME": str(folder / "home")})
+        said(done.stdout + done.stderr, [str(folder / "home"), "a file stands where a folder"])
+        expect(done.returncode == 1, f"code {done.returncode}")
+
+    yield _case("the environment: HOME is a file", home_is_file, "low")
 
     def git_elsewhere(folder: Path) -> None:
         project = projects.copy(folder / "toy")
