@@ -282,7 +282,9 @@ class TestBreadcrumbs:
         ("beta", "gamma"), [(0.9, 0.9), (0.9, 0.1), (-0.1, 0.9), (0.1, 1.1), (float("nan"), 0.9)]
     )
     def test_quantiles_out_of_order_are_refused(self, beta: float, gamma: float) -> None:
-        with pytest.raises(InputError, match=rf"beta = {beta}(, gamma = {gamma}: .*0 <= beta|: must be a finite)"):
+        with pytest.raises(
+            InputError, match=rf"beta = {beta}(, gamma = {gamma}: .*0 <= beta|: must be a finite)"
+        ):
             breadcrumbs(tiny_problem().task_vectors, beta=beta, gamma=gamma)
 
 
@@ -317,12 +319,16 @@ class TestConsensus:
 
     @pytest.mark.parametrize("tall_lambda", [0, -0.4, float("nan"), float("inf")])
     def test_a_lambda_out_of_range_is_refused(self, tall_lambda: float) -> None:
-        with pytest.raises(InputError, match=f"tall_lambda = {tall_lambda}: must be (above 0|a finite)"):
+        with pytest.raises(
+            InputError, match=f"tall_lambda = {tall_lambda}: must be (above 0|a finite)"
+        ):
             consensus(tiny_problem().task_vectors, tall_lambda=tall_lambda)
 
     @pytest.mark.parametrize("min_tasks", [0, 4, float("nan")])
     def test_a_number_of_tasks_out_of_range_is_refused(self, min_tasks: int) -> None:
-        with pytest.raises(InputError, match=f"min_tasks = {min_tasks}: must be (from 1 to the 3|a whole)"):
+        with pytest.raises(
+            InputError, match=f"min_tasks = {min_tasks}: must be (from 1 to the 3|a whole)"
+        ):
             consensus(tiny_problem().task_vectors, min_tasks=min_tasks)
 
 
