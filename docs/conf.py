@@ -46,6 +46,10 @@ toc_object_entries_show_parents = "hide"
 
 nitpicky = True
 # other projects' names are not looked up: the build needs no network
+nitpick_ignore = [  # in signatures, and of no use by themselves
+    ("py:class", "adamerge_core.checkpoints.tensor_files.TensorFile"),
+    ("py:class", "adamerge_core.vision.datasets.published_source.Table"),
+]
 nitpick_ignore_regex = [(r"py:.*", r"(?!adamerge_core\.).*")]
 
 

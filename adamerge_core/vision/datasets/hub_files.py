@@ -35,8 +35,7 @@ class HubFile:
     """In its repository."""
     bytes: int
     digest: str
-    """Of its content, in hexadecimal: SHA-256 where it has 64 digits, git's SHA-1 where it has 40.
-    """
+    """Of its content, in hexadecimal: SHA-256 of 64 digits, or git's SHA-1 of 40."""
 
 
 @dataclass(frozen=True)

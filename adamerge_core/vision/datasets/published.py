@@ -93,8 +93,7 @@ class PublishedDataset:
     published_test_images: int
     """On how many test images accuracies are published."""
     bytes: dict[str, int | None]
-    """Of the files that are fetched (`hub`), and of the authors' own (`original`); null: not known.
-    """
+    """Of what is fetched (`hub`) and of the authors' own files (`original`); null: not known."""
     original: Original
     names_of: str
     """Whose class names these are: a line of checkpoints."""
