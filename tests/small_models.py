@@ -25,6 +25,11 @@ UNCHANGED = "hidden.bias"
 """The tensor of the tiny encoder that no fine-tuning changes."""
 
 
+def rule_for(value: float, rule: str) -> str:
+    """Pattern of a refusal: what is not finite is refused by its type, before its range."""
+    return rule if math.isfinite(value) else "must be a finite number"
+
+
 class TinyEncoder(nn.Module):
     """Convolution, linear, linear: float64 [N, 2, 5, 5] -> [N, 6], with an integer buffer."""
 

@@ -72,7 +72,7 @@ def _is_whole(out: Output) -> bool:
         path = Path(out.cache.oid_to_path(oid))
         fault = _fault(path, oid)
         if fault:
-            _set_aside(path, f"{fault} (it is to be {out.def_path})")
+            _set_aside(path, f"{fault}; it belongs to {out.def_path}")
     return not out.changed_cache()
 
 

@@ -13,8 +13,8 @@ ASIDE = WORK / "aside"
 def set_aside(path: Path, why: str, then: str) -> Path:
     """Move a file or folder to .adamerge/aside, print a line that says so, and return its place.
 
-    `why` goes on from the path's name, `then` says what follows: `dvc.lock is torn: moved to
-    .adamerge/aside/dvc.lock; finished stages come from the cache`. Raises OSError.
+    `why` goes on from the path's name, `then` says what follows: `dvc.lock is torn (moved to
+    .adamerge/aside/dvc.lock.1); finished stages come from the cache`. Raises OSError.
     """
     folder = ASIDE
     if path == ASIDE or path in ASIDE.parents:  # it stands where the folder would be
@@ -22,7 +22,7 @@ def set_aside(path: Path, why: str, then: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     place = _free(folder, path.name)
     shutil.move(path, place)
-    print(f"{path} {why}: moved to {place}; {then}", flush=True)
+    print(f"{path} {why} (moved to {place}); {then}", flush=True)
     return place
 
 

@@ -104,7 +104,7 @@ class Ingestion:
                 bring_in()
         # besides what MLflow refuses: a file of the run that is damaged
         except (RefusedError, ValueError, LookupError, TypeError, csv.Error) as error:
-            why = f"cannot be brought into MLflow ({type(error).__name__}: {error})"
+            why = f"cannot be brought into MLflow: {type(error).__name__}: {error}"
             set_aside(path, why, "the others go on; bring it back when that is mended")
 
     def _starts(self, kind: str) -> list[tuple[Path, dict[str, Any]]]:

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
-from small_models import naive_vectors, stacked, tiny_problem
+from small_models import naive_vectors, rule_for, stacked, tiny_problem
 from torch import Tensor
 
 from adamerge_core.errors import InputError
@@ -238,7 +238,8 @@ class TestDare:
 
     @pytest.mark.parametrize("drop", [1, 1.5, -0.1, float("nan")])
     def test_drop_outside_its_range_is_refused(self, drop: float) -> None:
-        with pytest.raises(InputError, match=r"drop = .* must be (in \[0, 1\)|a finite)"):
+        rule = rule_for(drop, r"must be in \[0, 1\)")
+        with pytest.raises(InputError, match=f"drop = .* {rule}"):
             dare(tiny_problem().task_vectors, drop=drop)
 
 
@@ -282,9 +283,8 @@ class TestBreadcrumbs:
         ("beta", "gamma"), [(0.9, 0.9), (0.9, 0.1), (-0.1, 0.9), (0.1, 1.1), (float("nan"), 0.9)]
     )
     def test_quantiles_out_of_order_are_refused(self, beta: float, gamma: float) -> None:
-        with pytest.raises(
-            InputError, match=rf"beta = {beta}(, gamma = {gamma}: .*0 <= beta|: must be a finite)"
-        ):
+        rule = rule_for(beta, f", gamma = {gamma}: .*0 <= beta")
+        with pytest.raises(InputError, match=f"beta = {beta}.*{rule}"):
             breadcrumbs(tiny_problem().task_vectors, beta=beta, gamma=gamma)
 
 
@@ -319,16 +319,20 @@ class TestConsensus:
 
     @pytest.mark.parametrize("tall_lambda", [0, -0.4, float("nan"), float("inf")])
     def test_a_lambda_out_of_range_is_refused(self, tall_lambda: float) -> None:
-        with pytest.raises(
-            InputError, match=f"tall_lambda = {tall_lambda}: must be (above 0|a finite)"
-        ):
+        rule = rule_for(tall_lambda, "must be above 0")
+        with pytest.raises(InputError, match=f"tall_lambda = {tall_lambda}: {rule}"):
             consensus(tiny_problem().task_vectors, tall_lambda=tall_lambda)
 
-    @pytest.mark.parametrize("min_tasks", [0, 4, float("nan")])
-    def test_a_number_of_tasks_out_of_range_is_refused(self, min_tasks: int) -> None:
-        with pytest.raises(
-            InputError, match=f"min_tasks = {min_tasks}: must be (from 1 to the 3|a whole)"
-        ):
+    @pytest.mark.parametrize(
+        ("min_tasks", "rule"),
+        [
+            (0, "must be from 1 to the 3"),
+            (4, "must be from 1 to the 3"),
+            (math.nan, "must be a whole"),
+        ],
+    )
+    def test_a_number_of_tasks_out_of_range_is_refused(self, min_tasks: int, rule: str) -> None:
+        with pytest.raises(InputError, match=f"min_tasks = {min_tasks}: {rule}"):
             consensus(tiny_problem().task_vectors, min_tasks=min_tasks)
 
 

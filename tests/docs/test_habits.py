@@ -70,6 +70,5 @@ def source() -> str:
 def test_a_message_of_the_page_on_troubles_is_one_of_the_program(message: str, source: str) -> None:
     """Word by word, but for names, numbers and paths."""
     parts = re.split(r"\S*[./'`<(\d]\S*", message)
-    pieces = [piece.strip(" ,:;`)") for part in parts for piece in part.split(": ")]
-    said = [piece for piece in pieces if len(piece.split()) > 2]
+    said = [part.strip(" ,:;`)") for part in parts if len(part.split()) > 2]
     assert [part for part in said if part not in source] == []

@@ -25,8 +25,8 @@ def test_what_is_in_the_way_is_moved_and_said(capsys: pytest.CaptureFixture[str]
     Path("dvc.lock").mkdir()
     upkeep.check()
     said = capsys.readouterr().out
-    assert ".adamerge is no folder: moved to .adamerge.1; a new one is made" in said
-    assert "dvc.lock is no file: moved to .adamerge/aside/dvc.lock.1" in said
+    assert ".adamerge is no folder (moved to .adamerge.1); a new one is made" in said
+    assert "dvc.lock is no file (moved to .adamerge/aside/dvc.lock.1)" in said
     assert Path(".adamerge.1").read_text() == "a file"
     upkeep.check()
     assert capsys.readouterr().out == ""
