@@ -254,12 +254,16 @@ def _refusal(mode: str) -> str:
 
 
 def _middle(image: Image.Image, size: int) -> np.ndarray:
-    """Resize the shorter side to `size` pixels and crop to the middle: uint8 [size, size, 3]."""
+    """Resize the shorter side to `size` pixels and crop to the middle: uint8 [size, size, 3].
+
+    Resamples and rounds as torchvision's Resize (bicubic) and CenterCrop do, with which CLIP was
+    trained.
+    """
     width, height = image.size
     if (width, height) != (size, size):
-        scale = size / min(width, height)
-        wide, high = max(size, round(width * scale)), max(size, round(height * scale))
+        short = min(width, height)
+        wide, high = size * width // short, size * height // short
         image = image.resize((wide, high), Image.Resampling.BICUBIC)
-        left, top = (wide - size) // 2, (high - size) // 2
+        left, top = round((wide - size) / 2), round((high - size) / 2)
         image = image.crop((left, top, left + size, top + size))
     return np.asarray(image)

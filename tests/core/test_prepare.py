@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import open_clip
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -295,6 +296,18 @@ def test_an_archive_that_is_none_is_named(tmp_path: Path, content: bytes | str) 
     with pytest.raises(InputError, match="not a whole zip file") as caught:
         prepare(path)
     assert str(path) in str(caught.value)
+
+
+@settings(deadline=None, max_examples=60)
+@given(width=st.integers(3, 90), height=st.integers(3, 90), size=st.integers(1, 48))
+def test_decoding_gives_the_pixels_that_clip_was_trained_on(
+    width: int, height: int, size: int
+) -> None:
+    """Equal to open_clip's own preprocessing, before it scales the pixels."""
+    pixels = noise(0, height, width, 3)
+    theirs = open_clip.image_transform(size, is_train=False, mean=(0,) * 3, std=(1,) * 3)
+    expected = (theirs(Image.fromarray(pixels)) * 255).round().byte().permute(1, 2, 0).numpy()
+    np.testing.assert_array_equal(decode(encode(pixels), size).pixels, expected)
 
 
 def test_decoding_resizes_the_shorter_side_and_crops_the_middle() -> None:
