@@ -70,7 +70,7 @@ class Problem:
 
     def __init__(self, suite: Suite, seed: int) -> None:
         device = set_up(suite.compute.model_dump())
-        self.encoder: nn.Module = open_encoder(suite.model.architecture, device)
+        self.encoder: nn.Module = open_encoder(suite.model.model_dump(), device)
         self.heads = open_heads(suite.model.name, suite.tasks, device)
         vectors = open_task_vectors(suite.model.name, suite.tasks, seed)
         self.task_vectors: TaskVectors = vectors.to(device)

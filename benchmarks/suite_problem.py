@@ -49,7 +49,7 @@ class SuiteProblem:
             for rows in (adapted_rows, measured_rows)
         )
         return cls(
-            open_encoder(model.architecture, device),
+            open_encoder(model.model_dump(), device),
             open_heads(model.name, suite.tasks, device),
             open_task_vectors(model.name, suite.tasks, seed).to(device),
             adapted,

@@ -17,6 +17,7 @@ _FIRST_GUESS = {
     "prepare": 4.0,
     "corrupt": 4.0,
     "pretrain": 40.0,
+    "import_clip": 10.0,
     "heads": 5.0,
     "finetune": 40.0,
     "traditional_mtl": 110.0,

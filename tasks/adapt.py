@@ -77,7 +77,7 @@ def run(work: Work) -> None:
     device = set_up(work.params["compute"])
     problem = Problem(
         work,
-        open_encoder(work.params["model"]["architecture"], device),
+        open_encoder(work.params["model"], device),
         open_heads(model, tasks, device),
         open_task_vectors(model, tasks, work.seed).to(device),
         open_statistics(model, method.needs, tasks, work.seed, device),

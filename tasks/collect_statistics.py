@@ -23,7 +23,7 @@ def run(work: Work) -> None:
         raise InputError(f"statistic {kind!r}: unknown; known are {', '.join(KINDS)}")
     settings, compute = work.section(Statistics), work.params["compute"]
     device = set_up(compute)
-    encoder = open_encoder(work.params["model"]["architecture"], device)
+    encoder = open_encoder(work.params["model"], device)
     load_weights(encoder, paths.finetuned(model, dataset, work.seed))
     prepared = open_images(paths.images(dataset, work.options["size"], settings.split))
     images = _drawn(prepared, settings.images, work.seed)

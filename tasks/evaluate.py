@@ -22,7 +22,7 @@ def run(work: Work) -> None:
     """Write the method's accuracies, and their plain mean over the tasks by protocol."""
     suite, method, tasks = work.options["suite"], work.options["method"], work.params["tasks"]
     device = set_up(work.params["compute"])
-    encoder = open_encoder(work.params["model"]["architecture"], device)
+    encoder = open_encoder(work.params["model"], device)
     heads = open_heads(work.options["model"], tasks, device)
     test = open_split(tasks, work.options["size"], "test")
     share = work.params["evaluate"]["held_out_fraction"]

@@ -32,7 +32,7 @@ def run(work: Work) -> None:
     device = set_up(work.params["compute"])
     task_vectors = open_task_vectors(model, tasks, work.seed).to(device)
     statistics = open_statistics(model, method.needs, tasks, work.seed, device)
-    encoder = open_encoder(work.params["model"]["architecture"], device)
+    encoder = open_encoder(work.params["model"], device)
     heads = open_heads(model, tasks, device)
     images = open_split(tasks, work.options["size"], "val")
     judge = Judge.prepare(method.choose.by, encoder, task_vectors, heads, images)

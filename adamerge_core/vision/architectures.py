@@ -26,6 +26,9 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
 them.
 """
 
+SHIPPED_WEIGHTS = {"efficientnet_lite0_clip": ("imagenet",)}
+"""Weights of an image tower that an installed package ships, by architecture."""
+
 PixelScaling = tuple[tuple[float, float, float], tuple[float, float, float]]
 
 PIXEL_SCALING: dict[str, PixelScaling] = {"efficientnet_lite0_clip": ((127.0,) * 3, (128.0,) * 3)}
@@ -56,6 +59,14 @@ def configuration(architecture: str) -> dict[str, Any]:
         return ARCHITECTURES[architecture]
     text = (_configs() / f"{architecture}.json").read_text(encoding="utf-8")
     return dict(json.loads(text))
+
+
+def image_size(architecture: str) -> int | None:
+    """Return the pixels of a side of the images that an open_clip model takes; None for this
+    project's own, which takes any. Raises InputError for an unknown architecture.
+    """
+    config = configuration(architecture)
+    return None if architecture in ARCHITECTURES else int(config["vision_cfg"]["image_size"])
 
 
 def uses_quick_gelu(architecture: str) -> bool:

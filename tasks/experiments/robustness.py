@@ -68,7 +68,7 @@ def _template(suite: "Suite", name: str, corruptions: list[str]) -> Stage:
             *(["corrupt.images"] if clean else ["corrupt.severities", "robustness.severity"]),
             "robustness.methods",
             "compute",
-            "model.architecture",
+            "model",
         ],
         outs=[paths.robustness(SUITE, corruption, SEED)],
     )
@@ -86,7 +86,7 @@ def run(work: Work) -> None:
     tasks, params = work.params["corrupt"]["tasks"], work.params
     data = {name: _open(work, name) for name in tasks}
     device = set_up(params["compute"])
-    encoder = open_encoder(params["model"]["architecture"], device)
+    encoder = open_encoder(params["model"], device)
     heads = open_heads(model, tasks, device)
     task_vectors = open_task_vectors(model, tasks, work.seed).to(device)
     rows = []

@@ -26,15 +26,16 @@ def stages(suite: Suite) -> list[Stage]:
     model = suite.model.name
     plain = [name for name, method in suite.merging.items() if not method.adapts]
     adapted = [name for name, method in suite.merging.items() if method.adapts]
-    individual = [paths.finetuned(model, task, SEED) for task in suite.tasks]
     merged = [paths.merged(SUITE, METHOD, SEED)]
-    joint = paths.traditional_mtl(model, paths.tasks_together(suite.tasks), SEED)
+    references = {
+        "pretrained": [paths.pretrained(model)],
+        "individual": [paths.finetuned(model, task, SEED) for task in suite.tasks],
+        "traditional_mtl": [paths.traditional_mtl(model, paths.tasks_together(suite.tasks), SEED)],
+    }
     by_protocol = [paths.merged(SUITE, METHOD, SEED, protocol) for protocol in PROTOCOLS]
     return [
         _geometry(suite),
-        _reference(suite, "pretrained", [paths.pretrained(model)]),
-        _reference(suite, "individual", individual),
-        _reference(suite, "traditional_mtl", [joint]),
+        *(_reference(suite, name, references[name]) for name in suite.references),
         _evaluate(suite, "evaluate", METHOD, {"method": plain}, merged),
         _evaluate(suite, "evaluate_adapted", METHOD, {"method": adapted}, by_protocol),
     ]

@@ -87,7 +87,7 @@ def _adapt(suite: Suite, name: str, method: Method) -> Stage:
             *measured,
         ],
         code=method.modules,
-        params=["tasks", f"methods.{name}", "evaluate", "compute", "model.architecture"],
+        params=["tasks", f"methods.{name}", "evaluate", "compute", "model"],
         outs=[
             *(
                 path(SUITE, name, SEED, protocol)

@@ -1,4 +1,6 @@
-"""The stages that make models: pretrain, heads, finetune, traditional_mtl, task_vectors."""
+"""The stages that make models: pretrain or import_clip, heads, finetune, traditional_mtl,
+task_vectors.
+"""
 
 from pathlib import Path
 
@@ -16,22 +18,23 @@ from tasks.graph.templates import (
     template,
 )
 from tasks.suite.schema import Suite
+from tasks.suite.sections import Pretrain
 
 
 def stages(suite: Suite) -> list[Stage]:
     """Make the templates of a suite's models, up to the task vectors and statistics."""
     return [
-        _pretrain(suite),
+        _pretrain(suite, suite.pretrain) if suite.pretrain else _import_clip(suite),
         _heads(suite),
         _finetune(suite),
-        _traditional_mtl(suite),
+        *_traditional_mtl(suite),
         _task_vectors(suite),
         *_statistics(suite),
     ]
 
 
-def _pretrain(suite: Suite) -> Stage:
-    datasets = suite.pretrain.datasets
+def _pretrain(suite: Suite, section: Pretrain) -> Stage:
+    datasets = section.datasets
     return template(
         "pretrain",
         "tasks.pretrain",
@@ -49,15 +52,29 @@ def _pretrain(suite: Suite) -> Stage:
     )
 
 
+def _import_clip(suite: Suite) -> Stage:
+    files = [Path(suite.model.weights["file"])] if "file" in suite.model.weights else []
+    return template(
+        "import_clip",
+        "tasks.import_clip",
+        {"model": MODEL},
+        matrix=axes(model=suite.model.name),
+        deps=files,
+        params=["model", *ON_CPU],
+        outs=[paths.pretrained(MODEL), paths.text_tower(MODEL)],
+    )
+
+
 def _heads(suite: Suite) -> Stage:
     """Heads of the tasks that the text tower was not trained on; pretrain makes the others."""
+    trained_on = suite.pretrain.datasets if suite.pretrain else ()
     return template(
         "heads",
         "tasks.heads",
         {"model": MODEL, "dataset": DATASET},
         matrix=axes(
             model=suite.model.name,
-            dataset=[task for task in suite.tasks if task not in suite.pretrain.datasets],
+            dataset=[task for task in suite.tasks if task not in trained_on],
         ),
         deps=[paths.text_tower(MODEL), paths.classes(DATASET)],
         params=ENCODER,
@@ -83,22 +100,26 @@ def _finetune(suite: Suite) -> Stage:
     )
 
 
-def _traditional_mtl(suite: Suite) -> Stage:
+def _traditional_mtl(suite: Suite) -> list[Stage]:
+    if suite.traditional_mtl is None:
+        return []
     model, size = suite.model.name, str(suite.size)
-    return template(
-        "traditional_mtl",
-        "tasks.traditional_mtl",
-        {"model": MODEL, "tasks": "${item.tasks}", "size": size, "seed": SEED},
-        matrix=axes(model=model, tasks=paths.tasks_together(suite.tasks), seed=suite.seeds),
-        deps=[
-            paths.pretrained(model),
-            *(paths.head(model, task) for task in suite.tasks),
-            *split_files(suite.tasks, size, "train"),
-            *split_files(suite.tasks, size, "val"),
-        ],
-        params=["tasks", "finetune", "traditional_mtl", *ENCODER],
-        outs=_trained(paths.traditional_mtl(MODEL, "${item.tasks}", SEED)),
-    )
+    return [
+        template(
+            "traditional_mtl",
+            "tasks.traditional_mtl",
+            {"model": MODEL, "tasks": "${item.tasks}", "size": size, "seed": SEED},
+            matrix=axes(model=model, tasks=paths.tasks_together(suite.tasks), seed=suite.seeds),
+            deps=[
+                paths.pretrained(model),
+                *(paths.head(model, task) for task in suite.tasks),
+                *split_files(suite.tasks, size, "train"),
+                *split_files(suite.tasks, size, "val"),
+            ],
+            params=["tasks", "finetune", "traditional_mtl", *ENCODER],
+            outs=_trained(paths.traditional_mtl(MODEL, "${item.tasks}", SEED)),
+        )
+    ]
 
 
 def _trained(checkpoint: Path) -> list[Path]:

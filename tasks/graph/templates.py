@@ -15,7 +15,7 @@ STATISTIC, CORRUPTION = "${item.statistic}", "${item.corruption}"
 
 ON_CPU = ("compute.threads",)  # sums split over threads round differently
 ON_DEVICE = ("compute.device", *ON_CPU)
-ENCODER = ("model.architecture", *ON_DEVICE)
+ENCODER = ("model", *ON_DEVICE)
 """Parameters of the stages that sum on the CPU, that compute on the suite's device, and that run
 the image encoder there."""
 

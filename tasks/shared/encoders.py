@@ -1,7 +1,8 @@
 """Opening what the stages that run the image encoder share: encoder, heads, prepared images."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,13 +14,14 @@ from adamerge_core.vision.images import LabeledImages
 from tasks.graph import paths
 
 
-def open_encoder(architecture: str, device: torch.device) -> nn.Module:
-    """Make the image encoder of an architecture on `device`; its weights are still random."""
+def open_encoder(model: Mapping[str, Any], device: torch.device) -> nn.Module:
+    """Make the image encoder of the section `model` on `device`; its weights are still random."""
     # takes seconds to import
     from adamerge_core.vision.clip import create_clip, image_encoder, pixel_scaling
 
     torch.manual_seed(0)
-    return image_encoder(create_clip(architecture), pixel_scaling(architecture)).to(device)
+    pixels = pixel_scaling(model["architecture"], model["weights"].get("tag"))
+    return image_encoder(create_clip(model["architecture"]), pixels).to(device)
 
 
 def load_weights(encoder: nn.Module, path: Path) -> None:

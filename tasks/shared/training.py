@@ -31,7 +31,7 @@ def train_encoder(
     """
     model, size, report = work.options["model"], work.options["size"], work.report
     device = set_up(work.params["compute"])
-    encoder = open_encoder(work.params["model"]["architecture"], device)
+    encoder = open_encoder(work.params["model"], device)
     heads = open_heads(model, datasets, device)
     load_weights(encoder, paths.pretrained(model))
     curve = ResumableRows(report.scratch, "curve")

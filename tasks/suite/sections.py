@@ -1,11 +1,12 @@
 """The sections of a suite that hold plain values; datasets and methods have checks of their own."""
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
 from adamerge_core.errors import InputError
-from adamerge_core.vision.architectures import configuration
+from adamerge_core.vision.architectures import SHIPPED_WEIGHTS, configuration, known_architectures
 from adamerge_core.vision.corruptions import CORRUPTIONS
 from tasks.suite.fields import (
     MANY,
@@ -19,6 +20,7 @@ from tasks.suite.fields import (
     Seed,
     Steps,
     one_of,
+    shown,
 )
 
 Names = Annotated[tuple[Name, ...], Field(min_length=1, max_length=MANY)]
@@ -31,6 +33,42 @@ def _known_architecture(name: str) -> str:
     except InputError as error:
         raise ValueError(str(error).partition(": ")[2]) from None
     return name
+
+
+_WEIGHTS = "must be {package: imagenet}, {tag: TAG} or {file: PATH, activation: quick_gelu or gelu}"
+
+
+def weights_faults(architecture: Any, weights: Mapping[str, Any]) -> list[str]:
+    """List what is wrong with `model.weights`, a line each.
+
+    `package: imagenet` is an image tower's that an installed package ships (the text tower is
+    trained by pretrain); `tag` is one of open_clip's of the architecture; `file` holds a whole
+    CLIP, and says the activation that its weights were trained with.
+    """
+    keys = set(weights)
+    if keys not in ({"package"}, {"tag"}, {"file", "activation"}):
+        return [f"model.weights = {shown(dict(weights))}: {_WEIGHTS}"]
+    faults = [
+        f"model.weights.{key} = {shown(value)}: must be text"
+        for key, value in weights.items()
+        if not isinstance(value, str)
+    ]
+    known = architecture in known_architectures()  # told of elsewhere
+    if (
+        known
+        and "package" in keys
+        and weights["package"] not in SHIPPED_WEIGHTS.get(architecture, ())
+    ):
+        faults.append(
+            f"model.weights.package = {shown(weights['package'])}: no package ships them for "
+            f"{shown(architecture)}; give a tag of open_clip's or a file"
+        )
+    if "activation" in keys and weights["activation"] not in ("quick_gelu", "gelu"):
+        faults.append(
+            f"model.weights.activation = {shown(weights['activation'])}: must be quick_gelu "
+            "(OpenAI's, and all that go back to them) or gelu"
+        )
+    return faults
 
 
 class Compute(Section):
@@ -74,6 +112,13 @@ class Model(Section):
     name: Label
     """Its folder below data/models."""
     architecture: Annotated[str, AfterValidator(_known_architecture)]
+    weights: dict[str, str]
+    """Where its pretrained weights come from: see weights_faults."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the weights are those of a whole CLIP, so that no text tower is trained."""
+        return "package" not in self.weights
 
 
 class Pretrain(Section):

@@ -38,8 +38,8 @@ def _in_the_project(text: str) -> list[str]:
     """Say whether a path leads to the project as a whole, or to what the pipeline writes."""
     there, project = Path(os.path.realpath(text)), Path(os.path.realpath("."))
     if project.is_relative_to(there):
-        return ["holds the project itself; give the folder of the images alone"]
+        return ["holds the project itself; give the folder of the files alone"]
     for own in _OWN:
         if there.is_relative_to(project / own):
-            return [f"lies in {own}/ of the project, which the pipeline writes; move the images"]
+            return [f"lies in {own}/ of the project, which the pipeline writes; move the files"]
     return []

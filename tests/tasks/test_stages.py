@@ -13,10 +13,13 @@ import pytest
 import torch
 import yaml
 from conftest import ROOT
+from open_clip.model import CLIP
 from PIL import Image
 
 from adamerge_core import checkpoints
 from adamerge_core.coefficient_files import LearnedCoefficients
+from adamerge_core.vision import architectures
+from adamerge_core.vision.architectures import ARCHITECTURES, PIXEL_SCALING
 from tasks import wiring
 from tasks.graph import params_yaml, paths
 from tasks.graph.dvc_yaml import Stage
@@ -57,7 +60,19 @@ ROBUST = {
 }
 
 
+TINY_VIT = {
+    "embed_dim": 16,
+    "quick_gelu": True,
+    "vision_cfg": {"image_size": 32, "layers": 2, "width": 64, "patch_size": 16},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
+}
+
+
 def tiny_suite(device: str) -> Suite:
+    return checked(tiny_parameters(device), "tiny suite")
+
+
+def tiny_parameters(device: str) -> dict[str, Any]:
     raw: dict[str, Any] = yaml.safe_load((ROOT / "suites/mini.yaml").read_text(encoding="utf-8"))
     raw["suite"] = "tiny"
     raw["compute"] |= {"device": device, "micro_batch": 8}
@@ -77,7 +92,7 @@ def tiny_suite(device: str) -> Suite:
     raw["methods"] = {**MERGED, **ADAPTED}
     raw["evaluate"] |= {"trajectory_images": 4, "trajectory_points": 2}
     raw["robustness"] = {"corruptions": ["clean", "contrast"], "severity": 3, "methods": ROBUST}
-    return checked(raw, "tiny suite")
+    return raw
 
 
 def make_photos(folder: Path) -> None:
@@ -115,16 +130,49 @@ def _module(stage: Stage) -> str:
     return f"{name}.__main__" if name == "tasks.report" else name
 
 
-@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
-def test_the_stages_of_a_tiny_suite(
-    device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project's folder, the current one, with a user's images."""
     (tmp_path / "tasks").symlink_to(ROOT / "tasks")
     (tmp_path / "adamerge_core").symlink_to(ROOT / "adamerge_core")
     monkeypatch.chdir(tmp_path)
     make_photos(Path("photos"))
-    suite = tiny_suite(device)
+    return tmp_path
+
+
+def use(suite: Suite) -> None:
     Path("params.yaml").write_text(yaml.safe_dump(suite.raw, sort_keys=False), encoding="utf-8")
+
+
+@pytest.mark.usefixtures("folder")
+def test_the_stages_of_a_suite_that_imports_its_clip(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ARCHITECTURES, "tiny_vit", TINY_VIT)
+    monkeypatch.setattr(architectures, "known_architectures", lambda: tuple(ARCHITECTURES))
+    monkeypatch.setitem(PIXEL_SCALING, "tiny_vit", ((127.0,) * 3, (128.0,) * 3))
+    torch.manual_seed(3)
+    whole = CLIP(**TINY_VIT).state_dict()
+    checkpoints.save(Path("clip.safetensors"), whole)
+    raw = tiny_parameters("cpu")
+    raw["model"] |= {
+        "architecture": "tiny_vit",
+        "weights": {"file": "clip.safetensors", "activation": "quick_gelu"},
+    }
+    del raw["pretrain"], raw["traditional_mtl"]
+    raw["methods"] = {"task_arithmetic": {"rule": "task_arithmetic"}}
+    suite = checked(raw, "tiny suite")
+    use(suite)
+    run_all(suite)
+    pretrained = checkpoints.load(paths.pretrained("tiny"))
+    assert all(torch.equal(whole[f"visual.{name}"], t) for name, t in pretrained.items())
+    rows = rows_of(paths.report("tiny") / "results.csv")
+    assert [row["method"] for row in rows[::2]] == ["pretrained", "individual", "task_arithmetic"]
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_the_stages_of_a_tiny_suite(device: str) -> None:
+    suite = tiny_suite(device)
+    use(suite)
     run_all(suite)
     written = {path.as_posix() for path in Path("data").rglob("*") if path.is_file()}
     assert written == {path for stage in wiring.stages(suite).values() for path in stage.files}

@@ -120,7 +120,7 @@ def test_a_section_has_no_defaults() -> None:
         for name, field in kind.model_fields.items()
         if not field.is_required()
     }
-    assert optional == {("Suite", "statistics")}
+    assert optional == {("Suite", n) for n in ("pretrain", "statistics", "traditional_mtl")}
 
 
 def test_every_fault_is_listed_with_key_value_and_rule(
@@ -340,6 +340,35 @@ def test_any_slip_gives_a_message_or_a_graph(
         above[place[-1]] = copy.deepcopy(value)
     with suppress(InputError):
         assert wiring.stages(checked(content, "suite.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("weights", "fault"),
+    [
+        ({}, "must be {package: imagenet}, {tag: TAG} or {file: PATH"),
+        ({"tag": "openai", "file": "x"}, "must be {package: imagenet}, {tag: TAG} or {file: PATH"),
+        ({"package": "laion"}, "no package ships them for 'efficientnet_lite0_clip'"),
+        ({"tag": 7}, "model.weights.tag = 7: must be text"),
+        ({"file": "x.pt", "activation": "relu"}, "must be quick_gelu"),
+        ({"file": "data/x.pt", "activation": "gelu"}, "lies in data/"),
+        ({"tag": "openai"}, "pretrain: model.weights has a text tower, which is not trained"),
+    ],
+)
+def test_weights_that_are_not_said_well_are_refused(
+    weights: dict[str, object], fault: str, content: dict[str, Any], tmp_path: Path
+) -> None:
+    content["model"]["weights"] = weights
+    assert any(fault in line for line in faults_of(write(tmp_path, content)))
+
+
+def test_a_suite_says_what_its_model_needs(content: dict[str, Any], tmp_path: Path) -> None:
+    del content["pretrain"]
+    assert_only({"pretrain": "is missing"}, faults_of(write(tmp_path, content)))
+    content["model"] |= {"architecture": "ViT-B-32-quickgelu", "weights": {"tag": "openai"}}
+    size = {"prepare.image_size = 64": "takes images of 224 pixels"}
+    assert_only(size, faults_of(write(tmp_path, content)))
+    content["prepare"]["image_size"] = 224
+    assert load_suite(write(tmp_path, content)).pretrain is None
 
 
 def test_yaml_that_hides_something_is_refused_with_its_lines(tmp_path: Path) -> None:

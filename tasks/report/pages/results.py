@@ -56,7 +56,7 @@ def reads(suite: "Suite") -> list[Path]:
 
 def show(suite: "Suite", root: Path) -> Content:
     """Make the main tables, the comparison with the paper, and what they say."""
-    shown_as = looks(suite.merging)
+    shown_as = _looks(suite)
     rows = measurements.evaluations(_evaluations(suite, root), suite.tasks)
     tables = {protocol: summarise(rows, protocol) for protocol in PROTOCOLS}
     baseline = next((n for n, m in suite.merging.items() if is_task_arithmetic(m)), None)
@@ -79,7 +79,7 @@ def show(suite: "Suite", root: Path) -> Content:
 
 def headline(suite: "Suite", root: Path) -> list[tuple[str, str, bool]]:
     """Give the numbers to hold against each other: number, what it is, whether it is the best."""
-    shown_as = looks(suite.merging)
+    shown_as = _looks(suite)
     rows = measurements.evaluations(_evaluations(suite, root), suite.tasks)
     summaries = summarise(rows, PROTOCOLS[0])
     best = _best(summaries, shown_as)
@@ -98,10 +98,15 @@ def headline(suite: "Suite", root: Path) -> list[tuple[str, str, bool]]:
     ]
 
 
+def _looks(suite: "Suite") -> dict[str, Look]:
+    rows = (*suite.references, *suite.merging)
+    return {name: look for name, look in looks(suite.merging).items() if name in rows}
+
+
 def _evaluations(suite: "Suite", root: Path) -> dict[tuple[str, int], Path]:
     return {
         (method, seed): root / paths.evaluation(suite.name, method, seed)
-        for method in (*REFERENCES, *suite.merging)
+        for method in (*suite.references, *suite.merging)
         for seed in suite.seeds
     }
 
@@ -129,7 +134,7 @@ def _table(
                 ),
                 colour=shown_as[method].colour,
                 reference=shown_as[method].reference,
-                last=method == REFERENCES[-1],
+                last=method == suite.references[-1],
             )
             for method, summary in summaries.items()
         ],
@@ -156,6 +161,7 @@ def _legend(suite: "Suite", shown_as: Mapping[str, Look]) -> str:
 
 def _paper(suite: "Suite", summaries: Mapping[str, Summary], shown_as: Mapping[str, Look]) -> Table:
     model, averages = paper_averages(suite.model.architecture)
+    above = [name for name in averages if name in REFERENCES]
     here = {look.paper: summaries[name] for name, look in reversed(list(shown_as.items()))}
     return Table(
         name="paper",
@@ -172,8 +178,8 @@ def _paper(suite: "Suite", summaries: Mapping[str, Summary], shown_as: Mapping[s
                     Cell(f"{average:.1f}"),
                     Cell(f"{shown(here[name]):.1f}" if name in here else "not run"),
                 ],
-                reference=name in REFERENCES,
-                last=name == REFERENCES[-1],
+                reference=name in above,
+                last=name == above[-1],
             )
             for name, average in averages.items()
         ],
