@@ -1,7 +1,7 @@
 """CLIP checkpoints in the names of Hugging Face transformers, to and from open_clip's.
 
-Of the image tower, in the forms of CLIPVisionModel, CLIPVisionModelWithProjection and CLIPModel,
-with `vision_model.` before the names (transformers up to 4) or without (5 and newer). Names and
+In the forms of CLIPVisionModel, CLIPVisionModelWithProjection and CLIPModel, the image tower's with
+`vision_model.` before the names (transformers up to 4) or without (5 and newer). Names and
 transpositions: the state dicts of transformers 5.24 and open_clip 3.3, compared on outputs by
 tests/core/test_hugging_face.py.
 """
@@ -15,8 +15,9 @@ from adamerge_core.errors import InputError
 
 _PREFIX = "vision_model."
 _PROJECTION = "visual_projection.weight"
-_LEFT_OUT = ("text_model.", "text_projection.", "logit_scale")
-"""Beside the image tower in a CLIPModel."""
+_TEXT_PREFIX = "text_model."
+_TEXT_PROJECTION = "text_projection.weight"
+_SCALE = "logit_scale"
 _INDEX = "embeddings.position_ids"
 """A table of indices that older files hold."""
 
@@ -28,6 +29,14 @@ _OUTSIDE = {
     **{f"post_layernorm.{part}": f"ln_post.{part}" for part in ("weight", "bias")},
 }
 """transformers' names to open_clip's, outside the blocks; `pre_layrnorm` is how it is spelled."""
+
+_TEXT_OUTSIDE = {
+    "embeddings.token_embedding.weight": "token_embedding.weight",
+    "embeddings.position_embedding.weight": "positional_embedding",
+    **{f"final_layer_norm.{part}": f"ln_final.{part}" for part in ("weight", "bias")},
+    _SCALE: _SCALE,
+}
+"""The same of the text tower, and of what stands beside both."""
 
 _INSIDE = {
     f"{theirs}.{part}": f"{ours}.{part}"
@@ -54,34 +63,59 @@ def from_hugging_face(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename an image tower's tensors to open_clip's names (those below `visual`).
 
     A file without a projection, as CLIPVisionModel's, gives no `proj`. The text tower and the logit
-    scale of a CLIPModel are left out. Raises InputError listing tensors of other names and blocks
-    that are not whole.
+    scale of a CLIPModel are left out. Each tensor is asked for once, when it is renamed. Raises
+    InputError listing tensors of other names and blocks that are not whole.
     """
-    tower = {
-        name.removeprefix(_PREFIX): tensor
-        for name, tensor in state.items()
-        if not name.startswith(_LEFT_OUT)
-    }
-    tower.pop(_INDEX, None)
-    named, attention, faults = dict[str, Tensor](), dict[str, dict[str, Tensor]](), list[str]()
-    for name, tensor in tower.items():
+    names = [name for name in state if not _is_text(name)]
+    short = {name: name.removeprefix(_PREFIX) for name in names}
+    return _renamed(state, short, _OUTSIDE, {_PROJECTION: "proj"}, "image")
+
+
+def text_from_hugging_face(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename a CLIPModel's other tensors, the text tower's and the logit scale, to open_clip's.
+
+    Empty for a model of images alone. Raises InputError as from_hugging_face does.
+    """
+    short = {name: name.removeprefix(_TEXT_PREFIX) for name in state if _is_text(name)}
+    transposed = {_TEXT_PROJECTION: "text_projection"}
+    return _renamed(state, short, _TEXT_OUTSIDE, transposed, "text")
+
+
+def _is_text(name: str) -> bool:
+    return name.startswith(_TEXT_PREFIX) or name in (_TEXT_PROJECTION, _SCALE)
+
+
+def _renamed(
+    state: Mapping[str, Tensor],
+    short: Mapping[str, str],
+    outside: Mapping[str, str],
+    transposed: Mapping[str, str],
+    tower: str,
+) -> dict[str, Tensor]:
+    """short: by name in `state` the one in the tower; the others: transformers' to open_clip's."""
+    named, attention, faults = dict[str, Tensor](), dict[str, dict[str, str]](), list[str]()
+    known: set[str] = set()
+    for full, name in short.items():
         block, inside = _block(name)
-        if name in _OUTSIDE:
-            named[_OUTSIDE[name]] = tensor
-        elif name == _PROJECTION:
-            named["proj"] = tensor.T.contiguous()
+        module, _, part = inside.removeprefix("self_attn.").partition(".")
+        if name in known:
+            faults.append(f"{name}: is there with and without its prefix")
+        elif name in outside:
+            named[outside[name]] = state[full]
+        elif name in transposed:
+            named[transposed[name]] = state[full].T.contiguous()
         elif inside in _INSIDE:
-            named[f"transformer.resblocks.{block}.{_INSIDE[inside]}"] = tensor
-        elif inside.removeprefix("self_attn.").split(".")[0] in _QKV:
-            which, part = inside.removeprefix("self_attn.").split(".")
-            attention.setdefault(f"{block}.attn.in_proj_{part}", {})[which] = tensor
-        else:
-            faults.append(f"{name}: is no tensor of a CLIP image tower")
+            named[f"transformer.resblocks.{block}.{_INSIDE[inside]}"] = state[full]
+        elif module in _QKV and part in ("weight", "bias"):
+            attention.setdefault(f"{block}.attn.in_proj_{part}", {})[module] = full
+        elif name != _INDEX:
+            faults.append(f"{name}: is no tensor of a CLIP {tower} tower")
+        known.add(name)
     for name, parts in attention.items():
         if missing := [which for which in _QKV if which not in parts]:
             faults.append(f"block {name.split('.')[0]}: has no {', '.join(missing)}")
         else:
-            stacked = torch.cat([parts[which] for which in _QKV])
+            stacked = torch.cat([state[parts[which]] for which in _QKV])
             named[f"transformer.resblocks.{name}"] = stacked
     if faults:
         raise InputError.listing("tensors in the names of transformers", faults)

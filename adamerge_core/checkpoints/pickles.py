@@ -1,14 +1,15 @@
-"""Pickles of plain values and tensors, read without running anything that they name.
+"""Pickles of plain values, tensors and modules, read without running anything that they name.
 
-A pickle is a program. This reads the few instructions that a state dict needs and refuses all
-others; what it names is looked up in no module. A tensor comes back as a description, before any
-memory is taken for it. So neither time nor memory is beyond a small multiple of the file's bytes.
+A pickle is a program. This reads the few instructions that a state dict or a module needs and
+refuses all others; what it names is looked up in no module. A tensor, an object of a class and a
+text of bytes come back as descriptions, before any memory is taken for their content. So neither
+time nor memory is beyond a small multiple of the file's bytes.
 """
 
 import pickle
 import pickletools
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 OPERATIONS = 2_000_000
@@ -24,6 +25,34 @@ class Name:
     """Something that the pickle names, `module name`; nothing is looked up."""
 
     text: str
+
+
+@dataclass(frozen=True)
+class Bytes:
+    """Bytes that the pickle holds: where they lie in its file, not read."""
+
+    start: int
+    end: int
+
+
+@dataclass(eq=False)
+class Instance:
+    """An object of a class that the pickle names; the class is not looked up, nor run."""
+
+    kind: str
+    """`module name` of the class."""
+    attributes: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """What a pickle may ask for beyond a state dict's few functions."""
+
+    classes: frozenset[str] = frozenset()
+    """Classes, as `module name`; where there are any, objects of all classes come back as
+    Instances, for the caller to tell which they are."""
+    inner_file: "Callable[[Bytes], Storage] | None" = None
+    """Reads the storage that torch.storage._load_from_bytes would, where it is allowed."""
 
 
 @dataclass(frozen=True)
@@ -64,21 +93,22 @@ _NEEDS_OTHERS = {
 }
 
 
-def read(file: BinaryIO) -> Any:
+def read(file: BinaryIO, allowed: Allowed = Allowed()) -> Any:
     """Read the next pickle of a file: dicts, lists, tuples, numbers, texts, TensorViews, Names.
 
-    Sets come as lists. Raises PickleError, whose message says what is wrong or asked for.
+    Sets come as lists, bytes as Bytes and, where `allowed` has classes, objects as Instances.
+    Raises PickleError, whose message says what is wrong or asked for.
     """
     stack: list[Any] = []
     memo: dict[int, Any] = {}
     try:
-        for number, (opcode, argument, _) in enumerate(pickletools.genops(file)):
+        for number, (name, argument) in enumerate(_instructions(file)):
             if number > OPERATIONS:
                 raise PickleError(f"more than {OPERATIONS} instructions")
-            if opcode.name == "STOP":
+            if name == "STOP":
                 (result,) = stack
                 return result
-            _do(opcode.name, argument, stack, memo)
+            _do(name, argument, stack, memo, allowed)
     except PickleError:
         raise
     except Exception as error:  # pickletools and the stack of a damaged pickle raise many types
@@ -86,7 +116,29 @@ def read(file: BinaryIO) -> Any:
     raise PickleError("a pickle without an end")
 
 
-def _do(name: str, argument: Any, stack: list[Any], memo: dict[int, Any]) -> None:
+_OPCODES = {opcode.code.encode("latin-1"): opcode for opcode in pickletools.opcodes}
+
+_BYTES = {"SHORT_BINBYTES": 1, "BINBYTES": 4, "BINBYTES8": 8}
+"""Instructions that are followed by bytes: how long their length is."""
+
+
+def _instructions(file: BinaryIO) -> Iterator[tuple[str, Any]]:
+    """Give name and argument of each, as pickletools.genops does, with bytes left in the file."""
+    while code := file.read(1):
+        opcode = _OPCODES.get(code)
+        if opcode is None:
+            raise PickleError(f"an unknown instruction {code!r}")
+        if opcode.name in _BYTES:
+            width = _BYTES[opcode.name]
+            length = int.from_bytes(file.read(width), "little")
+            start = file.tell()
+            # an end beyond the file's leaves no instruction to read, which is an error
+            yield opcode.name, Bytes(start, file.seek(start + length))
+        else:
+            yield opcode.name, None if opcode.arg is None else opcode.arg.reader(file)
+
+
+def _do(name: str, argument: Any, stack: list[Any], memo: dict[int, Any], allowed: Allowed) -> None:
     if name in _VALUES:
         stack.append(argument)
     elif name in _CONSTANTS:
@@ -100,6 +152,10 @@ def _do(name: str, argument: Any, stack: list[Any], memo: dict[int, Any]) -> Non
     elif name == "PROTO":
         if argument > pickle.HIGHEST_PROTOCOL:
             raise PickleError(f"a pickle of protocol {argument}")
+    elif name == "REDUCE":
+        _reduce(stack, allowed)
+    elif name == "NEWOBJ" and allowed.classes:
+        _new_object(stack)
     elif name != "FRAME":
         if name not in _CHANGES:
             raise PickleError(f"the instruction {name}, which no state dict needs")
@@ -166,8 +222,19 @@ def _stack_global(stack: list[Any], _: Any) -> None:
 def _build(stack: list[Any], _: Any) -> None:
     """An OrderedDict's attributes, which are the module's versions, are passed over."""
     attributes = stack.pop()
-    if not isinstance(stack[-1], dict) or not isinstance(attributes, dict):
+    if isinstance(stack[-1], Instance) and isinstance(attributes, dict):
+        if stack[-1].attributes:
+            raise PickleError("an object whose attributes are set twice")
+        stack[-1].attributes = attributes
+    elif not isinstance(stack[-1], dict) or not isinstance(attributes, dict):
         raise PickleError("attributes of what is no dict")
+
+
+def _new_object(stack: list[Any]) -> None:
+    arguments, kind = stack.pop(), stack.pop()
+    if not isinstance(kind, Name) or arguments != ():
+        raise PickleError("an object of no class, or one that is made with arguments")
+    stack.append(Instance(kind.text))
 
 
 def _persistent(stack: list[Any], _: Any) -> None:
@@ -180,16 +247,22 @@ def _persistent(stack: list[Any], _: Any) -> None:
             raise PickleError("a storage that is described in no known way")
 
 
-def _reduce(stack: list[Any], _: Any) -> None:
+def _reduce(stack: list[Any], allowed: Allowed) -> None:
     arguments, function = stack.pop(), stack.pop()
     if not isinstance(function, Name) or not isinstance(arguments, tuple):
         raise PickleError("a call of what is no function")
-    stack.append(_called(function.text, arguments))
+    stack.append(_called(function.text, arguments, allowed))
 
 
-def _called(function: str, arguments: tuple[Any, ...]) -> Any:
-    """Do what the few functions of a state dict's pickle would do."""
+def _called(function: str, arguments: tuple[Any, ...], allowed: Allowed) -> Any:
+    """Do what the few functions of a state dict's or a module's pickle would do."""
     match function, arguments:
+        case "torch.storage _load_from_bytes", (Bytes() as inner,) if allowed.inner_file:
+            return allowed.inner_file(inner)
+        case "torchvision.transforms.functional InterpolationMode", (str() as value,) if (
+            function in allowed.classes
+        ):
+            return value
         case "collections OrderedDict", ():
             return {}
         case "torch Size", (tuple() | list() as shape,):
@@ -234,7 +307,7 @@ def _view(
 _VALUES = frozenset(
     {"BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT"}
     | {"BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINSTRING", "SHORT_BINSTRING"}
-    | {"BINBYTES", "SHORT_BINBYTES", "BINBYTES8"}
+    | _BYTES.keys()
 )
 """Instructions that push their argument."""
 
@@ -264,5 +337,4 @@ _CHANGES: dict[str, Callable[[list[Any], Any], None]] = {
     "STACK_GLOBAL": _stack_global,
     "BUILD": _build,
     "BINPERSID": _persistent,
-    "REDUCE": _reduce,
 }

@@ -47,8 +47,16 @@ def load(path: str | os.PathLike[str]) -> StateDict:
     """Read a checkpoint: a safetensors file, or a torch file that holds only tensors.
 
     The content decides which of them it is, whatever the suffix. A torch file is read without
-    running code from it; a state dict under the key `state_dict` is taken out. Raises InputError
-    when the file is missing, not regular, truncated, no checkpoint at all, or would need code to be
-    read, and listing the tensors whose names, dtypes or shapes break a rule.
+    running code from it; a state dict under the key `state_dict` or `model` is taken out. Raises
+    InputError when the file is missing, not regular, truncated, no checkpoint at all, or would need
+    code to be read, and listing the tensors whose names, dtypes or shapes break a rule.
     """
-    return load_torch_file(path) if is_torch_file(path) else dict(TensorFile(path))
+    return dict(open_state_dict(path))
+
+
+def open_state_dict(path: str | os.PathLike[str]) -> Mapping[str, Tensor]:
+    """Open a checkpoint as `load` reads it; of a safetensors file a tensor is read at each access.
+
+    Raises InputError as `load` does.
+    """
+    return load_torch_file(path) if is_torch_file(path) else TensorFile(path)

@@ -42,7 +42,7 @@ _CHUNK = 1 << 20
 class ByName(Mapping[str, Tensor]):
     """A mapping with the names of another one, whose tensors are made anew at each access."""
 
-    def __init__(self, named: Mapping[str, Tensor]) -> None:
+    def __init__(self, named: Mapping[str, object]) -> None:
         self._named = named
 
     def __iter__(self) -> Iterator[str]:

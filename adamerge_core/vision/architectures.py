@@ -3,9 +3,10 @@
 import difflib
 import importlib.util
 import json
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from adamerge_core.errors import InputError
 
@@ -35,6 +36,12 @@ PIXEL_SCALING: dict[str, PixelScaling] = {"efficientnet_lite0_clip": ((127.0,) *
 """By own architecture (mean, deviation) of red, green and blue: the tower sees
 (pixel - mean) / deviation, pixels in 0 to 255.
 """
+
+
+Activation = Literal["gelu", "quick_gelu"]
+
+_HEAD_WIDTH = 64
+"""Of a ViT's attention where a configuration says no other, as open_clip builds it."""
 
 
 @cache
@@ -72,6 +79,40 @@ def image_size(architecture: str) -> int | None:
 def uses_quick_gelu(architecture: str) -> bool:
     """Tell whether the architecture's transformers have QuickGELU, as OpenAI's models do."""
     return bool(configuration(architecture).get("quick_gelu", False))
+
+
+def with_activation(architecture: str, activation: Activation) -> str:
+    """Name the architecture that differs in nothing but the activation."""
+    bare = architecture.removesuffix("-quickgelu")
+    return bare if activation == "gelu" else f"{bare}-quickgelu"
+
+
+def head_width(architecture: str) -> int:
+    """Return the width of a head of attention in the architecture's ViT."""
+    width: int = configuration(architecture)["vision_cfg"].get("head_width", _HEAD_WIDTH)
+    return width
+
+
+def alike(architecture: str, sizes: Mapping[str, int]) -> list[str]:
+    """Name open_clip's models whose image towers have these sizes, the likeliest first.
+
+    sizes: of `vision_cfg`, and embed_dim. Of models that differ in the activation alone, the one
+    with the architecture's.
+    """
+    activation: Activation = "quick_gelu" if uses_quick_gelu(architecture) else "gelu"
+    found = set()
+    for name in known_architectures():
+        config = configuration(name)
+        known = {**config["vision_cfg"], "embed_dim": config["embed_dim"]}
+        if all(known.get(size) == value for size, value in sizes.items()):
+            other = with_activation(name, activation)
+            found.add(other if other in known_architectures() else name)
+
+    def likelihood(name: str) -> tuple[bool, int, str]:
+        bare = with_activation(name, "gelu")
+        return not name.startswith("ViT-"), len(bare), name
+
+    return sorted(found, key=likelihood)
 
 
 def _configs() -> Path:

@@ -1,6 +1,8 @@
 """CLIP models built by open_clip, and their image encoders as the pipeline uses them."""
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
 from types import MethodType
@@ -22,16 +24,35 @@ from adamerge_core.vision.architectures import (
 )
 
 
-def create_clip(architecture: str) -> CLIP:
+def create_clip(architecture: str, device: str = "cpu") -> CLIP:
     """Make a CLIP with random weights, of this project's models or open_clip's.
 
-    Raises InputError for an unknown architecture.
+    device: on `meta` its tensors have shapes and no values, which takes no time. Raises InputError
+    for an unknown architecture.
     """
     config = configuration(architecture)
-    if architecture in ARCHITECTURES:
-        return CLIP(**config)
-    made: CLIP = open_clip.create_model(architecture, load_weights=False, pretrained_text=False)
+    with torch.device(device), _without_warning():
+        if architecture in ARCHITECTURES:
+            return CLIP(**config)
+        made: CLIP = open_clip.create_model(
+            architecture, load_weights=False, pretrained_text=False, device=device
+        )
     return made
+
+
+@contextmanager
+def _without_warning() -> Iterator[None]:
+    """Keep open_clip's warning of random weights off the log: they are asked for."""
+
+    def is_other(record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith("No pretrained weights loaded")
+
+    root = logging.getLogger()
+    root.addFilter(is_other)
+    try:
+        yield
+    finally:
+        root.removeFilter(is_other)
 
 
 def image_encoder(clip: CLIP, pixels: PixelScaling) -> nn.Module:

@@ -6,7 +6,6 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import open_clip
 import torch
@@ -17,9 +16,8 @@ from torch import Tensor, nn
 
 from adamerge_core import checkpoints
 from adamerge_core.errors import InputError
+from adamerge_core.vision.architectures import Activation, with_activation
 from adamerge_core.vision.clip import create_clip
-
-Activation = Literal["gelu", "quick_gelu"]
 
 _PREFIXES = ("module.", "_orig_mod.")
 
@@ -75,12 +73,10 @@ def _check_activation(architecture: str, clip: CLIP, wanted: Activation, source:
     has = activation(clip)
     if has == wanted:
         return
-    other = f"{architecture}-quickgelu"
-    if wanted == "gelu":
-        other = architecture.removesuffix("-quickgelu")
     raise InputError(
         f"model.architecture = {architecture!r} has {has}, and the weights {source} were trained "
-        f"with {wanted}: features would be wrong without an error; take {other!r}"
+        f"with {wanted}: features would be wrong without an error; take "
+        f"{with_activation(architecture, wanted)!r}"
     )
 
 

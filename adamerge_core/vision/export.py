@@ -11,10 +11,12 @@ from adamerge_core import checkpoints
 from adamerge_core.atomic import atomic_write
 from adamerge_core.checkpoints.hugging_face import to_hugging_face
 from adamerge_core.errors import InputError
-from adamerge_core.vision.architectures import PixelScaling, configuration, uses_quick_gelu
-
-HEAD_WIDTH = 64
-"""Of a ViT's attention where a configuration says no other, as open_clip builds it."""
+from adamerge_core.vision.architectures import (
+    PixelScaling,
+    configuration,
+    head_width,
+    uses_quick_gelu,
+)
 
 
 def export_open_clip(
@@ -67,7 +69,7 @@ def export_transformers(
         "hidden_size": width,
         "intermediate_size": int(width * vision.get("mlp_ratio", 4.0)),
         "num_hidden_layers": vision["layers"],
-        "num_attention_heads": width // vision.get("head_width", HEAD_WIDTH),
+        "num_attention_heads": width // head_width(architecture),
         "image_size": vision["image_size"],
         "patch_size": vision["patch_size"],
         "projection_dim": configuration(architecture)["embed_dim"],

@@ -1,0 +1,62 @@
+"""Models of the Hugging Face hub as folders: in its cache, or fetched where that is allowed."""
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from adamerge_core.checkpoints.lora import CONFIG, WEIGHTS
+from adamerge_core.checkpoints.shards import INDEX
+from adamerge_core.errors import InputError
+
+_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+
+_CONFIGS = ("config.json", "open_clip_config.json", CONFIG)
+
+
+def is_hub_id(source: str) -> bool:
+    """Tell whether a text has the form of a model's id on the hub, `org/name`."""
+    return _ID.fullmatch(source) is not None
+
+
+def model_folder(model: str, weights: Sequence[str]) -> Path:
+    """Give the folder of a model in the hub's cache.
+
+    weights: names of its file of weights, the first that it has being the one to fetch; a file in
+    shards counts by its index. A connection is opened only where HF_HUB_OFFLINE=0 says so. Raises
+    InputError where the model is neither there nor fetched.
+    """
+    from huggingface_hub import HfApi, snapshot_download
+
+    allowed = os.environ.get("HF_HUB_OFFLINE") == "0"
+    try:
+        if not allowed:
+            return Path(snapshot_download(model, local_files_only=True))
+        wanted = _wanted(HfApi().list_repo_files(model), weights)
+        return Path(snapshot_download(model, allow_patterns=wanted))
+    except Exception as error:  # the hub's client raises many types
+        fix = (
+            "look at the name"
+            if allowed
+            else "look at the name, or allow the download with HF_HUB_OFFLINE=0"
+        )
+        line = (str(error).splitlines() or [""])[0]
+        raise InputError(
+            f"{model}: no such file or folder here, and of the hub's models it is not in the "
+            f"cache and was not fetched ({type(error).__name__}: {line}); {fix}"
+        ) from error
+
+
+def _wanted(files: Sequence[str], weights: Sequence[str]) -> list[str]:
+    """Choose what to fetch of a model's files: configurations, and one form of the weights."""
+    found = [name for name in _CONFIGS if name in files]
+    if CONFIG in files:
+        return [*found, WEIGHTS]
+    for name in weights:
+        if name in files:
+            return [*found, name]
+        if name + INDEX in files:
+            stem, suffix = name.rsplit(".", 1)
+            shard = re.compile(rf"{re.escape(stem)}-\d+-of-\d+\.{suffix}")
+            return [*found, name + INDEX, *filter(shard.fullmatch, files)]
+    return found
