@@ -65,9 +65,9 @@ def _show_needs(dataset: PublishedDataset) -> None:
     source = _sources([dataset.name])[0]
     pixels = _pixels()
     path = pin_path(dataset.name, source.pins)
-    images = sum(dataset.images.values())
+    images = sum(dataset.images[split] for split in source.published_splits)
     if path.is_file():
-        pin = read_pin(path)
+        pin = read_pin(path).only(source.published_splits)
         files = pin.all_files()
         cache = HubCache.of(pin, source.cache)
         size: int | None = sum(file.bytes for file in files)
@@ -142,7 +142,7 @@ def download(names: Sequence[str]) -> int:
                 f"{path}: is of commit {found.revision}, but the suite asks for {source.revision}: "
                 f"adamerge data pin {source.dataset} --revision {source.revision}"
             )
-        plans.append(HubCache.of(found, source.cache))
+        plans.append(HubCache.of(found.only(source.published_splits), source.cache))
     for cache in plans:
         missing = cache.missing(cache.pin.all_files())
         size = _gb(sum(file.bytes for file in missing))

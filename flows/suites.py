@@ -1,17 +1,26 @@
 """`adamerge suite`: the suites there are, and which one is active."""
 
+import difflib
 import os
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
 from adamerge_core.atomic import atomic_write
 from adamerge_core.errors import InputError
+from flows.needs import needs
 from tasks import wiring
 from tasks.graph.dvc_yaml import DVC_YAML
 from tasks.graph.params_yaml import read_params
 from tasks.suite.schema import SUITES, Suite, load_params, load_suite, parse_suite
 from tasks.suite.yaml_files import PARAMS_YAML, load_yaml, parse_yaml, read_text
+
+_NAMED = 8
+"""Tasks that the list names."""
+
+_NEAR = 4
+"""Suites that a message names, in place of one that is unknown."""
 
 
 def list_all() -> int:
@@ -24,8 +33,9 @@ def list_all() -> int:
             faults.append(str(error))
             continue
         mark = "*" if suite.name == active else " "
-        methods, tasks = len(suite.methods), ", ".join(suite.tasks)
-        print(f"{mark} {suite.name:<16} {methods} merging methods, tasks {tasks}")
+        more = "" if len(suite.tasks) <= _NAMED else f", and {len(suite.tasks) - _NAMED} more"
+        tasks = ", ".join(suite.tasks[:_NAMED]) + more
+        print(f"{mark} {suite.name:<28} {len(suite.methods)} merging methods, tasks {tasks}")
     print("\n* is active (params.yaml); choose with `adamerge suite use NAME`")
     if faults:
         raise InputError("\n".join(["not listed are suites with faults", *faults]))
@@ -33,11 +43,17 @@ def list_all() -> int:
 
 
 def show(name: str | None) -> int:
-    """Print a suite's file, the active one's without a name."""
+    """Print a suite's file, the active one's without a name; on stderr, what it needs.
+
+    Raises InputError listing the faults of a file that is no suite, after it is printed.
+    """
     path = _file(name) if name else PARAMS_YAML
     if not os.path.lexists(path):
         raise InputError("no suite is active: choose one with `adamerge suite use NAME`")
-    print(read_text(path), end="")
+    text = read_text(path)
+    print(text, end="")
+    for line in needs(parse_suite(text, path)):
+        print(line, file=sys.stderr)
     return 0
 
 
@@ -170,5 +186,8 @@ def _files() -> dict[str, Path]:
 def _file(name: str) -> Path:
     files = _files()
     if name not in files:
-        raise InputError(f"suite {name!r} is unknown; known are {', '.join(files)}")
+        near = difflib.get_close_matches(name, files, n=_NEAR)
+        named = near or sorted(files, key=lambda each: (each.count("-"), each))[:_NEAR]
+        more = f" and {len(files) - len(named)} more" if len(files) > len(named) else ""
+        raise InputError(f"suite {name!r} is unknown; known are {', '.join(named)}{more}")
     return files[name]

@@ -18,6 +18,7 @@ def run(work: Work) -> None:
         lambda split: (paths.images(dataset, size, split), paths.labels(dataset, size, split)),
         work.params["prepare"]["unreadable"],
         work.report.progress,
+        work.options["splits"].split("-"),
     )
     for split, count in prepared.counts.items():
         print(f"{dataset} {split}: {count} images")

@@ -9,18 +9,18 @@ from adamerge_core.checkpoints.lora import CONFIG, WEIGHTS
 from adamerge_core.checkpoints.shards import INDEX
 from adamerge_core.errors import InputError
 
-_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w.-]+)?", re.ASCII)
 
 _CONFIGS = ("config.json", "open_clip_config.json", CONFIG)
 
 
 def is_hub_id(source: str) -> bool:
-    """Tell whether a text has the form of a model's id on the hub, `org/name`."""
+    """Tell whether a text is a model's id on the hub, `org/name` or `org/name@revision`."""
     return _ID.fullmatch(source) is not None
 
 
 def model_folder(model: str, weights: Sequence[str]) -> Path:
-    """Give the folder of a model in the hub's cache.
+    """Give the folder of a model, at its revision if the id has one, in the hub's cache.
 
     weights: names of its file of weights, the first that it has being the one to fetch; a file in
     shards counts by its index. A connection is opened only where HF_HUB_OFFLINE=0 says so. Raises
@@ -29,11 +29,13 @@ def model_folder(model: str, weights: Sequence[str]) -> Path:
     from huggingface_hub import HfApi, snapshot_download
 
     allowed = os.environ.get("HF_HUB_OFFLINE") == "0"
+    name, _, revision = model.partition("@")
+    at = revision or None
     try:
         if not allowed:
-            return Path(snapshot_download(model, local_files_only=True))
-        wanted = _wanted(HfApi().list_repo_files(model), weights)
-        return Path(snapshot_download(model, allow_patterns=wanted))
+            return Path(snapshot_download(name, revision=at, local_files_only=True))
+        wanted = _wanted(HfApi().list_repo_files(name, revision=at), weights)
+        return Path(snapshot_download(name, revision=at, allow_patterns=wanted))
     except Exception as error:  # the hub's client raises many types
         fix = (
             "look at the name"

@@ -6,7 +6,7 @@ Nothing here imports torch.
 import io
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,8 +19,6 @@ from adamerge_core.errors import InputError
 from adamerge_core.vision.archive import open_archive
 from adamerge_core.vision.decoding import Decoded, check_size, decode
 from adamerge_core.vision.images import save_array
-
-_NEEDED = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -41,6 +39,7 @@ def prepare_archive(
     files_of: Callable[[str], tuple[Path, Path]],
     unreadable: Literal["fail", "skip"] = "fail",
     progress: Callable[[int, int, str], None] | None = None,
+    needed: Sequence[str] = ("train", "val", "test"),
 ) -> Prepared:
     """Write an archive's images, decoded and resized, to two .npy files a split.
 
@@ -49,15 +48,16 @@ def prepare_archive(
     members (about 1 KB an image). A file appears when all are written.
     unreadable: `skip` leaves out images that cannot be decoded, `fail` raises.
     progress: is told after each image (images done, all images, "images").
-    Raises InputError listing the images that cannot be read, or the splits train, val and test that
-    are left without any.
+    needed: the splits that must have images.
+    Raises InputError listing the images that cannot be read, or the splits that are left without
+    any.
     """
     check_size(size)
     if unreadable not in ("fail", "skip"):
         raise InputError(f"unreadable = {unreadable!r}: must be fail or skip")
     with open_archive(path) as archive, ExitStack() as files:
         found = Counter(entry.split for entry in archive.entries())
-        _check_splits(path, found, "it holds no image of this split; make it again")
+        _check_splits(path, needed, found, "it holds no image of this split; make it again")
         splits = {split: _Split(files, *files_of(split), size) for split in found}
         faults = []
         changes: Counter[str] = Counter()
@@ -77,7 +77,7 @@ def prepare_archive(
             subject = f"{path}: images that cannot be read; remove, replace or skip them"
             raise InputError.listing(subject, faults, shown=20)
         counts = {split: len(each.labels) for split, each in splits.items()}
-        _check_splits(path, counts, "no image of this split can be read; replace them")
+        _check_splits(path, needed, counts, "no image of this split can be read; replace them")
         for each in splits.values():
             each.finish()
     return Prepared(counts, faults, dict(changes))
@@ -94,8 +94,10 @@ def _decoded(content: bytes, size: int, name: str) -> Decoded:
         raise
 
 
-def _check_splits(path: str | os.PathLike[str], counts: Mapping[str, int], fault: str) -> None:
-    empty = [split for split in dict.fromkeys((*_NEEDED, *counts)) if not counts.get(split)]
+def _check_splits(
+    path: str | os.PathLike[str], needed: Sequence[str], counts: Mapping[str, int], fault: str
+) -> None:
+    empty = [split for split in dict.fromkeys((*needed, *counts)) if not counts.get(split)]
     if empty:
         raise InputError.listing(str(path), [f"split {split}: {fault}" for split in empty])
 

@@ -8,6 +8,9 @@ from tasks.graph.dvc_yaml import Stage
 from tasks.graph.templates import CORRUPTION, DATASET, SIZE, axes, template
 from tasks.suite.schema import Suite
 
+_PREPARE = {SPLITS: "prepare_with_pretrain", SPLITS[1:]: "prepare", ("test",): "prepare_test"}
+"""Names of templates by the splits that they make."""
+
 
 def stages(suite: Suite) -> list[Stage]:
     """Make the templates of a suite's data."""
@@ -31,16 +34,18 @@ def _downloads(suite: Suite) -> list[Stage]:
 
 
 def _prepares(suite: Suite) -> list[Stage]:
-    """Two templates, as only some datasets set images aside for pretraining."""
+    """One a set of splits: some datasets set images aside for pretraining, some are for tests
+    alone.
+    """
     by_splits: dict[tuple[str, ...], list[str]] = {}
     for name, source in suite.sources.items():
         splits = tuple(split for split in SPLITS if split in source.splits())
         by_splits.setdefault(splits, []).append(name)
     return [
         template(
-            "prepare_with_pretrain" if "pretrain" in splits else "prepare",
+            _PREPARE[splits],
             "tasks.prepare",
-            {"dataset": DATASET, "size": SIZE},
+            {"dataset": DATASET, "size": SIZE, "splits": "-".join(splits)},
             matrix=axes(dataset=names, size=suite.size),
             deps=[paths.raw(DATASET)],
             params=["prepare.unreadable"],

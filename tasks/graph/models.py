@@ -1,5 +1,5 @@
-"""The stages that make models: pretrain or import_clip, heads, finetune, traditional_mtl,
-task_vectors.
+"""The stages that make models: pretrain or import_clip, heads, finetune or import_finetuned,
+traditional_mtl, task_vectors.
 """
 
 from pathlib import Path
@@ -26,6 +26,7 @@ def stages(suite: Suite) -> list[Stage]:
     return [
         _pretrain(suite, suite.pretrain) if suite.pretrain else _import_clip(suite),
         _heads(suite),
+        *_imports(suite),
         _finetune(suite),
         *_traditional_mtl(suite),
         _task_vectors(suite),
@@ -53,28 +54,28 @@ def _pretrain(suite: Suite, section: Pretrain) -> Stage:
 
 
 def _import_clip(suite: Suite) -> Stage:
-    files = [Path(suite.model.weights["file"])] if "file" in suite.model.weights else []
     return template(
         "import_clip",
         "tasks.import_clip",
         {"model": MODEL},
         matrix=axes(model=suite.model.name),
-        deps=files,
+        deps=_files(suite.model.weights),
         params=["model", *ON_CPU],
         outs=[paths.pretrained(MODEL), paths.text_tower(MODEL)],
     )
 
 
 def _heads(suite: Suite) -> Stage:
-    """Heads of the tasks that the text tower was not trained on; pretrain makes the others."""
-    trained_on = suite.pretrain.datasets if suite.pretrain else ()
+    """Heads that neither pretrain makes (of what it learned from) nor are imported."""
+    pretrained_on = suite.pretrain.datasets if suite.pretrain else ()
+    imported = suite.checkpoints.heads if suite.checkpoints else {}
     return template(
         "heads",
         "tasks.heads",
         {"model": MODEL, "dataset": DATASET},
         matrix=axes(
             model=suite.model.name,
-            dataset=[task for task in suite.tasks if task not in trained_on],
+            dataset=[task for task in suite.tasks if task not in (*pretrained_on, *imported)],
         ),
         deps=[paths.text_tower(MODEL), paths.classes(DATASET)],
         params=ENCODER,
@@ -82,13 +83,52 @@ def _heads(suite: Suite) -> Stage:
     )
 
 
+def _imports(suite: Suite) -> list[Stage]:
+    """One a model or head: each depends on its own file."""
+    if suite.checkpoints is None:
+        return []
+    return [
+        *(_import_finetuned(suite, task, entry) for task, entry in suite.imported.items()),
+        *(_import_head(suite, task, entry) for task, entry in suite.checkpoints.heads.items()),
+    ]
+
+
+def _import_finetuned(suite: Suite, task: str, entry: dict[str, str]) -> Stage:
+    return template(
+        f"import_finetuned_{task}",
+        "tasks.import_finetuned",
+        {"model": MODEL, "dataset": task, "seed": SEED},
+        matrix=axes(model=suite.model.name, seed=suite.seeds),
+        deps=[paths.pretrained(MODEL), *_files(entry)],
+        params=[f"checkpoints.finetuned.{task}", "model", *ON_CPU],
+        outs=[paths.finetuned(MODEL, task, SEED)],
+    )
+
+
+def _import_head(suite: Suite, task: str, entry: dict[str, str]) -> Stage:
+    return template(
+        f"import_head_{task}",
+        "tasks.import_head",
+        {"model": MODEL, "dataset": task},
+        matrix=axes(model=suite.model.name),
+        deps=[paths.classes(task), *_files(entry)],
+        params=[f"checkpoints.heads.{task}"],
+        outs=[paths.head(MODEL, task)],
+    )
+
+
+def _files(entry: dict[str, str]) -> list[Path]:
+    return [Path(entry["file"])] if "file" in entry else []
+
+
 def _finetune(suite: Suite) -> Stage:
     size = str(suite.size)
+    trained = [task for task in suite.tasks if task not in suite.imported]
     return template(
         "finetune",
         "tasks.finetune",
         {"model": MODEL, "dataset": DATASET, "size": size, "seed": SEED},
-        matrix=axes(model=suite.model.name, dataset=suite.tasks, seed=suite.seeds),
+        matrix=axes(model=suite.model.name, dataset=trained, seed=suite.seeds),
         deps=[
             paths.pretrained(MODEL),
             paths.head(MODEL, DATASET),

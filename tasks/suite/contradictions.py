@@ -9,8 +9,8 @@ from adamerge_core.vision.architectures import image_size
 from adamerge_core.vision.datasets.registry import read_source, source_faults
 from tasks.suite.fields import MANY, shown, written
 from tasks.suite.method_entries import MANY_TASKS
-from tasks.suite.methods import methods_faults, parse_methods
-from tasks.suite.sections import weights_faults
+from tasks.suite.methods import Method, methods_faults, parse_methods
+from tasks.suite.sections import checkpoint_faults, weights_faults
 from tasks.suite.user_paths import faults_of_path
 
 RESERVED_TASKS = (
@@ -57,9 +57,9 @@ def contradictions(content: Mapping[str, Any]) -> list[str]:
     if severities and severity not in severities:
         known = ", ".join(map(str, severities))
         faults.append(f"robustness.severity = {shown(severity)}: corrupt makes only {known}")
-    faults += _of_the_model(content)
+    faults += _of_the_model(content) + _of_checkpoints(content, tasks)
     faults += _named_as_a_parameter(_section(content, "methods"), tasks)
-    return faults + _of_methods(content, robustness, pretrained_on, datasets)
+    return faults + _of_methods(content, robustness)
 
 
 def _of_the_model(content: Mapping[str, Any]) -> list[str]:
@@ -94,6 +94,46 @@ def _of_the_image_size(content: Mapping[str, Any], architecture: str) -> list[st
     return [f"prepare.image_size = {shown(given)}: {architecture} takes images of {wanted} pixels"]
 
 
+def _of_checkpoints(content: Mapping[str, Any], tasks: list[Any]) -> list[str]:
+    """Checkpoints that are not said well, and the sections that they need or need not."""
+    section = _section(content, "checkpoints")
+    imported, heads = _section(section, "finetuned"), _section(section, "heads")
+    faults = []
+    for kind, entries in (("finetuned", imported), ("heads", heads)):
+        faults += _unknown(f"checkpoints.{kind}", entries, tasks, "one of tasks")
+        for task, entry in entries.items():
+            where = f"checkpoints.{kind}.{written(task)}"
+            faults += _of_a_checkpoint(where, entry) if isinstance(entry, Mapping) else []
+    faults += [
+        f"checkpoints.finetuned: {' and '.join(named)} name the same model; each task has its own"
+        for named in _alike(imported)
+    ]
+    trains = content.get("traditional_mtl") is not None or any(t not in imported for t in tasks)
+    if trains and content.get("finetune") is None:
+        faults.append("finetune: is missing, and not all models are imported; add it")
+    if not trains and content.get("finetune") is not None:
+        faults.append("finetune: all models are imported, so nothing is fine-tuned; remove it")
+    return faults
+
+
+def _of_a_checkpoint(where: str, entry: Mapping[str, Any]) -> list[str]:
+    faults = checkpoint_faults(where, entry)
+    if faults or "file" not in entry:
+        return faults
+    if not isinstance(entry["file"], str):
+        return []  # told of by its type
+    rules = faults_of_path(Path(entry["file"]))
+    return [f"{where}.file = {shown(entry['file'])}: {rule}" for rule in rules]
+
+
+def _alike(entries: Mapping[str, Any]) -> list[list[str]]:
+    """Group the tasks whose entries are equal, where there are several."""
+    groups: dict[str, list[str]] = {}
+    for task, entry in entries.items():
+        groups.setdefault(repr(entry), []).append(written(task))
+    return [named for named in groups.values() if len(named) > 1]
+
+
 def _named_as_a_parameter(methods: Mapping[str, Any], tasks: list[Any]) -> list[str]:
     """Tasks that share a column of a method's table of choices with the parameter chosen."""
     return [
@@ -109,15 +149,20 @@ def _named_as_a_parameter(methods: Mapping[str, Any], tasks: list[Any]) -> list[
 def _of_methods(
     content: Mapping[str, Any],
     robustness: Mapping[str, Any],
-    pretrained_on: Iterable[Any],
-    datasets: Mapping[str, Any],
 ) -> list[str]:
     merged = len(_list(content, "tasks")) or MANY_TASKS
     corrupted = len(_list(_section(content, "corrupt"), "tasks")) or MANY_TASKS
     faults = methods_faults(content.get("methods", {}), "methods", merged)
     entries = robustness.get("methods", {})
     faults += methods_faults(entries, "robustness.methods", corrupted, may_choose=False)
-    faults += _without_pretrain(pretrained_on, datasets)
+    if faults:
+        return faults + _without_splits(content, ())
+    methods = [
+        method
+        for section in (content, robustness)
+        for method in parse_methods(_section(section, "methods")).values()
+    ]
+    faults = _without_splits(content, methods)
     if faults or content.get("statistics") is not None:
         return faults
     return [
@@ -129,17 +174,32 @@ def _of_methods(
     ]
 
 
-def _without_pretrain(names: Iterable[Any], datasets: Mapping[str, Any]) -> list[str]:
-    """Datasets that pretraining names and that set no images aside for it."""
-    return [
-        f"pretrain.datasets: {name} has no split pretrain; let datasets.{name} set one aside, or "
-        "remove it here"
+def _without_splits(content: Mapping[str, Any], methods: Iterable[Method]) -> list[str]:
+    """Datasets that lack a split which something reads."""
+    datasets, tasks = _section(content, "datasets"), _list(content, "tasks")
+    imported = _section(_section(content, "checkpoints"), "finetuned")
+    together = content.get("traditional_mtl") is not None
+    trained = [task for task in tasks if together or task not in imported]
+    needs = [("pretrain", "pretrain.datasets", _list(_section(content, "pretrain"), "datasets"))]
+    needs += [(split, "finetune", trained) for split in ("train", "val")]
+    if any(method.choose for method in methods):
+        needs.append(("val", "choose", tasks))
+    if any(method.needs for method in methods):
+        split = str(_section(content, "statistics").get("split", "test"))
+        needs.append((split, "statistics", tasks))
+    had = {
+        name: read_source(name, entry).splits()
+        for name, entry in datasets.items()
+        if isinstance(entry, Mapping) and not source_faults(str(name), entry)
+    }
+    lacking = {
+        f"{where}: {name} has no split {split}; let datasets.{name} set one aside, or remove it "
+        "here"
+        for split, where, names in needs
         for name in names
-        if isinstance(name, str)
-        and isinstance(datasets.get(name), Mapping)
-        and not source_faults(name, datasets[name])
-        and "pretrain" not in read_source(name, datasets[name]).splits()
-    ]
+        if isinstance(name, str) and name in had and split not in had[name]
+    }
+    return sorted(lacking)
 
 
 def _faults_of_files(name: str, entry: Mapping[str, Any]) -> list[str]:

@@ -28,6 +28,7 @@ from tasks.suite.fields import (
 )
 from tasks.suite.methods import Method, parse_methods
 from tasks.suite.sections import (
+    Checkpoints,
     Compute,
     Corrupt,
     Evaluate,
@@ -69,7 +70,10 @@ class Suite(Section):
     compute: Compute
     pretrain: Pretrain | None = None
     """Of the text tower; needed where the model's weights have none."""
-    finetune: Finetune
+    checkpoints: Checkpoints | None = None
+    """The tasks whose models are imported; the others are fine-tuned here."""
+    finetune: Finetune | None = None
+    """Needed where something is fine-tuned."""
     traditional_mtl: TraditionalMtl | None = None
     """Left out, the tables have no such reference."""
     statistics: Statistics | None = None
@@ -86,6 +90,11 @@ class Suite(Section):
     def size(self) -> int:
         """Pixels of a side of the prepared images."""
         return self.prepare.image_size
+
+    @property
+    def imported(self) -> dict[str, dict[str, str]]:
+        """Where the fine-tuned models that are not made here come from, by task."""
+        return self.checkpoints.finetuned if self.checkpoints else {}
 
     @property
     def references(self) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """The sections of a suite that hold plain values; datasets and methods have checks of their own."""
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -119,6 +120,48 @@ class Model(Section):
     def is_whole(self) -> bool:
         """Whether the weights are those of a whole CLIP, so that no text tower is trained."""
         return "package" not in self.weights
+
+
+class Checkpoints(Section):
+    """Models of tasks, and heads, that are imported in place of being made here."""
+
+    key = "checkpoints"
+
+    line: Label
+    """Which family they are of: figures of two families are not comparable."""
+    finetuned: Annotated[dict[Name, dict[str, str]], Field(min_length=1, max_length=MANY)]
+    """By task: see checkpoint_faults."""
+    heads: Annotated[dict[Name, dict[str, str]], Field(max_length=MANY)]
+    """Of the tasks whose checkpoints were trained against another head than a rebuilt one."""
+
+
+_CHECKPOINT = "must be {file: PATH} or {hub: ORGANISATION/NAME, revision: COMMIT or main}"
+_HUB_ID = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}")
+_REVISION = re.compile(r"[0-9a-f]{40}|main")
+
+
+def checkpoint_faults(where: str, entry: Mapping[str, Any]) -> list[str]:
+    """List what is wrong with the entry of an imported checkpoint, a line each after `where`.
+
+    `file` is a file or folder of the user's; `hub` a model of the hub, at a commit of 40 hex
+    digits or at its newest.
+    """
+    if set(entry) not in ({"file"}, {"hub", "revision"}):
+        return [f"{where} = {shown(dict(entry))}: {_CHECKPOINT}"]
+    rules = {
+        "hub": (_HUB_ID, "ORGANISATION/NAME"),
+        "revision": (_REVISION, "40 hex digits or main"),
+    }
+    return [
+        f"{where}.{key} = {shown(entry[key])}: must be {rule}"
+        for key, (pattern, rule) in rules.items()
+        if key in entry and not (isinstance(entry[key], str) and pattern.fullmatch(entry[key]))
+    ]
+
+
+def checkpoint_source(entry: Mapping[str, str]) -> str:
+    """Write an entry as what reads checkpoints takes: a path, or `organisation/name@revision`."""
+    return entry["file"] if "file" in entry else f"{entry['hub']}@{entry['revision']}"
 
 
 class Pretrain(Section):

@@ -149,7 +149,7 @@ np.savez("moons.npz", **arrays)
 params = {{"datasets": {entries(SOURCE)["datasets"]!r}, "prepare": {{"unreadable": "fail"}}}}
 for path in (paths.raw("moons"), paths.images("moons", 8, "test")):
     path.parent.mkdir(parents=True)
-options = {{"dataset": "moons", "size": "8"}}
+options = {{"dataset": "moons", "size": "8", "splits": "train-val-test"}}
 download.run(Work("", options, params))
 prepare.run(Work("", options, params))
 found = np.load(paths.images("moons", 8, "test"))

@@ -145,7 +145,9 @@ def use(suite: Suite) -> None:
 
 
 @pytest.mark.usefixtures("folder")
-def test_the_stages_of_a_suite_that_imports_its_clip(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_stages_of_a_suite_that_imports_its_clip_and_a_model(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setitem(ARCHITECTURES, "tiny_vit", TINY_VIT)
     monkeypatch.setattr(architectures, "known_architectures", lambda: tuple(ARCHITECTURES))
     monkeypatch.setitem(PIXEL_SCALING, "tiny_vit", ((127.0,) * 3, (128.0,) * 3))
@@ -158,12 +160,20 @@ def test_the_stages_of_a_suite_that_imports_its_clip(monkeypatch: pytest.MonkeyP
         "weights": {"file": "clip.safetensors", "activation": "quick_gelu"},
     }
     del raw["pretrain"], raw["traditional_mtl"]
+    tuned = {n: t + 0.01 if n.startswith("visual.") else t for n, t in whole.items()}
+    torch.save({f"model.{name}": tensor for name, tensor in tuned.items()}, "landuse.pt")
+    finetuned = {"landuse": {"file": "landuse.pt"}}
+    raw["checkpoints"] = {"line": "own", "finetuned": finetuned, "heads": {}}
     raw["methods"] = {"task_arithmetic": {"rule": "task_arithmetic"}}
     suite = checked(raw, "tiny suite")
     use(suite)
     run_all(suite)
     pretrained = checkpoints.load(paths.pretrained("tiny"))
     assert all(torch.equal(whole[f"visual.{name}"], t) for name, t in pretrained.items())
+    imported = checkpoints.load(paths.finetuned("tiny", "landuse", 0))
+    assert all(torch.equal(tuned[f"visual.{name}"], t) for name, t in imported.items())
+    assert not paths.training_curve(paths.finetuned("tiny", "landuse", 0)).exists()
+    assert paths.training_curve(paths.finetuned("tiny", "stripes", 0)).exists()
     rows = rows_of(paths.report("tiny") / "results.csv")
     assert [row["method"] for row in rows[::2]] == ["pretrained", "individual", "task_arithmetic"]
 

@@ -109,6 +109,9 @@ def _sections(kind: type[BaseModel]) -> Iterator[type[BaseModel]]:
                 yield from _sections(each)
 
 
+LEFT_OUT = ("checkpoints", "finetune", "pretrain", "statistics", "traditional_mtl")
+
+
 def test_a_section_has_no_defaults() -> None:
     """No stage depends on the code of sections: a default that changed would rerun nothing."""
     found = set(_sections(Suite))
@@ -120,7 +123,7 @@ def test_a_section_has_no_defaults() -> None:
         for name, field in kind.model_fields.items()
         if not field.is_required()
     }
-    assert optional == {("Suite", n) for n in ("pretrain", "statistics", "traditional_mtl")}
+    assert optional == {("Suite", n) for n in LEFT_OUT}
 
 
 def test_every_fault_is_listed_with_key_value_and_rule(
@@ -369,6 +372,45 @@ def test_a_suite_says_what_its_model_needs(content: dict[str, Any], tmp_path: Pa
     assert_only(size, faults_of(write(tmp_path, content)))
     content["prepare"]["image_size"] = 224
     assert load_suite(write(tmp_path, content)).pretrain is None
+
+
+def test_imported_models_are_said_well(content: dict[str, Any], tmp_path: Path) -> None:
+    del content["finetune"], content["traditional_mtl"]
+    hub = {"hub": "tanganke/clip-vit-base-patch32_mnist", "revision": "main"}
+    content["checkpoints"] = {
+        "line": "fusionbench",
+        "finetuned": {
+            "mnist": hub,
+            "signs": hub,
+            "photos": {"file": "data/x.pt"},
+            "letters": {"hub": "mnist", "revision": "newest"},
+            "landuse": {"path": "x"},
+            "cars": {"file": "cars.pt"},
+        },
+        "heads": {"svhn": {"file": "head.pt"}},
+    }
+    expected = {
+        "mnist and signs name the same model": "each task has its own",
+        "photos.file = 'data/x.pt'": "lies in data/",
+        "letters.hub = 'mnist'": "ORGANISATION/NAME",
+        "letters.revision = 'newest'": "40 hex digits or main",
+        "finetuned.landuse = {'path': 'x'}": "must be {file: PATH} or {hub",
+        "checkpoints.finetuned: 'cars'": "must be one of tasks",
+        "checkpoints.heads: 'svhn'": "must be one of tasks",
+        "finetune: is missing": "not all models are imported",
+    }
+    assert_only(expected, faults_of(write(tmp_path, content)))
+
+
+def test_splits_that_something_reads_must_be_there(content: dict[str, Any], tmp_path: Path) -> None:
+    content["datasets"]["mnist"] = {"source": "hub", "dataset": "mnist", "test_only": True}
+    content["pretrain"]["datasets"].remove("mnist")
+    expected = {
+        "finetune: mnist has no split train": "set one aside",
+        "finetune: mnist has no split val": "set one aside",
+        "choose: mnist has no split val": "set one aside",
+    }
+    assert_only(expected, faults_of(write(tmp_path, content)))
 
 
 def test_yaml_that_hides_something_is_refused_with_its_lines(tmp_path: Path) -> None:

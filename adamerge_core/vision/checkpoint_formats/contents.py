@@ -61,7 +61,7 @@ class Content:
 
 
 def open_content(source: str | Path) -> Content:
-    """Open a file, a folder, or a model of the hub by its id `org/name`.
+    """Open a file, a folder, or a model of the hub by its id, `org/name` or `org/name@revision`.
 
     A path that exists is never an id. Raises InputError where there is nothing, and where what is
     there is broken or would need code to be read.

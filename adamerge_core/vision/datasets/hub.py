@@ -19,7 +19,6 @@ from adamerge_core.vision.datasets.hub_files import (
 )
 from adamerge_core.vision.datasets.hub_rows import HubTable
 from adamerge_core.vision.datasets.published import (
-    HUB_SPLITS,
     REVISION,
     HubFiles,
     PublishedDataset,
@@ -63,7 +62,7 @@ class Hub(PublishedSource):
         return f"does not exist; {fetching(self.dataset)}"
 
     def tables(self, published: PublishedDataset) -> Mapping[str, Table]:
-        pin = read_pin(pin_path(self.dataset, self.pins))
+        pin = read_pin(pin_path(self.dataset, self.pins)).only(self.published_splits)
         hub = _pinned_hub(published, pin, self.revision)
         cache = HubCache.of(pin, self.cache)
         faults = cache.faults(pin.all_files())
@@ -75,9 +74,9 @@ class Hub(PublishedSource):
                 hub,
                 published.labels,
                 len(published.classes),
-                [(file.path, cache.path(file)) for file in pin.files[split]],
+                [(file.path, cache.path(file)) for file in files],
             )
-            for split in HUB_SPLITS
+            for split, files in pin.files.items()
         }
 
 

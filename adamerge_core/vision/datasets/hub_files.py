@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,10 @@ class Pin:
     def all_files(self) -> list[HubFile]:
         """List the files of all splits, each once."""
         return list(dict.fromkeys(file for files in self.files.values() for file in files))
+
+    def only(self, splits: Iterable[str]) -> "Pin":
+        """The pin of some splits alone."""
+        return replace(self, files={split: self.files[split] for split in splits})
 
 
 def pin_path(dataset: str, folder: str | os.PathLike[str] = PINS) -> Path:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from adamerge_core.errors import InputError
-from adamerge_core.vision.datasets.published import HUB_SPLITS, PublishedDataset, published_dataset
+from adamerge_core.vision.datasets.published import PublishedDataset, published_dataset
 from adamerge_core.vision.datasets.published_source import PublishedSource, Table
 from adamerge_core.vision.datasets.registry import source
 from adamerge_core.vision.datasets.user_files import read_file, tree_faults
@@ -60,7 +60,7 @@ class LocalCopy(PublishedSource):
                 f"{published.original.torchvision} split {split}",
                 [each for name in _listed(splits[split]) for each in self._opened(published, name)],
             )
-            for split in HUB_SPLITS
+            for split in self.published_splits
         }
 
     def _opened(self, published: PublishedDataset, split: str) -> list[Any]:

@@ -66,6 +66,9 @@ class PublishedSource(Source):
     """Images; null for all."""
     pretrain: int = 0
     """Images; 0 for no such split."""
+    test_only: bool = False
+    """Whether test is all there is: enough where models are imported, and nothing chosen by val.
+    The published train is not fetched then."""
     seed: int = 0
     line: str | None = None
     """The line of checkpoints whose class names a head is built from; null for the catalogue's."""
@@ -93,6 +96,8 @@ class PublishedSource(Source):
         if self.line is not None and self.line not in (published.names_of, *published.variants):
             known = ", ".join((published.names_of, *published.variants))
             lines.append(f"line = {self.line!r}: no class names of this line; known are {known}")
+        if self.test_only and (self.train, self.val, self.pretrain) != (None, None, 0):
+            lines.append("test_only = True: goes with no train, val or pretrain; remove them")
         return lines or self._too_many(published)
 
     def _too_many(self, published: PublishedDataset) -> list[str]:
@@ -108,10 +113,17 @@ class PublishedSource(Source):
             lines.append(f"test = {self.test}: must be at most {published.images['test']}")
         return lines
 
+    @property
+    def published_splits(self) -> tuple[str, ...]:
+        """Which of HUB_SPLITS are read."""
+        return ("test",) if self.test_only else HUB_SPLITS
+
     def files(self) -> tuple[Path, ...]:
         return (_from_here(published_path(self.dataset)),)
 
     def splits(self) -> tuple[str, ...]:
+        if self.test_only:
+            return ("test",)
         return SPLITS if self.pretrain else SPLITS[1:]
 
     def images(self, dataset: str) -> DatasetImages:
@@ -125,7 +137,7 @@ class PublishedSource(Source):
         if refusal := self.refusal(published):
             raise InputError(f"data set {self.dataset}: {refusal}")
         tables = self.tables(published)
-        labels = {split: _checked_labels(published, split, tables[split]) for split in HUB_SPLITS}
+        labels = {split: _checked_labels(published, split, tables[split]) for split in tables}
         rows = self._dealt(published)
         count = sum(map(len, rows.values()))
         classes = published.class_names(self.line)
