@@ -87,7 +87,7 @@ def suite(ending: str, count: int, kind: str) -> str:
             *_DATA,
             *_model(ending, line),
             *(_FINETUNE if kind == "finetune" else _checkpoints(ending, tasks, line)),
-            *_METHODS,
+            *_methods(ending, line, count),
             "",
         ]
     )
@@ -120,6 +120,20 @@ def _dataset(task: str, line: str, kind: str) -> str:
     named = {"emnist": "emnist_letters"}.get(task, task)
     names = ", line: tall" if line == "tall" and task in _TALL_NAMES else ""
     return f"{{source: hub, dataset: {named}{names}{only}}}"
+
+
+def _methods(ending: str, line: str, count: int) -> list[str]:
+    """With the authors' own coefficients where these are of the suite's models."""
+    if (line, count) != ("task_vectors", 8):
+        return _METHODS
+    model = MODELS[ending][0]
+    published = [
+        f"  published_{kind}_wise: {{rule: published_coefficients, model: {model}, "
+        f"learned: {kind}_wise_adamerging}}"
+        for kind in (("task", "layer") if model != "ViT-L-14" else ("layer",))
+    ]
+    last = next(n for n, text in enumerate(_METHODS) if text.startswith("evaluate:")) - 1
+    return [*_METHODS[:last], *published, *_METHODS[last:]]
 
 
 def _model(ending: str, line: str) -> list[str]:

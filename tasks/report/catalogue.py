@@ -39,6 +39,7 @@ _RULES = {
     "iso_c": "Iso-C",
     "iso_cts": "Iso-CTS",
     "wudi": "WUDI",
+    "published_coefficients": "Published coefficients",
 }
 _GRANULARITIES = {
     "task_wise": "Task-wise",

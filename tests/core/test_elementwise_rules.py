@@ -492,7 +492,7 @@ class TestAll:
 
     @pytest.mark.gpu
     @pytest.mark.parametrize(("dtype", "tolerance"), TOLERANCES.items())
-    @pytest.mark.parametrize("rule", sorted(RULES))
+    @pytest.mark.parametrize("rule", sorted(RULES.keys() - {"published_coefficients"}))
     def test_every_rule_on_a_gpu_gives_the_cpu_s_model(
         self, rule: str, dtype: torch.dtype, tolerance: float
     ) -> None:
