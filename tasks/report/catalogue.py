@@ -17,8 +17,11 @@ from tasks.suite.fields import REFERENCES
 if TYPE_CHECKING:
     from tasks.suite.methods import Method
 
-PAPER = Path(__file__).with_name("paper_results.csv")
-"""Top-1 accuracies in percent by model, method and task: arXiv 2310.02575, tables 1, 7 and 8."""
+PUBLISHED = Path(__file__).with_name("published_results.csv")
+"""Average top-1 accuracies in percent by line of checkpoints, number of tasks, model and method,
+each with its source."""
+
+_PAPERS_LINE, _PAPERS_TASKS = "task_vectors", 8
 
 _REFERENCES = {
     "pretrained": ("Zero-shot (pretrained)", "none"),
@@ -138,17 +141,36 @@ def label(method: "Method") -> str:
     return text
 
 
-def paper_averages(architecture: str) -> tuple[str, dict[str, float]]:
-    """Read the paper's model that an architecture is, or its first, and the averages by method."""
-    with PAPER.open(newline="", encoding="utf-8") as file:
+@dataclass(frozen=True)
+class Published:
+    """Figures of one line of checkpoints, model and number of tasks: those of no other stand
+    beside them."""
+
+    line: str
+    model: str
+    tasks: int
+    averages: dict[str, float]
+    """By method of the paper's table, or by rule."""
+    sources: tuple[str, ...]
+
+
+def published(line: str | None, architecture: str, tasks: int) -> Published:
+    """Read what was published of a line of checkpoints; of no line (None) what the paper reports,
+    of its model that the architecture is, or its first.
+    """
+    with PUBLISHED.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     models = list(dict.fromkeys(row["model"] for row in rows))
     model = next((name for name in models if architecture.startswith(name)), models[0])
-    return model, {row["method"]: float(row["average"]) for row in rows if row["model"] == model}
+    if line is None:
+        line, tasks = _PAPERS_LINE, _PAPERS_TASKS
+    found = [r for r in rows if (r["line"], r["model"], int(r["tasks"])) == (line, model, tasks)]
+    averages = {row["method"]: float(row["average"]) for row in found}
+    return Published(line, model, tasks, averages, tuple({row["source"]: None for row in found}))
 
 
-def paper_label(name: str) -> str:
-    """Name a method of the paper's table for people."""
+def published_label(name: str) -> str:
+    """Name a method of a published table for people."""
     if name in REFERENCES:
         return _REFERENCES[name][0]
     if name in _RULES:

@@ -55,7 +55,7 @@ PAGES: dict[str, Page] = {
 _HERE = Path("tasks/report")
 
 STATIC = (
-    _HERE / "paper_results.csv",
+    _HERE / "published_results.csv",
     *(
         _HERE / "templates" / name
         for name in (

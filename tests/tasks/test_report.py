@@ -1,5 +1,6 @@
 """The report: what its pages read, show and find; equal metrics give equal bytes."""
 
+import csv
 import json
 import re
 import shutil
@@ -20,7 +21,7 @@ from tasks.graph import paths
 from tasks.graph.paths import PROTOCOLS
 from tasks.report import measurements, reads, results
 from tasks.report.__main__ import write
-from tasks.report.catalogue import looks
+from tasks.report.catalogue import PUBLISHED, looks, published
 from tasks.report.figures.coefficients import LayerCoefficients, coefficients
 from tasks.report.rows import Row
 from tasks.report.summaries import Summary, best_by_column, lead, summarise
@@ -548,3 +549,24 @@ def test_coefficients_above_one_are_not_drawn_as_one() -> None:
     first, second = (np.asarray(Image.open(io.BytesIO(drawn(v)))) for v in (high, high.clip(0, 1)))
     assert first.shape == second.shape
     assert not np.array_equal(first[:, : first.shape[1] // 3], second[:, : second.shape[1] // 3])
+
+
+def test_published_figures_stand_beside_those_of_their_own_line_alone() -> None:
+    """Trap 9 of real checkpoints: the three lines differ by points on the same tasks."""
+    individual = {
+        line: published(line, "ViT-B-32-quickgelu", 8).averages["individual"]
+        for line in ("task_vectors", "tall", "fusionbench")
+    }
+    assert individual == {"task_vectors": 90.5, "tall": 92.83, "fusionbench": 90.38}
+    paper = published(None, "efficientnet_lite0_clip", 20)
+    assert (paper.line, paper.model, paper.tasks) == ("task_vectors", "ViT-B-32", 8)
+    assert paper.averages["layer_wise_adamerging_pp"] == 81.1
+    assert published("tall", "ViT-L-14-quickgelu", 20).averages["tsv_m"] == 87.71
+    assert published("mine", "ViT-B-32", 8).averages == {}
+
+
+def test_every_published_figure_has_a_source() -> None:
+    rows = list(csv.DictReader(PUBLISHED.read_text(encoding="utf-8").splitlines()))
+    assert all(row["source"] and 0 < float(row["average"]) < 100 for row in rows)
+    keys = [(row["line"], row["tasks"], row["model"], row["method"]) for row in rows]
+    assert len(set(keys)) == len(keys) > 100

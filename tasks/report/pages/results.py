@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from tasks.graph import paths
 from tasks.graph.paths import PROTOCOLS
 from tasks.report import measurements
-from tasks.report.catalogue import Look, is_task_arithmetic, looks, paper_averages, paper_label
+from tasks.report.catalogue import Look, is_task_arithmetic, looks, published, published_label
 from tasks.report.content import Cell, Content, Line, Table
 from tasks.report.results import METHODS_JSON, RESULTS_CSV, results_csv
 from tasks.report.rows import AVERAGE
@@ -46,6 +46,16 @@ _TEXTS = {
     "images too.",
 }
 
+_OTHERS = (
+    "The averages that the AdaMerging paper (arXiv 2310.02575) reports for {model} over SUN397, "
+    "Cars, RESISC45, EuroSAT, SVHN, GTSRB, MNIST and DTD. Where tasks or network are others here, "
+    "the order of the methods can be compared, the numbers cannot."
+)
+_SAME = (
+    "Averages published of the line of checkpoints {line} ({model}, {tasks} tasks): {sources}. "
+    "Figures of other lines are not comparable and do not stand here."
+)
+
 _ONE_SEED = "All from one seed: how much the numbers vary over seeds is not known."
 
 
@@ -67,7 +77,7 @@ def show(suite: "Suite", root: Path) -> Content:
     return Content(
         tables=[
             *(_table(suite, protocol, tables[protocol], shown_as) for protocol in PROTOCOLS),
-            _paper(suite, tables[PROTOCOLS[0]], shown_as),
+            *_published(suite, tables[PROTOCOLS[0]], shown_as),
         ],
         findings=_findings(tables, shown_as, baseline),
         files={
@@ -159,31 +169,40 @@ def _legend(suite: "Suite", shown_as: Mapping[str, Look]) -> str:
     )
 
 
-def _paper(suite: "Suite", summaries: Mapping[str, Summary], shown_as: Mapping[str, Look]) -> Table:
-    model, averages = paper_averages(suite.model.architecture)
-    above = [name for name in averages if name in REFERENCES]
+def _published(
+    suite: "Suite", summaries: Mapping[str, Summary], shown_as: Mapping[str, Look]
+) -> list[Table]:
+    """Set the suite's averages beside those published of its line of checkpoints, if there are."""
+    line = suite.checkpoints.line if suite.checkpoints else None
+    figures = published(line, suite.model.architecture, len(suite.tasks))
+    if not figures.averages:
+        return []
+    above = [name for name in figures.averages if name in REFERENCES]
     here = {look.paper: summaries[name] for name, look in reversed(list(shown_as.items()))}
-    return Table(
+    table = Table(
         name="paper",
-        title="Beside the paper",
-        text=f"The averages that the AdaMerging paper (arXiv 2310.02575) reports for {model} over "
-        "SUN397, Cars, RESISC45, EuroSAT, SVHN, GTSRB, MNIST and DTD. Where tasks or network are "
-        "others here, the order of the methods can be compared, the numbers cannot.",
+        title="Beside the paper" if line is None else f"Beside what was published of {line}",
+        text=_OTHERS.format(model=figures.model)
+        if line is None
+        else _SAME.format(
+            line=line, model=figures.model, tasks=figures.tasks, sources="; ".join(figures.sources)
+        ),
         headings=("method",),
-        columns=("average in the paper", "average here"),
+        columns=("average in the paper" if line is None else "published average", "average here"),
         lines=[
             Line(
-                (paper_label(name),),
+                (published_label(name),),
                 [
                     Cell(f"{average:.1f}"),
                     Cell(f"{shown(here[name]):.1f}" if name in here else "not run"),
                 ],
                 reference=name in above,
-                last=name == above[-1],
+                last=above != [] and name == above[-1],
             )
-            for name, average in averages.items()
+            for name, average in figures.averages.items()
         ],
     )
+    return [table]
 
 
 def _findings(
