@@ -25,17 +25,11 @@ class Follower:
     """The flow's side: starts the process, hands it the key, waits for it."""
 
     def __init__(self) -> None:
-        # in a session of its own: Ctrl-C ends the flow, and the follower records that
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tasks.tracking.follower"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            start_new_session=True,
-            text=True,
-        )
+        self._process, self._key = _started(), ""
 
     def follow(self, key: str) -> None:
         """Have the process begin with the pipeline run `key`."""
+        self._key = key
         if self._process.stdin:
             with suppress(BrokenPipeError):
                 self._process.stdin.write(f"{key}\n")
@@ -46,11 +40,33 @@ class Follower:
         self._process.communicate("")
 
     def wait(self) -> None:
-        """Wait until all is in MLflow, or for a minute: it goes on by itself."""
+        """Wait until all is in MLflow, or for a minute: it goes on by itself.
+
+        A process that was killed, as where memory ran out, is replaced once.
+        """
+        self._close()
+        if self._process.returncode is not None and self._process.returncode < 0:
+            self._process = _started()
+            self.follow(self._key)
+            self._close()
+
+    def _close(self) -> None:
         if self._process.stdin:
-            self._process.stdin.close()
+            with suppress(BrokenPipeError):
+                self._process.stdin.close()
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(_END_SECONDS)
+
+
+def _started() -> "subprocess.Popen[str]":
+    # in a session of its own: Ctrl-C ends the flow, and the follower records that
+    return subprocess.Popen(
+        [sys.executable, "-m", "tasks.tracking.follower"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+        text=True,
+    )
 
 
 def follow(key: str, flow: int) -> int:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -15,17 +13,15 @@ import yaml
 from conftest import ROOT
 from open_clip.model import CLIP
 from PIL import Image
+from stage_runs import rows_of, run_all, use
 
 from adamerge_core import checkpoints
 from adamerge_core.coefficient_files import LearnedCoefficients
 from adamerge_core.vision import architectures
 from adamerge_core.vision.architectures import ARCHITECTURES, PIXEL_SCALING
 from tasks import wiring
-from tasks.graph import params_yaml, paths
-from tasks.graph.dvc_yaml import Stage
+from tasks.graph import paths
 from tasks.graph.paths import PROTOCOLS
-from tasks.running.stage import options
-from tasks.running.work import Work
 from tasks.suite.fields import REFERENCES
 from tasks.suite.schema import Suite, checked
 
@@ -108,28 +104,6 @@ def make_photos(folder: Path) -> None:
                 Image.fromarray(pixels).save(folder / split / name / f"{index}.png")
 
 
-def work_of(stage: Stage) -> Work:
-    """What a stage process gives to run(), from params.yaml: nothing that is not declared."""
-    params = params_yaml.nested(params_yaml.values(stage.params))
-    return Work(stage.name, options(stage.cmd), params, stage.deps)
-
-
-def run_all(suite: Suite) -> None:
-    """Every stage once, in the order of the graph; each reads and writes what it declares."""
-    for stage in wiring.stages(suite).values():
-        missing = [
-            path for path in stage.deps if path.startswith("data/") if not Path(path).exists()
-        ]
-        assert not missing, stage.name
-        importlib.import_module(_module(stage)).run(work_of(stage))
-        assert [path for path in stage.files if not Path(path).is_file()] == [], stage.name
-
-
-def _module(stage: Stage) -> str:
-    name = stage.cmd.split()[2]
-    return f"{name}.__main__" if name == "tasks.report" else name
-
-
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project's folder, the current one, with a user's images."""
@@ -138,10 +112,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     make_photos(Path("photos"))
     return tmp_path
-
-
-def use(suite: Suite) -> None:
-    Path("params.yaml").write_text(yaml.safe_dump(suite.raw, sort_keys=False), encoding="utf-8")
 
 
 @pytest.mark.usefixtures("folder")
@@ -190,10 +160,6 @@ def test_the_stages_of_a_tiny_suite(device: str) -> None:
     check_coefficients()
     check_choices()
     check_tables(suite)
-
-
-def rows_of(path: Path) -> list[dict[str, str]]:
-    return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
 
 
 def check_models(suite: Suite) -> None:

@@ -1,0 +1,46 @@
+"""Every stage of a suite run in this process, one after the other, as its own process would."""
+
+from __future__ import annotations
+
+import csv
+import importlib
+from pathlib import Path
+
+import yaml
+
+from tasks import wiring
+from tasks.graph import params_yaml
+from tasks.graph.dvc_yaml import Stage
+from tasks.running.stage import options
+from tasks.running.work import Work
+from tasks.suite.schema import Suite
+
+
+def use(suite: Suite) -> None:
+    Path("params.yaml").write_text(yaml.safe_dump(suite.raw, sort_keys=False), encoding="utf-8")
+
+
+def work_of(stage: Stage) -> Work:
+    """What a stage process gives to run(), from params.yaml: nothing that is not declared."""
+    params = params_yaml.nested(params_yaml.values(stage.params))
+    return Work(stage.name, options(stage.cmd), params, stage.deps)
+
+
+def run_all(suite: Suite) -> None:
+    """Every stage once, in the order of the graph; each reads and writes what it declares."""
+    for stage in wiring.stages(suite).values():
+        missing = [
+            path for path in stage.deps if path.startswith("data/") if not Path(path).exists()
+        ]
+        assert not missing, stage.name
+        importlib.import_module(_module(stage)).run(work_of(stage))
+        assert [path for path in stage.files if not Path(path).is_file()] == [], stage.name
+
+
+def _module(stage: Stage) -> str:
+    name = stage.cmd.split()[2]
+    return f"{name}.__main__" if name == "tasks.report" else name
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
