@@ -31,7 +31,7 @@ def model_folder(model: str, weights: Sequence[str]) -> Path:
     allowed = os.environ.get("HF_HUB_OFFLINE") == "0"
     try:
         if not allowed:
-            return Path(snapshot_download(model, local_files_only=True))
+            return _cached(model)
         wanted = _wanted(HfApi().list_repo_files(model), weights)
         return Path(snapshot_download(model, allow_patterns=wanted))
     except Exception as error:  # the hub's client raises many types
@@ -43,8 +43,22 @@ def model_folder(model: str, weights: Sequence[str]) -> Path:
         line = (str(error).splitlines() or [""])[0]
         raise InputError(
             f"{model}: no such file or folder here, and of the hub's models it is not in the "
-            f"cache and was not fetched ({type(error).__name__}: {line}); {fix}"
+            f"cache, and was not fetched ({type(error).__name__}: {line}); {fix}"
         ) from error
+
+
+def _cached(model: str) -> Path:
+    """Find the folder of the cache that holds a configuration of the model, as all formats have.
+
+    snapshot_download would want all of the model's files there, in every form of its weights.
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    for name in _CONFIGS:
+        found = try_to_load_from_cache(model, name)
+        if isinstance(found, str):
+            return Path(found).parent
+    raise FileNotFoundError(f"none of {', '.join(_CONFIGS)}")
 
 
 def _wanted(files: Sequence[str], weights: Sequence[str]) -> list[str]:

@@ -1,7 +1,12 @@
 """Image towers from every format: the same tensors to the bit, or an error that says why."""
 
+import io
 import json
+import os
+import subprocess
+import sys
 import tracemalloc
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +18,7 @@ from clip_checkpoints import (
     SIDE,
     TINY,
     VISION_CONFIG,
+    VIT_B_32,
     in_all_formats,
     known,
     merged_by_hand,
@@ -21,6 +27,7 @@ from clip_checkpoints import (
     tower_of,
     whole_clip,
 )
+from hub_server import REVISION, Hub, serving
 from published_pickles import (
     GLOBALS,
     encoder_pickle,
@@ -105,14 +112,38 @@ def test_all_formats_give_the_same_tensors(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_all_formats_give_the_same_vit_b_32(tmp_path: Path) -> None:
     """In the shapes and counts of the published files: 302 tensors, of which 152 are visual."""
-    vision = {"image_size": 224, "layers": 12, "width": 768, "patch_size": 32}
-    text = {"context_length": 77, "vocab_size": 49408, "width": 512, "heads": 8, "layers": 12}
-    config = {"embed_dim": 512, "vision_cfg": vision, "text_cfg": text}
-    whole = whole_clip(0, config)
+    whole = whole_clip(0, VIT_B_32)
     assert len(whole) == 302
     assert len(tower_of(whole)) == 152
     assert len(tall_masks_state(whole)) == 158
     all_formats_agree(tmp_path, whole, "ViT-B-32-quickgelu")
+
+
+@pytest.mark.slow
+def test_no_file_is_held_twice(tmp_path: Path) -> None:
+    """The peak of memory, of a ViT-B/32 in a process of its own, against the file's bytes."""
+    whole = whole_clip(0, VIT_B_32)
+    tower = {n: t for n, t in tower_of(whole).items() if n != "proj"}
+    torch.save(tower_of(whole), tmp_path / "pretrained.pt")
+    torch.save(to_hugging_face(tower), tmp_path / "hugging_face.bin")
+    paths = in_all_formats(tmp_path, whole) | {"bin": tmp_path / "hugging_face.bin"}
+    script = (
+        "import sys; from pathlib import Path\n"
+        "from adamerge_core import checkpoints\n"
+        "from adamerge_core.vision.image_towers import read_image_tower\n"
+        "def kilobytes():\n"
+        "    lines = Path('/proc/self/status').read_text().splitlines()\n"
+        "    return next(int(each.split()[1]) for each in lines if each.startswith('VmHWM'))\n"
+        "pretrained = checkpoints.load(sys.argv[1])\n"
+        "Path('/proc/self/clear_refs').write_text('5'); before = kilobytes()\n"
+        "read_image_tower(sys.argv[2], pretrained, architecture='ViT-B-32-quickgelu')\n"
+        "print(kilobytes() - before)"
+    )
+    for name, path in paths.items():
+        command = [sys.executable, "-c", script, str(tmp_path / "pretrained.pt"), str(path)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        file = path / "model.safetensors" if path.is_dir() else path
+        assert int(done.stdout) * 1024 < 1.4 * file.stat().st_size, name
 
 
 @pytest.mark.parametrize("legacy", [False, True])
@@ -335,8 +366,7 @@ def test_a_model_of_the_hubs_cache_is_read(
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(
-        "huggingface_hub._snapshot_download.HfApi.repo_info",
-        lambda *_, **__: pytest.fail("asked the hub"),
+        "huggingface_hub.HfApi.list_repo_files", lambda *_, **__: pytest.fail("asked the hub")
     )
     monkeypatch.chdir(tmp_path)
     refused("org/name", "not in the cache", "HF_HUB_OFFLINE=0")
@@ -345,6 +375,42 @@ def test_a_model_of_the_hubs_cache_is_read(
     assert same(found.tensors, tower)
     assert found.source == "org/name"
     refused(Path("org/name"), "no such file")
+
+
+def in_a_process(folder: Path, offline: str, hub: Hub) -> subprocess.CompletedProcess[str]:
+    """Read the model of a hub in a process of its own, which reads its settings at the start."""
+    script = (
+        "from adamerge_core.vision.image_towers import read_image_tower\n"
+        "read_image_tower('org/name', architecture='ViT-B-32-quickgelu')"
+    )
+    environment = {"HF_ENDPOINT": hub.address, "HF_HOME": str(folder), "HF_HUB_OFFLINE": offline}
+    return subprocess.run(
+        [sys.executable, "-c", script],
+        env=os.environ | environment | {"HF_HUB_DISABLE_XET": "1"},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_model_is_fetched_where_that_is_allowed(tmp_path: Path, tower: dict[str, Tensor]) -> None:
+    """Its configuration and one form of its weights, once; read from the cache afterwards."""
+    folder = save_vision_model(tmp_path / "model", tower)
+    files = {each.name: each.read_bytes() for each in folder.iterdir()}
+    others = {"pytorch_model.bin": b"x", "tf_model.h5": b"x", "README.md": b"x"}
+    wanted = {f"GET /org/name/resolve/{REVISION}/{name}" for name in files}
+    with serving(Hub("org/name", files | others, kind="models")) as hub:
+        done = in_a_process(tmp_path, "1", hub)
+        assert "HF_HUB_OFFLINE=0" in done.stderr
+        assert hub.asked == []
+        done = in_a_process(tmp_path, "0", hub)
+        assert "(Hugging Face CLIPVisionModel)" in done.stderr  # fetched, and of another size
+        assert wanted == {each for each in hub.asked if "GET /org" in each}
+        hub.asked.clear()
+        done = in_a_process(tmp_path, "1", hub)
+        assert "(Hugging Face CLIPVisionModel)" in done.stderr
+        assert hub.asked == []
 
 
 # --- what does not fit ---
@@ -500,9 +566,6 @@ def test_trap_4_pickled_modules_are_read_without_their_code(
 
 
 def test_trap_4_fixtures_name_what_the_published_files_name(whole: dict[str, Tensor]) -> None:
-    import io
-    import zipfile
-
     archive = zipfile.ZipFile(io.BytesIO(encoder_pickle(whole)))
     (pickled,) = [name for name in archive.namelist() if name.endswith("data.pkl")]
     assert names_of(archive.read(pickled)) == GLOBALS

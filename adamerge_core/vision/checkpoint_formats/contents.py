@@ -18,7 +18,7 @@ from adamerge_core.checkpoints.lora import is_adapter
 from adamerge_core.checkpoints.shards import INDEX, open_shards
 from adamerge_core.checkpoints.state_dicts import open_state_dict
 from adamerge_core.checkpoints.torch_files import is_torch_file, read_torch_file
-from adamerge_core.checkpoints.wrappers import Renamed, split_image_tower
+from adamerge_core.checkpoints.wrappers import split_image_tower
 from adamerge_core.errors import InputError
 from adamerge_core.vision.hub_models import is_hub_id, model_folder
 from adamerge_core.vision.published_classes import PUBLISHED_CLASSES
@@ -55,7 +55,7 @@ class Content:
     """Whether it is the folder of a peft adapter."""
 
     @cached_property
-    def split(self) -> tuple[Renamed, Renamed]:
+    def split(self) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
         """The tensors without prefixes: of the image tower, and the others."""
         return split_image_tower(self.tensors)
 
