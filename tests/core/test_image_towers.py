@@ -1,5 +1,6 @@
 """Image towers from every format: the same tensors to the bit, or an error that says why."""
 
+import hashlib
 import io
 import json
 import os
@@ -42,6 +43,7 @@ from torch import Tensor
 from adamerge_core.checkpoints.hugging_face import to_hugging_face
 from adamerge_core.checkpoints.tensor_files import TensorFile
 from adamerge_core.errors import InputError
+from adamerge_core.vision import openai_files
 from adamerge_core.vision.checkpoint_formats import FORMATS
 from adamerge_core.vision.classifiers import read_classifier
 from adamerge_core.vision.image_towers import (
@@ -195,6 +197,11 @@ def test_names_that_wrappers_make_one_are_refused(tmp_path: Path, tower: dict[st
     refused(tmp_path / "model", "proj", "module.proj", "but for wrappers")
 
 
+def test_prefixes_without_end_are_no_tower(tmp_path: Path, tower: dict[str, Tensor]) -> None:
+    save_file({"model." * 10_000 + n: t for n, t in tower.items()}, tmp_path / "model")
+    refused(tmp_path / "model", "no image tower of a CLIP")
+
+
 def test_compiled_blocks_are_read(tmp_path: Path, tower: dict[str, Tensor]) -> None:
     compiled = {n.replace("resblocks.0.", "resblocks.0._orig_mod."): t for n, t in tower.items()}
     save_file(compiled, tmp_path / "model")
@@ -209,6 +216,42 @@ def test_a_classification_head_beside_the_encoder_is_left_out_and_said_so(
     found = read_image_tower(tmp_path / "model", architecture=QUICK)
     assert same(found.tensors, tower_of(whole))
     assert any("classification_head.weight" in remark for remark in found.remarks)
+
+
+class Published(torch.nn.Module):
+    """Holds tensors by any names, and can be scripted."""
+
+    def __init__(self, state: dict[str, Tensor]) -> None:
+        super().__init__()
+        for name, tensor in state.items():
+            *parents, last = name.split(".")
+            place: torch.nn.Module = self
+            for parent in parents:
+                if parent not in dict(place.named_children()):
+                    place.add_module(parent, torch.nn.Module())
+                place = place.get_submodule(parent)
+            place.register_buffer(last, tensor.half() if tensor.is_floating_point() else tensor)
+
+    def forward(self) -> int:
+        return 0
+
+
+def test_openais_archive_is_read_if_openai_published_it(
+    tmp_path: Path, whole: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numbers = {"input_resolution": SIDE, "context_length": 8, "vocab_size": 64}
+    published = Published(whole | {name: torch.tensor(n) for name, n in numbers.items()})
+    path = tmp_path / "ViT.pt"
+    with pytest.warns(FutureWarning):
+        torch.jit.script(published).save(str(path))
+    refused(path, "none of those that OpenAI published")
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    monkeypatch.setattr(openai_files, "_published_sha256", lambda: {digest})
+    refused(path, "trained with quick_gelu", architecture=NAME)
+    found = read_image_tower(path, architecture=QUICK)
+    assert same(found.tensors, {n: t.half().float() for n, t in tower_of(whole).items()})
+    assert len(require_text_tower(found)) == len(whole) - len(tower_of(whole))
 
 
 # --- transformers ---
@@ -337,6 +380,16 @@ def test_the_configuration_is_held_against_the_architecture(
     wrong = {"num_attention_heads": 2, "layer_norm_eps": 1e-6, "hidden_act": "relu"}
     save_vision_model(tmp_path / "model", tower, **wrong)
     refused(tmp_path / "model", "num_attention_heads = 2", "layer_norm_eps", "'relu'")
+    state = to_hugging_face(tower)
+    for name, prefix in (("k_proj.bias", ""), ("adapter.bias", "vision_model.")):
+        key = f"vision_model.encoder.layers.0.self_attn.{name}"
+        save_file(
+            {n: t for n, t in state.items() if n != key} | {f"{prefix}x.y": torch.zeros(1)},
+            tmp_path / "file",
+        )
+        refused(tmp_path / "file", str(tmp_path / "file"), "x.y: is no tensor of a CLIP image")
+    save_file(state | {"pre_layrnorm.bias": torch.zeros(64)}, tmp_path / "file")
+    refused(tmp_path / "file", "pre_layrnorm.bias: is there with and without its prefix")
     (tmp_path / "model/config.json").unlink()
     refused(tmp_path / "model", "no configuration beside the weights")
 
@@ -505,7 +558,7 @@ def test_two_tasks_with_the_same_content_are_named(
 
 
 def test_no_file_is_of_two_formats() -> None:
-    assert len(FORMATS) == 5
+    assert len(FORMATS) == 6
     assert all(each.module.startswith("adamerge_core.vision") for each in FORMATS.values())
 
 
