@@ -23,6 +23,12 @@ TINY: dict[str, Any] = {
     "vision_cfg": {"image_size": SIDE, "layers": LAYERS, "width": WIDTH, "patch_size": PATCH},
     "text_cfg": {"context_length": 8, "vocab_size": 64, "width": 64, "heads": 1, "layers": 1},
 }
+VIT_B_32: dict[str, Any] = {
+    "embed_dim": 512,
+    "vision_cfg": {"image_size": 224, "layers": 12, "width": 768, "patch_size": 32},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 512, "heads": 8, "layers": 12},
+}
+
 NAME, QUICK = "tiny_vit", "tiny_vit-quickgelu"
 
 VISION_CONFIG = {
@@ -62,7 +68,7 @@ def tower_of(whole: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def merged_by_hand(whole: Mapping[str, Tensor], adapter: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """W + (alpha / r) B A of the adapter below, written out over open_clip's names."""
     merged = {name: tensor.clone() for name, tensor in whole.items()}
-    for layer in range(LAYERS):
+    for layer in range(len(adapter) // 4):
         weight = merged[f"visual.transformer.resblocks.{layer}.attn.in_proj_weight"]
         width = weight.shape[1]
         for row, which in ((0, "q_proj"), (2, "v_proj")):
@@ -80,8 +86,9 @@ def save_adapter(folder: Path, width: int = WIDTH, layers: int = LAYERS) -> dict
     for layer in range(layers):
         for which in ("q_proj", "v_proj"):
             key = f"base_model.model.encoder.layers.{layer}.self_attn.{which}"
-            tensors[f"{key}.lora_A.weight"] = torch.randn(2, width) / 10
-            tensors[f"{key}.lora_B.weight"] = torch.randn(width, 2) / 10
+            # of few bits, so that their products are exact in whatever order they are summed
+            tensors[f"{key}.lora_A.weight"] = torch.randint(-9, 10, (2, width)) / 64
+            tensors[f"{key}.lora_B.weight"] = torch.randint(-9, 10, (width, 2)) / 64
     folder.mkdir()
     save_file(tensors, folder / "adapter_model.safetensors")
     config = {"peft_type": "LORA", "r": 2, "lora_alpha": 32, "bias": "none"}

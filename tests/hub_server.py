@@ -1,4 +1,4 @@
-"""A hub on 127.0.0.1: the routes that fetching a data set takes, with faults to order."""
+"""A hub on 127.0.0.1: the routes that fetching a data set or model takes, with faults to order."""
 
 import hashlib
 import io
@@ -39,7 +39,7 @@ class Fault:
 
 @dataclass
 class Hub:
-    """A hub with one data set, and what was asked of it."""
+    """A hub with one data set, or model, and what was asked of it."""
 
     hub_id: str
     files: dict[str, bytes]
@@ -56,6 +56,8 @@ class Hub:
     asked: list[str] = field(default_factory=list)
     pace: float = 0.0
     """Seconds after each block of 4 KB."""
+    kind: str = "datasets"
+    """Or models, whose files have no kind before their id."""
 
 
 @contextmanager
@@ -90,9 +92,10 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, *, body: bool) -> None:
         path = self.path.split("?")[0]
         self.hub.asked.append(f"{self.command} {path}")
-        if found := re.fullmatch(rf"/datasets/{self.hub.hub_id}/resolve/{REVISION}/(.+)", path):
+        kind = "" if self.hub.kind == "models" else f"/{self.hub.kind}"
+        if found := re.fullmatch(rf"{kind}/{self.hub.hub_id}/resolve/{REVISION}/(.+)", path):
             self._file(found[1], body)
-        elif path.startswith(f"/api/datasets/{self.hub.hub_id}/"):
+        elif path.startswith(f"/api/{self.hub.kind}/{self.hub.hub_id}/"):
             self._about(path)
         else:
             self._send(404, b"", body)
@@ -118,7 +121,8 @@ class _Handler(BaseHTTPRequestHandler):
                 for name, data in self.hub.files.items()
             ]
         else:
-            content = {"id": self.hub.hub_id, "sha": REVISION, "tags": [], "siblings": []}
+            named = [{"rfilename": name} for name in self.hub.files]
+            content = {"id": self.hub.hub_id, "sha": REVISION, "tags": [], "siblings": named}
         return self._send(200, json.dumps(content).encode(), True, _JSON)
 
     def _file(self, name: str, body: bool) -> None:

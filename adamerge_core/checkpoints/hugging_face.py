@@ -59,26 +59,29 @@ def is_hugging_face(names: Mapping[str, object]) -> bool:
     return any(name.removeprefix(_PREFIX) == "embeddings.class_embedding" for name in names)
 
 
-def from_hugging_face(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def from_hugging_face(state: Mapping[str, Tensor], source: str = "checkpoint") -> dict[str, Tensor]:
     """Rename an image tower's tensors to open_clip's names (those below `visual`).
 
     A file without a projection, as CLIPVisionModel's, gives no `proj`. The text tower and the logit
-    scale of a CLIPModel are left out. Each tensor is asked for once, when it is renamed. Raises
-    InputError listing tensors of other names and blocks that are not whole.
+    scale of a CLIPModel are left out. Each tensor is asked for once, when it is renamed. source:
+    what messages call it. Raises InputError listing tensors of other names and blocks that are not
+    whole.
     """
     names = [name for name in state if not _is_text(name)]
     short = {name: name.removeprefix(_PREFIX) for name in names}
-    return _renamed(state, short, _OUTSIDE, {_PROJECTION: "proj"}, "image")
+    return _renamed(state, short, _OUTSIDE, {_PROJECTION: "proj"}, source, "image")
 
 
-def text_from_hugging_face(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def text_from_hugging_face(
+    state: Mapping[str, Tensor], source: str = "checkpoint"
+) -> dict[str, Tensor]:
     """Rename a CLIPModel's other tensors, the text tower's and the logit scale, to open_clip's.
 
     Empty for a model of images alone. Raises InputError as from_hugging_face does.
     """
     short = {name: name.removeprefix(_TEXT_PREFIX) for name in state if _is_text(name)}
     transposed = {_TEXT_PROJECTION: "text_projection"}
-    return _renamed(state, short, _TEXT_OUTSIDE, transposed, "text")
+    return _renamed(state, short, _TEXT_OUTSIDE, transposed, source, "text")
 
 
 def _is_text(name: str) -> bool:
@@ -90,9 +93,14 @@ def _renamed(
     short: Mapping[str, str],
     outside: Mapping[str, str],
     transposed: Mapping[str, str],
+    source: str,
     tower: str,
 ) -> dict[str, Tensor]:
-    """short: by name in `state` the one in the tower; the others: transformers' to open_clip's."""
+    """Rename a tower's tensors.
+
+    short: by name in `state` the one in the tower. outside, transposed: transformers' names to
+    open_clip's, of tensors outside the blocks.
+    """
     named, attention, faults = dict[str, Tensor](), dict[str, dict[str, str]](), list[str]()
     known: set[str] = set()
     for full, name in short.items():
@@ -118,7 +126,7 @@ def _renamed(
             stacked = torch.cat([state[parts[which]] for which in _QKV])
             named[f"transformer.resblocks.{name}"] = stacked
     if faults:
-        raise InputError.listing("tensors in the names of transformers", faults)
+        raise InputError.listing(f"{source}: tensors in the names of transformers", faults)
     return named
 
 

@@ -3,7 +3,13 @@
 from dataclasses import dataclass
 from typing import Any
 
-from adamerge_core.checkpoints.pickles import Instance, Name, PickleError, TensorView
+from adamerge_core.checkpoints.pickles import (
+    Instance,
+    Name,
+    PickleError,
+    TensorView,
+    values_in,
+)
 
 _DEEPEST = 32
 """Most modules in one another: an image encoder's are 7."""
@@ -23,20 +29,13 @@ class Names:
 
 
 def names_in(value: Any) -> Names:
-    """Collect the names in dicts, lists, tuples and objects, each of these looked at once."""
-    classes, names, seen = set[str](), set[str](), set[int]()
-    left = [value]
-    while left:
-        each = left.pop()
-        if isinstance(each, Name):
+    """Collect what a pickle names: the classes of its objects, and the others."""
+    classes, names = set[str](), set[str]()
+    for each in values_in(value):
+        if isinstance(each, Instance):
+            classes.add(each.kind)
+        elif isinstance(each, Name):
             names.add(each.text)
-        elif isinstance(each, dict | list | tuple | Instance) and id(each) not in seen:
-            seen.add(id(each))
-            if isinstance(each, Instance):
-                classes.add(each.kind)
-                left.append(each.attributes)
-            else:
-                left.extend(each.values() if isinstance(each, dict) else each)
     return Names(frozenset(classes), frozenset(names))
 
 

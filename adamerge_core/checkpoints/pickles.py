@@ -116,6 +116,26 @@ def read(file: BinaryIO, allowed: Allowed = Allowed()) -> Any:
     raise PickleError("a pickle without an end")
 
 
+def values_in(value: Any) -> Iterator[Any]:
+    """Go through what `read` gave: objects, and all values that hold no others.
+
+    Dicts, lists, tuples and objects are each entered once, so no cycle and no doubling takes long.
+    """
+    seen: set[int] = set()
+    left = [value]
+    while left:
+        each = left.pop()
+        if not isinstance(each, dict | list | tuple | Instance):
+            yield each
+        elif id(each) not in seen:
+            seen.add(id(each))
+            if isinstance(each, Instance):
+                yield each
+                left.append(each.attributes)
+            else:
+                left.extend(each.values() if isinstance(each, dict) else each)
+
+
 _OPCODES = {opcode.code.encode("latin-1"): opcode for opcode in pickletools.opcodes}
 
 _BYTES = {"SHORT_BINBYTES": 1, "BINBYTES": 4, "BINBYTES8": 8}

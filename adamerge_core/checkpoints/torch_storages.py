@@ -21,6 +21,7 @@ from adamerge_core.checkpoints.pickles import (
     Storage,
     TensorView,
     read,
+    values_in,
 )
 
 DTYPES = {
@@ -165,21 +166,12 @@ def _fill(target: memoryview, source: IO[bytes]) -> None:
 
 
 def _storages(value: Any) -> Iterator[Storage]:
-    """Go through the storages that tensors in dicts, lists, tuples and objects have."""
-    seen: set[int] = set()
-    left = [value]
-    while left:
-        each = left.pop()
+    """Go through the storages of a pickle's tensors, and those that stand alone."""
+    for each in values_in(value):
         if isinstance(each, Storage):
             yield each
         elif isinstance(each, TensorView):
             yield each.storage
-        elif isinstance(each, dict | list | tuple | Instance) and id(each) not in seen:
-            seen.add(id(each))
-            if isinstance(each, Instance):
-                left.append(each.attributes)
-            else:
-                left.extend(each.values() if isinstance(each, dict) else each)
 
 
 class _InnerFiles:

@@ -98,7 +98,7 @@ def read_classifier(
     prefixes of wrappers are taken off. Raises InputError listing tensors that do not fit the model.
     """
     classifier = classifier_name(model)
-    state = dict(unwrapped(open_content(source).tensors))
+    state = dict(unwrapped(open_content(source).tensors, str(source)))
     encoder, head = split_state(state, classifier)
     wanted, _ = split_state(model.state_dict(), classifier)
     checkpoints.check_same_architecture(wanted, {str(source): encoder})

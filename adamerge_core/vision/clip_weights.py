@@ -1,8 +1,5 @@
 """Pretrained weights of open_clip's models, by a tag or from a file, checked after the load."""
 
-import hashlib
-import warnings
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +15,7 @@ from adamerge_core import checkpoints
 from adamerge_core.errors import InputError
 from adamerge_core.vision.architectures import Activation, with_activation
 from adamerge_core.vision.clip import create_clip
+from adamerge_core.vision.openai_files import NUMBERS, is_torch_script, openai_state
 
 _PREFIXES = ("module.", "_orig_mod.")
 
@@ -45,6 +43,10 @@ class PretrainedWeights:
                 "activation: quick_gelu (OpenAI's, and all fine-tuned from them) or gelu"
             ]
         return []
+
+
+def _is_openai(file: Path) -> bool:
+    return file.is_file() and is_torch_script(file)
 
 
 def create_pretrained_clip(architecture: str, weights: PretrainedWeights) -> CLIP:
@@ -113,7 +115,7 @@ def _first_line(error: Exception) -> str:
 
 def _read(file: Path) -> dict[str, Tensor]:
     """Read a whole CLIP's state dict, without the prefixes that wrappers add."""
-    state = _openai_state(file) if _is_torch_script(file) else checkpoints.load(file)
+    state = openai_state(file) if is_torch_script(file) else checkpoints.load(file)
     for prefix in _PREFIXES:
         if state and all(name.startswith(prefix) for name in state):
             state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
@@ -131,7 +133,7 @@ def _load(clip: CLIP, state: Mapping[str, Tensor], file: Path) -> None:
     fitting = {
         name: tensor.to(wanted[name].dtype) if name in wanted else tensor
         for name, tensor in state.items()
-        if name not in _OPENAI_EXTRAS
+        if name not in NUMBERS
     }
     checkpoints.check_same_architecture(wanted, {str(file): fitting})
     clip.load_state_dict(fitting)
@@ -139,48 +141,3 @@ def _load(clip: CLIP, state: Mapping[str, Tensor], file: Path) -> None:
     missed = [name for name, tensor in fitting.items() if not torch.equal(loaded[name], tensor)]
     if missed:
         raise InputError.listing(f"{file}: these tensors did not arrive in the model", missed)
-
-
-# --- the files that OpenAI published ------------------------------------------------------------
-
-_OPENAI_EXTRAS = frozenset({"input_resolution", "context_length", "vocab_size"})
-"""Numbers that OpenAI's files hold beside the tensors."""
-
-
-def _is_torch_script(file: Path) -> bool:
-    """Tell whether a file is a TorchScript archive, the form of OpenAI's files."""
-    if not zipfile.is_zipfile(file):
-        return False
-    with zipfile.ZipFile(file) as archive:
-        return any(name.split("/")[1:2] == ["code"] for name in archive.namelist())
-
-
-def _is_openai(file: Path) -> bool:
-    return file.is_file() and _is_torch_script(file)
-
-
-def _openai_state(file: Path) -> dict[str, Tensor]:
-    """Read OpenAI's TorchScript archive, if it is one that OpenAI published: by its sha256.
-
-    To load an archive of another origin would run what it holds.
-    """
-    found = hashlib.sha256(file.read_bytes()).hexdigest()
-    if found not in _published_sha256():
-        raise InputError(
-            f"{file}: a TorchScript archive (sha256 {found[:16]}…) that is none of those that "
-            "OpenAI published; loading it would run its code: save its state dict as safetensors"
-        )
-    with warnings.catch_warnings():
-        for category in (DeprecationWarning, FutureWarning):  # torch means to drop TorchScript
-            warnings.simplefilter("ignore", category)
-        state: dict[str, Tensor] = torch.jit.load(file, map_location="cpu").state_dict()
-    return {name: t.float() if t.is_floating_point() else t for name, t in state.items()}
-
-
-def _published_sha256() -> set[str]:
-    """Read the checksums of OpenAI's files, which open_clip has in their addresses."""
-    published = (
-        open_clip.get_pretrained_cfg(name, "openai").get("url", "")
-        for name in open_clip.list_pretrained_models_by_tag("openai")
-    )
-    return {url.split("/")[-2] for url in published if url}

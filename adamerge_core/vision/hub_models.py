@@ -33,7 +33,7 @@ def model_folder(model: str, weights: Sequence[str]) -> Path:
     at = revision or None
     try:
         if not allowed:
-            return Path(snapshot_download(name, revision=at, local_files_only=True))
+            return _cached(name, at)
         wanted = _wanted(HfApi().list_repo_files(name, revision=at), weights)
         return Path(snapshot_download(name, revision=at, allow_patterns=wanted))
     except Exception as error:  # the hub's client raises many types
@@ -45,8 +45,22 @@ def model_folder(model: str, weights: Sequence[str]) -> Path:
         line = (str(error).splitlines() or [""])[0]
         raise InputError(
             f"{model}: no such file or folder here, and of the hub's models it is not in the "
-            f"cache and was not fetched ({type(error).__name__}: {line}); {fix}"
+            f"cache, and was not fetched ({type(error).__name__}: {line}); {fix}"
         ) from error
+
+
+def _cached(model: str, revision: str | None) -> Path:
+    """Find the folder of the cache that holds a configuration of the model, as all formats have.
+
+    snapshot_download would want all of the model's files there, in every form of its weights.
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    for name in _CONFIGS:
+        found = try_to_load_from_cache(model, name, revision=revision)
+        if isinstance(found, str):
+            return Path(found).parent
+    raise FileNotFoundError(f"none of {', '.join(_CONFIGS)}")
 
 
 def _wanted(files: Sequence[str], weights: Sequence[str]) -> list[str]:

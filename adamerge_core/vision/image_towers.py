@@ -20,11 +20,9 @@ from adamerge_core.vision.architectures import (
 from adamerge_core.vision.checkpoint_formats import Found, Wanted, format_of
 from adamerge_core.vision.checkpoint_formats.contents import open_content
 from adamerge_core.vision.clip import create_clip
+from adamerge_core.vision.openai_files import NUMBERS
 
 _PROJECTION = "proj"
-
-_NUMBERS = frozenset({"input_resolution", "context_length", "vocab_size"})
-"""What files that go back to OpenAI's hold beside their tensors."""
 
 _SHOWN = 20
 
@@ -139,7 +137,7 @@ def _image_layout(architecture: str) -> dict[str, Tensor]:
 
 def _text_tower(found: Found, architecture: str, remarks: list[str]) -> dict[str, Tensor]:
     """Take the text tower if it is whole; say what is left out."""
-    names = set(found.beside) - _NUMBERS
+    names = set(found.beside) - NUMBERS
     if not names:
         return {}
     wanted = {n: t for n, t in _layout(architecture).items() if not n.startswith("visual.")}

@@ -10,7 +10,7 @@ from open_clip.model import CLIP
 from safetensors.torch import save_file
 
 from adamerge_core.errors import InputError
-from adamerge_core.vision import clip, clip_weights
+from adamerge_core.vision import clip, clip_weights, openai_files
 from adamerge_core.vision.architectures import known_architectures, uses_quick_gelu
 from adamerge_core.vision.clip import create_clip, image_encoder, pixel_scaling
 from adamerge_core.vision.clip_weights import (
@@ -122,14 +122,14 @@ def test_openais_archive_is_read_only_if_openai_published_it(
     with pytest.raises(InputError, match="none of those that OpenAI published"):
         create_pretrained_clip("Tiny-quickgelu", PretrainedWeights(file=file))
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    monkeypatch.setattr(clip_weights, "_published_sha256", lambda: {digest})
-    assert clip_weights._openai_state(file)["weight"].dtype == torch.float32
+    monkeypatch.setattr(openai_files, "_published_sha256", lambda: {digest})
+    assert openai_files.openai_state(file)["weight"].dtype == torch.float32
     with pytest.raises(InputError, match="'Tiny' has gelu"):
         create_pretrained_clip("Tiny", PretrainedWeights(file=file))
 
 
 def test_openais_checksums_are_known() -> None:
-    known = clip_weights._published_sha256()
+    known = openai_files._published_sha256()
     assert any(digest.startswith("40d36571") for digest in known)  # ViT-B/32
     assert any(digest.startswith("5806e77c") for digest in known)  # ViT-B/16
     assert any(digest.startswith("b8cca3fd") for digest in known)  # ViT-L/14

@@ -1,7 +1,13 @@
 """Image towers from every format: the same tensors to the bit, or an error that says why."""
 
+import hashlib
+import io
 import json
+import os
+import subprocess
+import sys
 import tracemalloc
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +19,7 @@ from clip_checkpoints import (
     SIDE,
     TINY,
     VISION_CONFIG,
+    VIT_B_32,
     in_all_formats,
     known,
     merged_by_hand,
@@ -21,6 +28,7 @@ from clip_checkpoints import (
     tower_of,
     whole_clip,
 )
+from hub_server import REVISION, Hub, serving
 from published_pickles import (
     GLOBALS,
     encoder_pickle,
@@ -35,6 +43,7 @@ from torch import Tensor
 from adamerge_core.checkpoints.hugging_face import to_hugging_face
 from adamerge_core.checkpoints.tensor_files import TensorFile
 from adamerge_core.errors import InputError
+from adamerge_core.vision import openai_files
 from adamerge_core.vision.checkpoint_formats import FORMATS
 from adamerge_core.vision.classifiers import read_classifier
 from adamerge_core.vision.image_towers import (
@@ -105,14 +114,38 @@ def test_all_formats_give_the_same_tensors(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_all_formats_give_the_same_vit_b_32(tmp_path: Path) -> None:
     """In the shapes and counts of the published files: 302 tensors, of which 152 are visual."""
-    vision = {"image_size": 224, "layers": 12, "width": 768, "patch_size": 32}
-    text = {"context_length": 77, "vocab_size": 49408, "width": 512, "heads": 8, "layers": 12}
-    config = {"embed_dim": 512, "vision_cfg": vision, "text_cfg": text}
-    whole = whole_clip(0, config)
+    whole = whole_clip(0, VIT_B_32)
     assert len(whole) == 302
     assert len(tower_of(whole)) == 152
     assert len(tall_masks_state(whole)) == 158
     all_formats_agree(tmp_path, whole, "ViT-B-32-quickgelu")
+
+
+@pytest.mark.slow
+def test_no_file_is_held_twice(tmp_path: Path) -> None:
+    """The peak of memory, of a ViT-B/32 in a process of its own, against the file's bytes."""
+    whole = whole_clip(0, VIT_B_32)
+    tower = {n: t for n, t in tower_of(whole).items() if n != "proj"}
+    torch.save(tower_of(whole), tmp_path / "pretrained.pt")
+    torch.save(to_hugging_face(tower), tmp_path / "hugging_face.bin")
+    paths = in_all_formats(tmp_path, whole) | {"bin": tmp_path / "hugging_face.bin"}
+    script = (
+        "import sys; from pathlib import Path\n"
+        "from adamerge_core import checkpoints\n"
+        "from adamerge_core.vision.image_towers import read_image_tower\n"
+        "def kilobytes():\n"
+        "    lines = Path('/proc/self/status').read_text().splitlines()\n"
+        "    return next(int(each.split()[1]) for each in lines if each.startswith('VmHWM'))\n"
+        "pretrained = checkpoints.load(sys.argv[1])\n"
+        "Path('/proc/self/clear_refs').write_text('5'); before = kilobytes()\n"
+        "read_image_tower(sys.argv[2], pretrained, architecture='ViT-B-32-quickgelu')\n"
+        "print(kilobytes() - before)"
+    )
+    for name, path in paths.items():
+        command = [sys.executable, "-c", script, str(tmp_path / "pretrained.pt"), str(path)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        file = path / "model.safetensors" if path.is_dir() else path
+        assert int(done.stdout) * 1024 < 1.4 * file.stat().st_size, name
 
 
 @pytest.mark.parametrize("legacy", [False, True])
@@ -164,6 +197,11 @@ def test_names_that_wrappers_make_one_are_refused(tmp_path: Path, tower: dict[st
     refused(tmp_path / "model", "proj", "module.proj", "but for wrappers")
 
 
+def test_prefixes_without_end_are_no_tower(tmp_path: Path, tower: dict[str, Tensor]) -> None:
+    save_file({"model." * 10_000 + n: t for n, t in tower.items()}, tmp_path / "model")
+    refused(tmp_path / "model", "no image tower of a CLIP")
+
+
 def test_compiled_blocks_are_read(tmp_path: Path, tower: dict[str, Tensor]) -> None:
     compiled = {n.replace("resblocks.0.", "resblocks.0._orig_mod."): t for n, t in tower.items()}
     save_file(compiled, tmp_path / "model")
@@ -178,6 +216,42 @@ def test_a_classification_head_beside_the_encoder_is_left_out_and_said_so(
     found = read_image_tower(tmp_path / "model", architecture=QUICK)
     assert same(found.tensors, tower_of(whole))
     assert any("classification_head.weight" in remark for remark in found.remarks)
+
+
+class Published(torch.nn.Module):
+    """Holds tensors by any names, and can be scripted."""
+
+    def __init__(self, state: dict[str, Tensor]) -> None:
+        super().__init__()
+        for name, tensor in state.items():
+            *parents, last = name.split(".")
+            place: torch.nn.Module = self
+            for parent in parents:
+                if parent not in dict(place.named_children()):
+                    place.add_module(parent, torch.nn.Module())
+                place = place.get_submodule(parent)
+            place.register_buffer(last, tensor.half() if tensor.is_floating_point() else tensor)
+
+    def forward(self) -> int:
+        return 0
+
+
+def test_openais_archive_is_read_if_openai_published_it(
+    tmp_path: Path, whole: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numbers = {"input_resolution": SIDE, "context_length": 8, "vocab_size": 64}
+    published = Published(whole | {name: torch.tensor(n) for name, n in numbers.items()})
+    path = tmp_path / "ViT.pt"
+    with pytest.warns(FutureWarning):
+        torch.jit.script(published).save(str(path))
+    refused(path, "none of those that OpenAI published")
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    monkeypatch.setattr(openai_files, "_published_sha256", lambda: {digest})
+    refused(path, "trained with quick_gelu", architecture=NAME)
+    found = read_image_tower(path, architecture=QUICK)
+    assert same(found.tensors, {n: t.half().float() for n, t in tower_of(whole).items()})
+    assert len(require_text_tower(found)) == len(whole) - len(tower_of(whole))
 
 
 # --- transformers ---
@@ -306,6 +380,16 @@ def test_the_configuration_is_held_against_the_architecture(
     wrong = {"num_attention_heads": 2, "layer_norm_eps": 1e-6, "hidden_act": "relu"}
     save_vision_model(tmp_path / "model", tower, **wrong)
     refused(tmp_path / "model", "num_attention_heads = 2", "layer_norm_eps", "'relu'")
+    state = to_hugging_face(tower)
+    for name, prefix in (("k_proj.bias", ""), ("adapter.bias", "vision_model.")):
+        key = f"vision_model.encoder.layers.0.self_attn.{name}"
+        save_file(
+            {n: t for n, t in state.items() if n != key} | {f"{prefix}x.y": torch.zeros(1)},
+            tmp_path / "file",
+        )
+        refused(tmp_path / "file", str(tmp_path / "file"), "x.y: is no tensor of a CLIP image")
+    save_file(state | {"pre_layrnorm.bias": torch.zeros(64)}, tmp_path / "file")
+    refused(tmp_path / "file", "pre_layrnorm.bias: is there with and without its prefix")
     (tmp_path / "model/config.json").unlink()
     refused(tmp_path / "model", "no configuration beside the weights")
 
@@ -335,8 +419,7 @@ def test_a_model_of_the_hubs_cache_is_read(
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(
-        "huggingface_hub._snapshot_download.HfApi.repo_info",
-        lambda *_, **__: pytest.fail("asked the hub"),
+        "huggingface_hub.HfApi.list_repo_files", lambda *_, **__: pytest.fail("asked the hub")
     )
     monkeypatch.chdir(tmp_path)
     refused("org/name", "not in the cache", "HF_HUB_OFFLINE=0")
@@ -345,6 +428,42 @@ def test_a_model_of_the_hubs_cache_is_read(
     assert same(found.tensors, tower)
     assert found.source == "org/name"
     refused(Path("org/name"), "no such file")
+
+
+def in_a_process(folder: Path, offline: str, hub: Hub) -> subprocess.CompletedProcess[str]:
+    """Read the model of a hub in a process of its own, which reads its settings at the start."""
+    script = (
+        "from adamerge_core.vision.image_towers import read_image_tower\n"
+        "read_image_tower('org/name', architecture='ViT-B-32-quickgelu')"
+    )
+    environment = {"HF_ENDPOINT": hub.address, "HF_HOME": str(folder), "HF_HUB_OFFLINE": offline}
+    return subprocess.run(
+        [sys.executable, "-c", script],
+        env=os.environ | environment | {"HF_HUB_DISABLE_XET": "1"},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_model_is_fetched_where_that_is_allowed(tmp_path: Path, tower: dict[str, Tensor]) -> None:
+    """Its configuration and one form of its weights, once; read from the cache afterwards."""
+    folder = save_vision_model(tmp_path / "model", tower)
+    files = {each.name: each.read_bytes() for each in folder.iterdir()}
+    others = {"pytorch_model.bin": b"x", "tf_model.h5": b"x", "README.md": b"x"}
+    wanted = {f"GET /org/name/resolve/{REVISION}/{name}" for name in files}
+    with serving(Hub("org/name", files | others, kind="models")) as hub:
+        done = in_a_process(tmp_path, "1", hub)
+        assert "HF_HUB_OFFLINE=0" in done.stderr
+        assert hub.asked == []
+        done = in_a_process(tmp_path, "0", hub)
+        assert "(Hugging Face CLIPVisionModel)" in done.stderr  # fetched, and of another size
+        assert wanted == {each for each in hub.asked if "GET /org" in each}
+        hub.asked.clear()
+        done = in_a_process(tmp_path, "1", hub)
+        assert "(Hugging Face CLIPVisionModel)" in done.stderr
+        assert hub.asked == []
 
 
 # --- what does not fit ---
@@ -439,7 +558,7 @@ def test_two_tasks_with_the_same_content_are_named(
 
 
 def test_no_file_is_of_two_formats() -> None:
-    assert len(FORMATS) == 5
+    assert len(FORMATS) == 6
     assert all(each.module.startswith("adamerge_core.vision") for each in FORMATS.values())
 
 
@@ -500,9 +619,6 @@ def test_trap_4_pickled_modules_are_read_without_their_code(
 
 
 def test_trap_4_fixtures_name_what_the_published_files_name(whole: dict[str, Tensor]) -> None:
-    import io
-    import zipfile
-
     archive = zipfile.ZipFile(io.BytesIO(encoder_pickle(whole)))
     (pickled,) = [name for name in archive.namelist() if name.endswith("data.pkl")]
     assert names_of(archive.read(pickled)) == GLOBALS

@@ -18,9 +18,10 @@ from adamerge_core.checkpoints.lora import is_adapter
 from adamerge_core.checkpoints.shards import INDEX, open_shards
 from adamerge_core.checkpoints.state_dicts import open_state_dict
 from adamerge_core.checkpoints.torch_files import is_torch_file, read_torch_file
-from adamerge_core.checkpoints.wrappers import Renamed, split_image_tower
+from adamerge_core.checkpoints.wrappers import split_image_tower
 from adamerge_core.errors import InputError
 from adamerge_core.vision.hub_models import is_hub_id, model_folder
+from adamerge_core.vision.openai_files import is_torch_script, openai_state
 from adamerge_core.vision.published_classes import PUBLISHED_CLASSES
 
 OPEN_CLIP_CONFIG, TRANSFORMERS_CONFIG = "open_clip_config.json", "config.json"
@@ -53,11 +54,13 @@ class Content:
     """The configuration in a folder."""
     is_adapter: bool = False
     """Whether it is the folder of a peft adapter."""
+    is_openai: bool = False
+    """Whether it is one of the archives that OpenAI published."""
 
     @cached_property
-    def split(self) -> tuple[Renamed, Renamed]:
+    def split(self) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
         """The tensors without prefixes: of the image tower, and the others."""
-        return split_image_tower(self.tensors)
+        return split_image_tower(self.tensors, self.source)
 
 
 def open_content(source: str | Path) -> Content:
@@ -77,6 +80,8 @@ def open_content(source: str | Path) -> Content:
 def _open_file(source: str, path: Path) -> Content:
     if not is_torch_file(path):
         return Content(source, path, open_state_dict(path))
+    if is_torch_script(path):
+        return Content(source, path, openai_state(path), is_openai=True)
     file = read_torch_file(path, PUBLISHED_CLASSES)
     return Content(source, path, file.tensors, file.module, file.classes)
 

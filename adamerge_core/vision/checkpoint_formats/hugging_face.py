@@ -31,8 +31,8 @@ def read_hugging_face(content: Content, wanted: Wanted) -> Found:
     """
     tensors, beside = content.split
     activation = _activation(content, wanted.architecture)
-    text = text_from_hugging_face(tensors)
-    tower = from_hugging_face(tensors)
+    text = text_from_hugging_face(tensors, content.source)
+    tower = from_hugging_face(tensors, content.source)
     kind = "CLIPVisionModelWithProjection" if "proj" in tower else "CLIPVisionModel"
     kind = "CLIPModel" if text else kind
     remarks = ("names of transformers were brought into open_clip's; q, k and v put together",)

@@ -16,7 +16,7 @@ def is_open_clip(content: Content) -> bool:
     tower, _ = content.split
     return (
         content.module is None
-        and not content.is_adapter
+        and not content.is_openai
         and not is_transformers(content)
         and not is_tall_masks(content)
         and any(name.startswith(_BEGINNINGS) for name in tower)
