@@ -673,7 +673,7 @@ def test_trap_10_a_load_that_takes_no_tensor_is_an_error(
     save_file({f"towers.visual.{n}": t for n, t in tower.items()}, tmp_path / "model")
     refused(tmp_path / "model", "no image tower of a CLIP", "towers.visual.class_embedding")
     save_file({"trunk.conv_stem.weight": torch.ones(2)}, tmp_path / "model")
-    refused(tmp_path / "model", f"none of its tensors is one of {QUICK}")
+    refused(tmp_path / "model", f"none of its tensors is one of {QUICK}'s")
 
 
 # --- plain classifiers ---
@@ -693,3 +693,21 @@ def test_a_classifiers_checkpoint_is_split_into_encoder_and_head(tmp_path: Path)
     assert not any(name.startswith("fc.") for name in encoder)
     with pytest.raises(InputError, match="is missing"):
         read_classifier(tmp_path / "m", timm.create_model("resnet18", num_classes=5))
+
+
+def test_a_classifier_of_transformers_is_read_by_its_models_names(tmp_path: Path) -> None:
+    """transformers 5 writes folders of ViT under the names of transformers 4."""
+    transformers = pytest.importorskip("transformers")
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = transformers.ViTConfig(
+        **sizes, intermediate_size=32, image_size=64, patch_size=32, num_labels=5
+    )
+    model = transformers.ViTForImageClassification(config)
+    model.save_pretrained(tmp_path)
+    torch.save(model.state_dict(), tmp_path / "model.pt")
+    encoder, head = read_classifier(tmp_path / "model.pt", model)
+    assert same(head, dict(model.classifier.state_dict()))
+    assert same(encoder | {f"classifier.{n}": t for n, t in head.items()}, model.state_dict())
+    with pytest.raises(InputError, match="query.weight is extra"):
+        read_classifier(tmp_path, model)
+    refused(tmp_path, "no image tower of a CLIP", "model_type = 'vit'")

@@ -349,7 +349,7 @@ def plain(storage: bytes, **options: Any) -> bytes:
 def test_the_good_inner_storage_is_read(tmp_path: Path) -> None:
     """So that what is refused below is refused for what is wrong with it."""
     path = write(tmp_path / "plain.pt", plain(loaded(inner())))
-    with pytest.raises(InputError, match=f"none of its tensors is one of {QUICK}: weight"):
+    with pytest.raises(InputError, match=f"none of its tensors is one of {QUICK}'s: weight"):
         read_image_tower(path, architecture=QUICK)
 
 
