@@ -67,7 +67,8 @@ def read_image_tower(
     found = format_of(content).read(content, Wanted(architecture, pretrained))
     tensors, remarks = dict(found.tensors), list(found.remarks)
     layout = _image_layout(architecture) if pretrained is None else dict(pretrained)
-    if _PROJECTION in layout and _PROJECTION not in tensors:
+    taken = tensors.keys() & layout.keys()
+    if taken and _PROJECTION in layout and _PROJECTION not in tensors:
         if pretrained is None:
             del layout[_PROJECTION]
             remarks.append("has no projection (proj)")

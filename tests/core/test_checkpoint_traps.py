@@ -147,3 +147,4 @@ def test_trap_10_a_load_that_takes_no_tensor_is_an_error(
     refused(tmp_path / "model", "no image tower of a CLIP", "towers.visual.class_embedding")
     save_file({"trunk.conv_stem.weight": torch.ones(2)}, tmp_path / "model")
     refused(tmp_path / "model", f"none of its tensors is one of {QUICK}'s")
+    refused(tmp_path / "model", "none of its tensors is one of the pretrained", pretrained=tower)
