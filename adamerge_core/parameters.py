@@ -3,7 +3,6 @@
 import dataclasses
 import difflib
 import inspect
-import sys
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,6 +13,9 @@ REQUIRED: Any = object()
 
 WHOLE_NUMBERS = 2**63 - 1
 """The greatest whole number: what 64 bits hold."""
+
+REALS = (2 - 2**-23) * 2.0**127
+"""The greatest number: what float32 holds, in which models are merged."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ def _fits(value: Any, kind: Any) -> bool:
         return isinstance(value, list | tuple) and all(_fits(each, element) for each in value)
     if kind is float:  # True is an int, and an int will do
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        return number and abs(value) <= sys.float_info.max
+        return number and abs(value) <= (WHOLE_NUMBERS if isinstance(value, int) else REALS)
     if kind is int:
         whole = isinstance(value, int) and not isinstance(value, bool)
         return whole and abs(value) <= WHOLE_NUMBERS
@@ -110,14 +112,18 @@ def shown(value: object) -> str:
 
 
 def _hint(value: Any, kind: Any) -> str:
-    """YAML 1.1 reads 1e-3 as text; it wants a point."""
-    if not isinstance(value, str) or _fits(value, kind):
+    """Say what to write instead, where that is known."""
+    if isinstance(value, str) and not _fits(value, kind):  # YAML 1.1 wants a point in 1e-3
+        try:
+            number = float(value)
+        except ValueError:
+            return ""
+        return f" (YAML reads {value} as text: write {number!r})" if _fits(number, kind) else ""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not _fits(0.5, kind):
         return ""
-    try:
-        number = float(value)
-    except ValueError:
-        return ""
-    return f" (YAML reads {value} as text: write {number!r})" if _fits(number, kind) else ""
+    if isinstance(value, int) and abs(value) <= REALS:  # torch takes whole numbers of 64 bits
+        return f" (a whole number has at most 64 bits: write {float(value)!r})"
+    return f", at most {REALS:.2g}"
 
 
 def _words(kind: Any) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from adamerge_core.adamerging.objective import OBJECTIVES
-from adamerge_core.parameters import count_faults, shown
+from adamerge_core.parameters import REALS, count_faults, shown
 
 GRANULARITIES = ("task_wise", "layer_wise", "singular_components")
 CLAMPS = ("published", "projected", "none")
@@ -97,7 +97,7 @@ class AdaptationSettings:
 
     def _rule_of_start(self) -> tuple[str, Callable[[float], bool]]:
         if self.clamp == "none":
-            return "finite", math.isfinite
+            return f"finite, at most {REALS:.2g}", lambda start: abs(start) <= REALS
         return "in [0, 1], or clamp must be 'none'", lambda start: 0 <= start <= 1
 
 

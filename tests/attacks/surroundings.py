@@ -159,10 +159,10 @@ def _artifacts_open(project: projects.Project) -> None:
 def _moved() -> Iterator[Case]:
     def write(name: str) -> None:
         outs = {REPORT: projects.hashes()[REPORT]}
-        from tests.attacks.damage import _END, _START
+        from tests.attacks.damage.journals import END, START
 
-        start = {**_START, "run": name, "pipeline": f"p-{name}"}
-        content = projects.events(start, {**_END, "outs": outs})
+        start = {**START, "run": name, "pipeline": f"p-{name}"}
+        content = projects.events(start, {**END, "outs": outs})
         Path(".adamerge/journal", f"{name}.jsonl").write_bytes(content)
 
     def copied(name: str, folder: Path) -> None:

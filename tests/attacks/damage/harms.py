@@ -1,0 +1,105 @@
+"""How a file is harmed, its times kept; what the parts of the room share."""
+
+import contextlib
+import io
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tests.attacks import projects
+from tests.attacks.cases import Case, Severity
+
+Harm = Callable[[Path], object]
+
+
+def case(
+    name: str, run: Callable[[projects.Project], Any], severity: Severity = "medium", **more: Any
+) -> Case:
+    """Make a case of what is done in a copy of the toy project."""
+
+    def within(folder: Path) -> int | None:
+        with contextlib.redirect_stdout(io.StringIO()):
+            answer = run(projects.copy(folder / "toy"))
+        return answer if isinstance(answer, int) else None
+
+    return Case(name, within, severity, **{"seconds": 120.0, "memory": None} | more)
+
+
+def rewrite(path: Path, content: bytes) -> None:
+    """Write other bytes in place, with the mode, the times and the inode that were there."""
+    status = path.stat()
+    path.chmod(0o644)
+    path.write_bytes(content)
+    path.chmod(status.st_mode)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def flip(path: Path, where: float = 0.5) -> None:
+    content = bytearray(path.read_bytes())
+    content[int(where * (len(content) - 1))] ^= 1
+    rewrite(path, bytes(content))
+
+
+def cut(path: Path) -> None:
+    rewrite(path, path.read_bytes()[: path.stat().st_size // 2])
+
+
+def empty(path: Path) -> None:
+    rewrite(path, b"")
+
+
+def lengthen(path: Path) -> None:
+    rewrite(path, path.read_bytes() + b"\0")
+
+
+def garbage(path: Path) -> None:
+    rewrite(path, bytes(range(256)) * 20)
+
+
+def other(path: Path) -> None:
+    """The content of another file of the cache."""
+    others = [p for p in path.parent.parent.glob("*/*") if p.is_file() and p != path]
+    rewrite(path, max(others).read_bytes())
+
+
+def folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def full_folder(path: Path) -> None:
+    folder(path)
+    (path / "x").write_text("x")
+
+
+def remove(path: Path) -> None:
+    path.unlink()
+
+
+def link(path: Path, to: str = "/nowhere/at/all") -> None:
+    path.unlink()
+    path.symlink_to(to)
+
+
+def fifo(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+HARMS: dict[str, Harm] = {
+    "one bit flipped": flip,
+    "the first bit flipped": partial(flip, where=0.0),
+    "the last bit flipped": partial(flip, where=1.0),
+    "cut": cut,
+    "emptied": empty,
+    "a byte longer": lengthen,
+    "garbage": garbage,
+    "another object's content": other,
+    "a folder": folder,
+    "a folder with a file": full_folder,
+    "a link to nothing": link,
+    "a link to /dev/zero": partial(link, to="/dev/zero"),
+    "a fifo": fifo,
+}

@@ -1,0 +1,110 @@
+"""dvc.lock, dvc.yaml and DVC's configuration."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+from tests.attacks import projects
+from tests.attacks.cases import Case, said
+from tests.attacks.damage.harms import case
+from tests.attacks.projects import (
+    GROWN,
+    IMAGES,
+    bring_up,
+    command,
+    expect,
+    is_undisturbed,
+)
+
+
+def _lock() -> Iterator[Case]:
+    def write(content: bytes | Callable[[bytes], bytes]) -> None:
+        lock = Path("dvc.lock")
+        lock.write_bytes(content if isinstance(content, bytes) else content(lock.read_bytes()))
+
+    def is_folder(full: bool) -> None:
+        Path("dvc.lock").unlink()
+        Path("dvc.lock").mkdir()
+        if full:
+            Path("dvc.lock/x").write_text("x")
+
+    conflict = b"<<<<<<< HEAD\nschema: '2.0'\n=======\nschema: '2.0'\n>>>>>>> other\n"
+    contents: dict[str, bytes | Callable[[bytes], bytes]] = {
+        "empty": b"",
+        "garbage": bytes(range(256)),
+        "a NUL": lambda text: text[:200] + b"\0" + text[200:],
+        "not UTF-8": lambda text: text + b"# \xff\n",
+        "a conflict of git": lambda text: conflict + text,
+        "cut at a tenth": lambda text: text[: len(text) // 10],
+        "cut at a third": lambda text: text[: len(text) // 3],
+        "cut in the last line": lambda text: text[:-5],
+        "a list": b"[1, 2]\n",
+        "a number": b"7\n",
+        "nested without end": b"[" * 5000,
+        "stages is a list": b"schema: '2.0'\nstages: []\n",
+        "a stage is a text": b"schema: '2.0'\nstages: {merge: x}\n",
+        "of a newer schema": b"schema: '9.0'\nstages: {}\n",
+    }
+    harms: dict[str, Callable[[], object]] = {
+        **{name: partial(write, content) for name, content in contents.items()},
+        "a folder": partial(is_folder, False),
+        "a folder with a file": partial(is_folder, True),
+    }
+
+    def restored(harm: Callable[[], object], project: projects.Project) -> None:
+        Path(IMAGES).unlink()
+        harm()
+        code, told = command("status")
+        said(told, [".adamerge/aside/dvc.lock.1", "never run"])
+        expect(code == 0, told)
+        outcomes, _ = bring_up("raw@a")
+        is_undisturbed(project)
+        expect(outcomes == {"raw@a": "restored"}, f"was computed again: {outcomes}")
+
+    for name, harm in harms.items():
+        yield case(f"dvc.lock: {name}", partial(restored, harm))
+
+
+def _broken_configs() -> Iterator[Case]:
+    def told(
+        path: str, content: bytes | None, words: tuple[str, ...], project: projects.Project
+    ) -> None:
+        Path(path).unlink()
+        if content is not None:
+            Path(path).write_bytes(content)
+        code, text = command(*words)
+        said(text, [path.split("/")[-1] if content is not None else ""])
+        expect(code in (1, 2), f"code {code}: {text}")
+
+    texts = {"garbage": bytes(range(256)), "a NUL": b"\0", "open": b"[core\n", "none": None}
+    for name, content in texts.items():
+        yield case(f".dvc/config: {name}", partial(_config, content), "low")
+    for name, content in {
+        **texts,
+        "a list": b"[1]",
+        "stages: 3": b"stages: 3\n",
+        "empty": b"",
+    }.items():
+        for words in (("status",), ("lineage", GROWN)):
+            yield case(
+                f"dvc.yaml: {name}; {words[0]}", partial(told, "dvc.yaml", content, words), "low"
+            )
+
+
+def _config(content: bytes | None, project: projects.Project) -> None:
+    path = Path(".dvc/config")
+    path.unlink()
+    if content is None:  # DVC's own defaults do
+        shutil.rmtree(".dvc")
+    else:
+        path.write_bytes(content)
+    code, text = command("status")
+    said(text, [".dvc"])
+    expect(code in (1, 2), f"code {code}: {text}")
+
+
+def cases() -> Iterator[Case]:
+    """Give the cases of this part."""
+    yield from _lock()
+    yield from _broken_configs()
