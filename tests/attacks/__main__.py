@@ -67,12 +67,8 @@ def _try_room(room: str, only: str, count: Count) -> None:
             print(f"FAULT ({case.severity}) {room}: {case.name}\n{fault}\n", flush=True)
         if time.monotonic() - told > _TELL_SECONDS and number < len(chosen):
             told = time.monotonic()
-            left = count.seconds / number * (len(chosen) - number)
-            print(
-                f"{room}: {number} of {len(chosen)} cases, {count.tried} tried, "
-                f"{count.seconds:.0f} s, about {left:.0f} s left",
-                flush=True,
-            )
+            done = f"{number} of {len(chosen)} cases, {count.tried} tried"
+            print(f"{room}: {done}, {count.seconds:.0f} s", flush=True)
     print(f"{room}: {count.tried} tried, {count.seconds:.0f} s", flush=True)
 
 

@@ -52,7 +52,8 @@ def template() -> Project:
     done = call(project, "status")
     if done.returncode:
         raise FaultError(f"the toy project has no status: {done.stdout}{done.stderr}")
-    import tasks.tracking.store  # noqa: F401 - each case starts with it imported
+    # each case starts with these imported; DVC logs to what is the standard output at its import
+    import tasks.tracking.store  # noqa: F401
 
     return project
 

@@ -99,6 +99,7 @@ def _alone(case: Case, folder: Path) -> tuple[int, str | None]:
 def _child(case: Case, folder: Path, answer: Connection) -> None:
     os.setsid()
     os.chdir(folder)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what it prints would drown the counts
     if case.memory is not None:
         limit = psutil.Process().memory_info().vms + case.memory
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))

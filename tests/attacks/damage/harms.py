@@ -1,7 +1,5 @@
 """How a file is harmed, its times kept; what the parts of the room share."""
 
-import contextlib
-import io
 import os
 from collections.abc import Callable
 from functools import partial
@@ -20,8 +18,7 @@ def case(
     """Make a case of what is done in a copy of the toy project."""
 
     def within(folder: Path) -> int | None:
-        with contextlib.redirect_stdout(io.StringIO()):
-            answer = run(projects.copy(folder / "toy"))
+        answer = run(projects.copy(folder / "toy"))
         return answer if isinstance(answer, int) else None
 
     return Case(name, within, severity, **{"seconds": 120.0, "memory": None} | more)
