@@ -20,7 +20,7 @@ from adamerge_core.vision.archive import (
 from adamerge_core.vision.decoding import MAX_FILE_BYTES
 from adamerge_core.vision.preparation import prepare_archive
 from tests.attacks.cases import Case, FaultError, refused
-from tests.attacks.images.files import SIZE, mutated, noise, places, png
+from tests.attacks.images.files import SIZE, mutated, noise, places, png, refused_in_print
 
 NAMES = {"classes": ["cat", "dog"], "templates": ["a {}."]}
 MEMBERS = {
@@ -211,11 +211,9 @@ def cases() -> Iterator[Case]:
 def _prepare(make: Callable[[], bytes], text: str, folder: Path) -> None:
     path = folder / "images.zip"
     path.write_bytes(make())
-    error = refused(lambda: prepare_archive(path, SIZE, places(folder)), text, "images.zip")
+    refused_in_print(lambda: prepare_archive(path, SIZE, places(folder)), text, "images.zip")
     if any((folder / "out").glob("*")):
         raise FaultError("wrote arrays")
-    if not all(line.isprintable() for line in str(error).splitlines()):
-        raise FaultError(f"the message is {str(error)!r}")
 
 
 def _image(**changed: Any) -> ArchivedImage:

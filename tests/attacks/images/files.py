@@ -18,6 +18,7 @@ from adamerge_core.vision.archive import DatasetImages, write_archive
 from adamerge_core.vision.datasets import read_source
 from adamerge_core.vision.images import LabeledImages
 from adamerge_core.vision.preparation import Prepared, prepare_archive
+from tests.attacks.cases import FaultError, refused
 
 TEMPLATES = ["a photo of a {}."]
 SIZE = 8
@@ -208,6 +209,14 @@ def decoded_or_refused(decode: Callable[[bytes, int], Any], content: bytes) -> b
     assert pixels.shape == (SIZE, SIZE, 3)
     assert pixels.dtype == np.uint8
     return True
+
+
+def refused_in_print(call: Callable[[], Any], *told: str) -> InputError:
+    """Give the InputError that the call raises; every line of its message can be printed."""
+    error = refused(call, *told)
+    if not all(line.isprintable() for line in str(error).splitlines()):
+        raise FaultError(f"the message is {str(error)!r}")
+    return error
 
 
 def mutated(content: bytes, seed: int, count: int) -> Iterator[bytes]:

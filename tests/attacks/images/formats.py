@@ -49,26 +49,16 @@ BEGINNINGS = {
 
 
 def cases() -> Iterator[Case]:
-    for suffix in IMAGE_SUFFIXES:
-        yield Case(
-            f"PostScript that writes a file, as x{suffix}",
-            partial(_postscript, suffix, WRITES),
-            "critical",
-            seconds=20,
-        )
+    programs = {
+        f"that writes a file, as x{each}": partial(_postscript, each, WRITES)
+        for each in IMAGE_SUFFIXES
+    }
     for suffix in (".png", ".jpg", ".tif"):
-        yield Case(
-            f"PostScript that never ends, as x{suffix}",
-            partial(_postscript, suffix, LOOPS),
-            "critical",
-            seconds=20,
-        )
-    yield Case(
-        "PostScript after Pillow has loaded all plugins",
-        partial(_postscript, ".png", WRITES, load_all=True),
-        "critical",
-        seconds=20,
-    )
+        programs[f"that never ends, as x{suffix}"] = partial(_postscript, suffix, LOOPS)
+    loaded = partial(_postscript, ".png", WRITES, load_all=True)
+    programs["after Pillow has loaded all plugins"] = loaded
+    for name, program in programs.items():
+        yield Case(f"PostScript {name}", program, "critical", seconds=20)
     dos = b"\xc5\xd0\xd3\xc6\x20\0\0\0" + len(WRITES).to_bytes(4, "little") + bytes(20) + WRITES
     yield Case("PostScript with the header of DOS", partial(_postscript, ".png", dos), "critical")
     for form in WRITTEN_BY_PILLOW:

@@ -152,65 +152,38 @@ def _scans(folder: Path) -> None:
     refused(lambda: decode(many, SIZE), "scans; must have at most 100")
 
 
+GRAY = {
+    256: (4, 1, 8),
+    257: (4, 1, 8),
+    258: (3, 1, 8),
+    259: (3, 1, 1),
+    262: (3, 1, 1),
+    273: (4, 1, 8),
+    277: (3, 1, 1),
+    278: (4, 1, 8),
+    279: (4, 1, 64),
+}
+"""The tags of a TIFF of 8 by 8 grays in one strip of 64 bytes."""
+
+
 def _loop(following: int, folder: Path) -> None:
-    given = {
-        256: (4, 1, 8),
-        257: (4, 1, 8),
-        258: (3, 1, 8),
-        259: (3, 1, 1),
-        262: (3, 1, 1),
-        273: (4, 1, 8),
-        277: (3, 1, 1),
-        278: (4, 1, 8),
-        279: (4, 1, 64),
-    }
-    decoded_or_refused(decode, tiff_of(given, bytes(64), following=8 + 64))
+    decoded_or_refused(decode, tiff_of(GRAY, bytes(64), following=8 + 64))
 
 
 def _tile(folder: Path) -> None:
-    tags = {
-        256: (4, 1, 8),
-        257: (4, 1, 8),
-        258: (3, 1, 8),
-        259: (3, 1, 8),
-        262: (3, 1, 1),
-        277: (3, 1, 1),
-        322: (4, 1, 60000),
-        323: (4, 1, 60000),
-        324: (4, 1, 8),
-        325: (4, 1, 64),
-    }
-    decoded_or_refused(decode, tiff_of(tags, bytes(64)))
+    kept = {tag: value for tag, value in GRAY.items() if tag not in (273, 278, 279)}
+    tile = {322: (4, 1, 60000), 323: (4, 1, 60000), 324: (4, 1, 8), 325: (4, 1, 64)}
+    decoded_or_refused(decode, tiff_of(kept | {259: (3, 1, 8)} | tile, bytes(64)))
 
 
 def _strips(folder: Path) -> None:
     count = 1_000_000
-    tags = {
-        256: (4, 1, 8),
-        257: (4, 1, 8),
-        258: (3, 1, 8),
-        259: (3, 1, 1),
-        262: (3, 1, 1),
-        273: (4, count, 8),
-        277: (3, 1, 1),
-        278: (4, 1, 1),
-        279: (4, count, 8),
-    }
+    tags = GRAY | {273: (4, count, 8), 278: (4, 1, 1), 279: (4, count, 8)}
     decoded_or_refused(decode, tiff_of(tags, bytes(4 * count)))
 
 
 def _values(folder: Path) -> None:
-    tags = {
-        256: (4, 2**30, 8),
-        257: (4, 1, 8),
-        258: (3, 2**31 - 1, 8),
-        259: (3, 1, 1),
-        262: (3, 1, 1),
-        273: (4, 1, 8),
-        277: (3, 1, 1),
-        278: (4, 1, 8),
-        279: (4, 1, 64),
-    }
+    tags = GRAY | {256: (4, 2**30, 8), 258: (3, 2**31 - 1, 8)}
     decoded_or_refused(decode, tiff_of(tags, bytes(64)))
 
 

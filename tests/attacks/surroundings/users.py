@@ -20,6 +20,20 @@ from tests.attacks.projects import (
 from tests.attacks.surroundings.works import IS_ROOT, OTHER, case, works
 
 
+def _status_as_other(project: projects.Project, told: list[str], codes: tuple[int, ...]) -> None:
+    """Ask for the status as another user; raise FaultError unless it tells that, and ends so."""
+    done = call(
+        project,
+        "status",
+        env={"HOME": "/nonexistent"},
+        user=OTHER,
+        group=OTHER,
+        extra_groups=[],
+    )
+    said(done.stdout + done.stderr, told)
+    expect(done.returncode in codes, f"code {done.returncode}: {done.stderr}")
+
+
 def _users() -> Iterator[Case]:
     if not IS_ROOT:
         return
@@ -32,16 +46,7 @@ def _users() -> Iterator[Case]:
         project = projects.copy(folder / "toy")
         if own:
             subprocess.run(["chown", "-R", str(OTHER), str(project.root)], check=True)
-        done = call(
-            project,
-            "status",
-            env={"HOME": "/nonexistent"},
-            user=OTHER,
-            group=OTHER,
-            extra_groups=[],
-        )
-        said(done.stdout + done.stderr, told)
-        expect(done.returncode == code, f"code {done.returncode}: {done.stderr}")
+        _status_as_other(project, told, (code,))
 
     yield case("another user's project", partial(other, False, ["chown", "cannot be written"], 1))
     yield case("a user without a home", partial(other, True, ["8 of 8"], 0))
@@ -51,16 +56,7 @@ def _users() -> Iterator[Case]:
         project = projects.copy(folder / "toy")
         subprocess.run(["chown", "-R", str(OTHER), str(project.root)], check=True)
         Path(path).chmod(0)
-        done = call(
-            project,
-            "status",
-            env={"HOME": "/nonexistent"},
-            user=OTHER,
-            group=OTHER,
-            extra_groups=[],
-        )
-        said(done.stdout + done.stderr, [path, *told])
-        expect(done.returncode in (1, 2), f"code {done.returncode}")
+        _status_as_other(project, [path, *told], (1, 2))
 
     for path in (".adamerge", ".dvc/tmp", ".dvc/cache", "mlflow.db", "dvc.lock", "mlartifacts"):
         yield case(f"{path} without any right", partial(unreadable, path, ["chmod"]))
