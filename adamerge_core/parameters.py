@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import inspect
+import sys
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -52,18 +53,23 @@ def of_dataclass(settings: type[Any]) -> dict[str, Parameter]:
     }
 
 
-def faults(parameters: Mapping[str, Parameter], values: Mapping[str, Any]) -> list[str]:
+def faults(
+    parameters: Mapping[str, Parameter],
+    values: Mapping[str, Any],
+    most: float = sys.float_info.max,
+) -> list[str]:
     """Say what is wrong with `values`, a line each: unknown, missing, or of the wrong type.
 
-    A value's range is the function's own to check.
+    most: the greatest magnitude of a number that is no whole one. A value's range is the function's
+    own to check.
     """
     lines = [_unknown(name, parameters) for name in values if name not in parameters]
     for name, parameter in parameters.items():
         if name not in values:
             if parameter.default is REQUIRED:
                 lines.append(f"{name}: is missing; it must be {_words(parameter.kind)}")
-        elif not _fits(values[name], parameter.kind):
-            hint = _hint(values[name], parameter.kind)
+        elif not _fits(values[name], parameter.kind, most):
+            hint = _hint(values[name], parameter.kind, most)
             lines.append(f"{name} = {shown(values[name])}: must be {_words(parameter.kind)}{hint}")
     return lines
 
@@ -75,18 +81,18 @@ def _unknown(name: str, parameters: Mapping[str, Parameter]) -> str:
     return f"{name}: is no parameter; {known}{mean}"
 
 
-def _fits(value: Any, kind: Any) -> bool:
+def _fits(value: Any, kind: Any, most: float) -> bool:
     if kind is Any:
         return True
     origin = get_origin(kind)
     if origin in (Union, types.UnionType):
-        return any(_fits(value, each) for each in get_args(kind))
+        return any(_fits(value, each, most) for each in get_args(kind))
     if origin is tuple:
         element = get_args(kind)[0]
-        return isinstance(value, list | tuple) and all(_fits(each, element) for each in value)
+        return isinstance(value, list | tuple) and all(_fits(each, element, most) for each in value)
     if kind is float:  # True is an int, and an int will do
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        return number and abs(value) <= (WHOLE_NUMBERS if isinstance(value, int) else REALS)
+        return number and abs(value) <= (WHOLE_NUMBERS if isinstance(value, int) else most)
     if kind is int:
         whole = isinstance(value, int) and not isinstance(value, bool)
         return whole and abs(value) <= WHOLE_NUMBERS
@@ -111,19 +117,21 @@ def shown(value: object) -> str:
     return text if len(text) <= 200 else f"{text[:200]}..."
 
 
-def _hint(value: Any, kind: Any) -> str:
+def _hint(value: Any, kind: Any, most: float) -> str:
     """Say what to write instead, where that is known."""
-    if isinstance(value, str) and not _fits(value, kind):  # YAML 1.1 wants a point in 1e-3
+    if isinstance(value, str) and not _fits(value, kind, most):  # YAML 1.1 wants a point in 1e-3
         try:
             number = float(value)
         except ValueError:
             return ""
-        return f" (YAML reads {value} as text: write {number!r})" if _fits(number, kind) else ""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not _fits(0.5, kind):
+        return (
+            f" (YAML reads {value} as text: write {number!r})" if _fits(number, kind, most) else ""
+        )
+    if isinstance(value, bool) or not isinstance(value, int | float) or not _fits(0.5, kind, most):
         return ""
-    if isinstance(value, int) and abs(value) <= REALS:  # torch takes whole numbers of 64 bits
+    if isinstance(value, int) and abs(value) <= most:  # torch takes whole numbers of 64 bits
         return f" (a whole number has at most 64 bits: write {float(value)!r})"
-    return f", at most {REALS:.2g}"
+    return f", at most {most:.2g}"
 
 
 def _words(kind: Any) -> str:

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import importlib
 import io
 import json
 import os
@@ -53,8 +54,8 @@ def template() -> Project:
     if done.returncode:
         raise FaultError(f"the toy project has no status: {done.stdout}{done.stderr}")
     # each case starts with these imported; DVC logs to what is the standard output at its import
-    import tasks.tracking.store  # noqa: F401
-
+    for module in ("flows.commands", "flows.dvc.plan", "tasks.tracking.store"):
+        importlib.import_module(module)
     return project
 
 

@@ -59,7 +59,7 @@ def test_values_that_fit_have_no_fault(values: dict[str, object]) -> None:
     ],
 )
 def test_a_fault_has_value_rule_and_fix(name: str, value: object, said: str) -> None:
-    (fault,) = parameters.faults(RULE, {name: value})
+    (fault,) = parameters.faults(RULE, {name: value}, parameters.REALS)
     assert said in fault
 
 

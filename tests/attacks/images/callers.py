@@ -73,7 +73,7 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "a head of one dimension": (lambda: ZeroShotHead(torch.ones(3)), "floats [classes, D]"),
     "a head of no class": (lambda: ZeroShotHead(torch.ones(0, 3)), "floats [classes, D]"),
     "a source of no kind": (lambda: read_source("a", {}), "source: is missing"),
-    "a source of an unknown kind": (lambda: read_source("a", {"source": "hub"}), "unknown; known"),
+    "a source of an unknown kind": (lambda: read_source("a", {"source": "hubb"}), "unknown; known"),
     "a source of a list": (lambda: read_source("a", {"source": ["hub"]}), "unknown; known"),
 }
 

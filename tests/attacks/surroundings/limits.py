@@ -1,5 +1,6 @@
 """Limits for the size of files, and mounts."""
 
+import re
 import resource
 import subprocess
 import sys
@@ -44,7 +45,7 @@ def cases() -> Iterator[Case]:
     def mounted(line: str, told: list[str], folder: Path) -> None:
         project = projects.copy(folder / "toy")
         Path("adamerge.py").write_text(projects.COMMAND)
-        words = line.replace("adamerge", f"{sys.executable} adamerge.py")
+        words = re.sub(r"(?<![./])adamerge ", f"{sys.executable} adamerge.py ", line)
         done = subprocess.run(
             ["unshare", "-m", "bash", "-c", words],
             cwd=project.root,
@@ -70,6 +71,7 @@ def cases() -> Iterator[Case]:
         "mlartifacts is read-only": (one.format("mlartifacts"), ["mlartifacts", "read-only"]),
         "no /dev/shm": ("mount -t tmpfs -o ro none /dev/shm; adamerge status", ["8 of 8"]),
         "/tmp is full": (
+            "unset DVC_SITE_CACHE_DIR PREFECT_HOME; "
             "cp -a . /var/tmp/here$$ && cd /var/tmp/here$$ && mount -t tmpfs -o size=4k none /tmp; "
             "adamerge status; cd /; rm -rf /var/tmp/here$$",
             ["8 of 8"],

@@ -1,6 +1,7 @@
 """What a shell gives the command: closed and broken pipes, limits; several at once; signals."""
 
 import contextlib
+import re
 import signal
 import subprocess
 import sys
@@ -22,7 +23,7 @@ def _pipes() -> Iterator[Case]:
     def shell(line: str, codes: tuple[int, ...], told: list[str], folder: Path) -> None:
         project = projects.copy(folder / "toy")
         Path("adamerge.py").write_text(projects.COMMAND)
-        words = line.replace("adamerge", f"{sys.executable} adamerge.py")
+        words = re.sub(r"(?<![./])adamerge ", f"{sys.executable} adamerge.py ", line)
         done = subprocess.run(
             ["bash", "-c", words], cwd=project.root, capture_output=True, text=True, timeout=100
         )
