@@ -108,6 +108,21 @@ def count_faults(name: str, value: object, least: int = 1, most: int = WHOLE_NUM
     return [] if value <= most else [f"{name} = {shown(value)}: must be at most {most}"]
 
 
+def number_faults(name: str, value: object, rule: str, holds: Callable[[float], bool]) -> list[str]:
+    """Say what keeps `value` from being a number for which `holds`: a line, or none.
+
+    rule: in words; `holds` must be false of NaN.
+    """
+    # True is an int, and YAML reads 1e-3 as text
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return [f"{name} = {shown(value)}: must be a number (int or float), {rule}"]
+    try:
+        fits = holds(float(value))
+    except OverflowError:  # an int beyond the largest float
+        fits = False
+    return [] if fits else [f"{name} = {shown(value)}: must be {rule}"]
+
+
 def shown(value: object) -> str:
     """Write a value as Python does, cut where it is long."""
     try:

@@ -102,4 +102,8 @@ def test_a_full_disk_and_a_limit_are_explained() -> None:
         "data/x: File too large; the limit of this shell for the size of a file is too low: "
         "ulimit -f unlimited"
     )
+    full = sqlite3.OperationalError("database or disk is full")
+    assert "the disk is full" in str(failures.explain(full))
+    written = sqlite3.OperationalError("disk I/O error")
+    assert "ulimit -f unlimited" in str(failures.explain(written))
     assert failures.explain(ValueError("x")) is None
