@@ -8,12 +8,11 @@ from pathlib import Path
 
 from tests.attacks import projects
 from tests.attacks.cases import Case, said
-from tests.attacks.damage.harms import HARMS, Harm, case, cut, flip, link, remove, rewrite
+from tests.attacks.damage.harms import HARMS, Harm, case, flip, link, remove, rewrite
 from tests.attacks.projects import (
     GROWN,
     IMAGES,
     MERGED,
-    REPORT,
     STAGES,
     bring_up,
     command,
@@ -38,13 +37,12 @@ def _cache() -> Iterator[Case]:
             expect(any(Path(".adamerge/aside").iterdir()), "what was damaged is gone")
         expect(cached.is_file(), "the cache has no whole object again")
 
-    for name, harm in {**HARMS, "removed": remove}.items():
-        for path in (GROWN, MERGED) if harm in (flip, cut) else (GROWN,):
-            yield case(
-                f"cache object of {path}: {name}", partial(restored, harm, path, True), "medium"
-            )
-    for path in (IMAGES, REPORT):
-        yield case(f"cache object of {path}, no dvc.lock", partial(restored, flip, path, False))
+    whole = partial(restored, flip, MERGED, True)
+    yield case(f"cache object of {MERGED}: one bit flipped", whole)
+    kinds = ("a folder with a file", "a link to nothing", "a link to /dev/zero", "a fifo")
+    for name, harm in {**{n: HARMS[n] for n in ("cut", *kinds)}, "removed": remove}.items():
+        yield case(f"cache object of {GROWN}: {name}", partial(restored, harm, GROWN, True))
+    yield case(f"cache object of {IMAGES}, no dvc.lock", partial(restored, flip, IMAGES, False))
 
     def all_objects(harm: Harm, project: projects.Project) -> None:
         for path in list(Path(".dvc/cache/files/md5").glob("*/*")):
@@ -53,7 +51,7 @@ def _cache() -> Iterator[Case]:
         bring_up()
         is_undisturbed(project)
 
-    for name in ("one bit flipped", "emptied", "a folder"):
+    for name in ("one bit flipped", "a folder"):
         yield case(f"all cache objects: {name}", partial(all_objects, HARMS[name]))
 
     def parent(project: projects.Project) -> None:
@@ -82,7 +80,7 @@ def _cache() -> Iterator[Case]:
         said(told, ["ADAMERGE_VERIFY_BELOW_GB", repr(value), "must be a number"])
         expect(code == 2, f"code {code}")
 
-    for value in ("", "many", "-1", "nan"):
+    for value in ("many", "nan"):
         yield case(f"the setting is {value!r}", partial(bad_setting, value), "low")
 
 
@@ -94,13 +92,11 @@ def _run_cache() -> Iterator[Case]:
         rewrite(path, path.read_text().replace(old, new).encode())
 
     harms: dict[str, Harm] = {
-        **{n: HARMS[n] for n in ("one bit flipped", "cut", "emptied", "garbage", "a folder")},
+        **{n: HARMS[n] for n in ("one bit flipped", "cut", "a folder")},
         "not UTF-8": lambda path: rewrite(path, b"\xff\xfe cmd"),
         "a list": lambda path: rewrite(path, b"[1, 2]"),
         "nested without end": lambda path: rewrite(path, b"[" * 5000),
-        "another path": partial(change, "path: data/", "path: data/x/"),
         "a path out of the project": partial(change, "path: data/", "path: ../stolen/"),
-        "another md5": partial(change, "md5: ", "md5: 0"),
         "another command": partial(change, "cmd: python", "cmd: touch run; python"),
         "a link to nothing": link,
     }
@@ -131,12 +127,10 @@ def _data() -> Iterator[Case]:
         bring_up(*stages)
         expect(project.hashes()[path] == projects.hashes()[path], "the damage stays")
 
-    for name, harm in (("one bit flipped", flip), ("turned round", _reversed)):
-        for path, *change in (
-            (IMAGES, "steps: 5", "steps: 6"),
-            (GROWN, "scaling: 0.3", "scaling: 0.4"),
-        ):
-            yield case(f"{path}, times kept: {name}", partial(noticed, harm, path, *change))
+    changed = partial(noticed, flip, IMAGES, "steps: 5", "steps: 6")
+    yield case(f"{IMAGES}, times kept: one bit flipped", changed)
+    changed = partial(noticed, _reversed, GROWN, "scaling: 0.3", "scaling: 0.4")
+    yield case(f"{GROWN}, times kept: turned round", changed)
 
     def by_hand(harm: Harm, path: str, project: projects.Project) -> None:
         harm(Path(path))
@@ -145,7 +139,7 @@ def _data() -> Iterator[Case]:
         bring_up()
         is_undisturbed(project)
 
-    for name in ("garbage", "a folder", "a link to nothing", "emptied"):
+    for name in ("garbage", "a folder", "a link to nothing"):
         yield case(f"{GROWN}: {name}", partial(by_hand, HARMS[name], GROWN))
 
 

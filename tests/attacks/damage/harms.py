@@ -43,22 +43,8 @@ def cut(path: Path) -> None:
     rewrite(path, path.read_bytes()[: path.stat().st_size // 2])
 
 
-def empty(path: Path) -> None:
-    rewrite(path, b"")
-
-
-def lengthen(path: Path) -> None:
-    rewrite(path, path.read_bytes() + b"\0")
-
-
 def garbage(path: Path) -> None:
     rewrite(path, bytes(range(256)) * 20)
-
-
-def other(path: Path) -> None:
-    """The content of another file of the cache."""
-    others = [p for p in path.parent.parent.glob("*/*") if p.is_file() and p != path]
-    rewrite(path, max(others).read_bytes())
 
 
 def folder(path: Path) -> None:
@@ -87,13 +73,8 @@ def fifo(path: Path) -> None:
 
 HARMS: dict[str, Harm] = {
     "one bit flipped": flip,
-    "the first bit flipped": partial(flip, where=0.0),
-    "the last bit flipped": partial(flip, where=1.0),
     "cut": cut,
-    "emptied": empty,
-    "a byte longer": lengthen,
     "garbage": garbage,
-    "another object's content": other,
     "a folder": folder,
     "a folder with a file": full_folder,
     "a link to nothing": link,

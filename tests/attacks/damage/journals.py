@@ -157,7 +157,7 @@ def cases() -> Iterator[Case]:
         "a link to nothing among the journals",
         partial(place, "x.jsonl", lambda p: p.symlink_to("/no")),
     )
-    states = [b"", b"{", b"[]", b'{"run_id": 7, "offset": 0}', b'{"run_id": "x", "offset": "y"}']
+    states = [b"{", b'{"run_id": 7, "offset": 0}']
     states += [b'{"run_id": "of another database", "offset": 1}', b'{"run_id": "x", "offset": 1e9}']
     for state in states:
         yield case(

@@ -34,16 +34,16 @@ def _places() -> Iterator[Case]:
         expect(code == 0 and "moved to" not in text, "not mended for good")
         is_undisturbed(project)
 
-    for path in upkeep._FOLDERS:
+    for path in upkeep._FOLDERS[::2]:
         if path != upkeep.ASIDE:
             yield case(f"{path} is a file", partial(replaced, path, lambda p: p.write_text("x")))
     yield case(
         f"{upkeep.ASIDE} is a file",
         partial(replaced, upkeep.ASIDE, lambda p: p.write_text("x")),
     )
-    for path in upkeep._FILES:
+    for path in upkeep._FILES[::2]:
         yield case(f"{path} is a folder", partial(replaced, path, Path.mkdir))
-    for path in upkeep._FILES[:3]:
+    for path in upkeep._FILES[:1]:
         yield case(f"{path} is a fifo", partial(replaced, path, os.mkfifo))
 
     def dangling(path: Path, project: projects.Project) -> None:
@@ -56,19 +56,15 @@ def _places() -> Iterator[Case]:
         expect(code == 1, f"code {code}")
         expect(path.is_symlink(), "the link is gone")
 
-    for path in (*upkeep._FOLDERS[:1], *upkeep._FOLDERS[7:], *upkeep._FILES[-2:]):
+    for path in (upkeep._FOLDERS[0], upkeep._FOLDERS[-1], upkeep._FILES[-1]):
         yield case(f"{path} leads to nothing", partial(dangling, path), "low")
 
 
 def _small() -> Iterator[Case]:
     """Small files of the pipeline's own, with what does not belong there."""
     contents = {
-        "empty": b"",
         "garbage": bytes(range(256)),
-        "a list": b"[1]",
         "an object": b'{"port": "x", "pid": [], "host": 7, "root": 5}',
-        "null": b"null",
-        "nested without end": b"[" * 100_000,
     }
 
     def harmed(path: str, content: bytes, project: projects.Project) -> None:
@@ -101,8 +97,7 @@ def _small() -> Iterator[Case]:
     )
     for path in places:
         for name, content in contents.items():
-            if not path.startswith(".dvc/tmp/") or name in ("empty", "garbage", "an object"):
-                yield case(f"{path}: {name}", partial(harmed, path, content))
+            yield case(f"{path}: {name}", partial(harmed, path, content))
 
     def state(content: bytes, project: projects.Project) -> None:
         command("status")
@@ -114,8 +109,8 @@ def _small() -> Iterator[Case]:
         bring_up()
         is_undisturbed(project)
 
-    for name in ("empty", "garbage"):
-        yield case(f"DVC's database of hashes: {name}", partial(state, contents[name]))
+    garbage = partial(state, contents["garbage"])
+    yield case("DVC's database of hashes: garbage", garbage)
 
 
 def cases() -> Iterator[Case]:

@@ -37,9 +37,6 @@ def cases() -> Iterator[Case]:
 
     told = ["is damaged: its md5 is", "dvc.lock is no file", "prefect.db is damaged", "cut copies"]
     yield case("a run after all of it", partial(run, everything, told), seconds=240.0)
-    yield case(
-        "a run after nothing", partial(run, lambda: None, ["0 ran, 8 cached"]), seconds=240.0
-    )
 
     def no_records(project: projects.Project) -> None:
         Path("mlflow.db").write_bytes(bytes(range(256)) * 50)

@@ -36,7 +36,7 @@ def cases() -> Iterator[Case]:
         bring_up("grow@a")
         is_undisturbed(project)
 
-    for limit in (0, 1, 1000, 100_000):
+    for limit in (0, 1000, 100_000):
         yield case(f"files may have {limit} bytes", partial(size, limit))
 
     if not IS_ROOT:
@@ -66,7 +66,6 @@ def cases() -> Iterator[Case]:
     lines = {
         "a project that is read-only": (only + again, ["read-only"]),
         ".adamerge is read-only": (one.format(".adamerge"), [".adamerge", "read-only"]),
-        ".dvc/tmp is read-only": (one.format(".dvc/tmp"), [".dvc/tmp", "read-only"]),
         ".dvc/cache is read-only": (one.format(".dvc/cache"), [".dvc/cache", "read-only"]),
         "mlartifacts is read-only": (one.format("mlartifacts"), ["mlartifacts", "read-only"]),
         "no /dev/shm": ("mount -t tmpfs -o ro none /dev/shm; adamerge status", ["8 of 8"]),
@@ -77,7 +76,6 @@ def cases() -> Iterator[Case]:
             ["8 of 8"],
         ),
         ".adamerge is nearly full": (small.format(".adamerge"), []),
-        ".dvc/tmp is nearly full": (small.format(".dvc/tmp"), []),
     }
     for name, (line, told) in lines.items():
         yield case(f"a mount: {name}", partial(mounted, line, told))
