@@ -7,7 +7,7 @@ from typing import Any
 
 from tasks.running.gate import Gate
 from tests.attacks.cases import Case, FaultError
-from tests.attacks.servers.requests import FOREIGN_HOSTS, FOREIGN_ORIGINS
+from tests.attacks.servers.hostile import FOREIGN_HOSTS, FOREIGN_ORIGINS
 
 
 def _gate(folder: Path) -> None:

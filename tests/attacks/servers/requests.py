@@ -4,80 +4,22 @@ import base64
 import itertools
 import json
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 
 from tests.attacks.cases import Case, FaultError
+from tests.attacks.servers.hostile import (
+    CLOSED,
+    CONTENT_TYPES,
+    FOREIGN_HOSTS,
+    FOREIGN_ORIGINS,
+    LOCATIONS,
+    METHODS,
+    OUTSIDE,
+    PATHS,
+    SOCKETS,
+    WRONG_SECRETS,
+)
 from tests.attacks.servers.served import Answer, Served, ask, handshake, send, serving
-
-FOREIGN_HOSTS = (
-    "",
-    "evil.example",
-    "evil.example:{port}",
-    "127.0.0.1",
-    "127.0.0.1:1",
-    "localhost",
-    "0.0.0.0:{port}",
-    "[::1]:{port}",
-    "127.0.0.2:{port}",
-    "127.1:{port}",
-    "2130706433:{port}",
-    "127.0.0.1.evil.example:{port}",
-    "127.0.0.1:{port}.evil.example",
-    "localhost:{port}@evil.example",
-    "evil.example#127.0.0.1:{port}",
-    "localhost.:{port}",
-    "127.0.0.1:0{port}",
-    "127.0.0.1:{port},evil.example",
-    "http://127.0.0.1:{port}",
-    "127.0.0.1 :{port}",
-    "192.168.0.1:{port}",
-    "10.0.0.1:{port}",
-    "café:{port}",
-)
-FOREIGN_ORIGINS = (
-    "null",
-    "",
-    "http://evil.example",
-    "https://evil.example",
-    "http://127.0.0.1",
-    "http://127.0.0.1:1",
-    "http://localhost:1",
-    "https://127.0.0.1:{port}",
-    "http://127.0.0.1:{port}.evil.example",
-    "http://127.0.0.1:{port}/",
-    "http://evil.example:{port}",
-    "http://[::1]:{port}",
-    "file://",
-    "chrome-extension://abc",
-    "http://127.0.0.1:{port} http://evil.example",
-    "HTTP://127.0.0.1:{port}",
-)
-METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD", "TRACE")
-CONTENT_TYPES = ("application/json", "text/plain", "application/x-www-form-urlencoded", "")
-PATHS = {
-    "prefect": ("/", "/api/flow_runs/", "/api/deployments/filter", "/api/admin/settings", "/docs"),
-    "mlflow": ("/", "/api/2.0/mlflow/experiments/create", "/graphql", "/get-artifact"),
-}
-SOCKETS = (
-    "/api/events/out",
-    "/api/events/in",
-    "/api/logs/out",
-    "/api/task_runs/subscriptions/scheduled",
-    "/api/work_pools/any/workers/connect",
-)
-WRONG_SECRETS = (
-    "",
-    "x",
-    "{secret}x",
-    "{cut}",
-    "{upper}",
-    " {secret}",
-    "{secret}\n",
-    "é",
-    "\0",
-    "admin:",
-)
 
 
 def _expect(answer: Answer, statuses: tuple[int, ...], project: Served, what: object) -> None:
@@ -199,89 +141,6 @@ def _sockets(project: Served) -> int:
     return tried
 
 
-CLOSED = [
-    (method, path)
-    for path in (
-        "/ajax-api/3.0/mlflow/assistant/config",
-        "/ajax-api/3.0/mlflow/assistant/message",
-        "/ajax-api/2.0/mlflow/gateway-proxy",
-        "/gateway/x/mlflow/invocations",
-        "/v1/traces",
-        "/api/2.0/mlflow/webhooks",
-        "/api/2.0/mlflow/webhooks/1/test",
-        "/api/3.0/mlflow/scorers/register",
-        "/ajax-api/3.0/mlflow/scorer/invoke",
-        "/ajax-api/3.0/mlflow/genai/evaluate/invoke",
-        "/ajax-api/3.0/mlflow/issues/invoke",
-        "/ajax-api/3.0/mlflow/jobs/x",
-        "/ajax-api/3.0/jobs",
-        "/ajax-api/2.0/mlflow/runs/create-promptlab-run",
-        "/ajax-api/2.0/mlflow/upload-artifact",
-        "/api/3.0/mlflow/prompt-optimization/jobs",
-        "/api/3.0/mlflow/gateway/secrets/create",
-        "/api/2.0/mlflow/artifacts/presigned-upload-url",
-        "/api/2.0/mlflow-artifacts/mpu/create/x",
-        "/api/2.0/mlflow-artifacts/presigned/x",
-        "/ajax-api/3.0/mlflow/demo/generate",
-        "/api/3.0/mlflow/mcp-servers",
-        "/docs",
-        "/openapi.json",
-        "/api/3.0/mlflow/workspaces",
-        "//api/2.0/mlflow/webhooks",
-        "/api/2.0/mlflow/runs/../webhooks",
-        "/API/2.0/mlflow/webhooks",
-        "/api/2.0/mlflow/experiments%2f..%2f..%2fwebhooks",
-    )
-    for method in ("GET", "POST", "PUT", "DELETE")
-] + [(m, "/api/2.0/mlflow-artifacts/artifacts/x.txt") for m in ("PUT", "POST", "DELETE", "PATCH")]
-
-OUTSIDE = (
-    "../.adamerge/secret",
-    "..%2f.adamerge%2fsecret",
-    "%2e%2e/.adamerge/secret",
-    "..%252f.adamerge%252fsecret",
-    "%252e%252e%252f.adamerge%252fsecret",
-    "..\\.adamerge\\secret",
-    "/{folder}/.adamerge/secret",
-    "%2f{folder}/.adamerge/secret",
-    "file:{folder}/.adamerge/secret",
-    "file://{folder}/.adamerge/secret",
-    "x/../../.adamerge/secret",
-    "./../.adamerge/secret",
-    "..;/.adamerge/secret",
-    "%00/../.adamerge/secret",
-    "..%c0%af.adamerge/secret",
-    "%uff0e%uff0e/.adamerge/secret",
-    "..%5c.adamerge%5csecret",
-    "~/secret",
-)
-
-LOCATIONS = (
-    "/etc",
-    "file:///etc",
-    "file:/etc",
-    "../x",
-    "x",
-    "s3://b/x",
-    "http://127.0.0.1:1/x",
-    "ftp://h/x",
-    "mlflow-artifacts:/../..",
-    "mlflow-artifacts:/",
-    "mlflow-artifacts://h/x",
-    "dbfs:/x",
-    "runs:/x",
-    "hdfs://h/x",
-    "gs://b",
-    "wasbs://c",
-    "sftp://u@h/x",
-    "r2://b",
-    "file://h/x",
-    "\\\\h\\x",
-    "~",
-    "%2e%2e",
-)
-
-
 def _mlflow_bounds(project: Served) -> int:
     """One who is logged in reads runs and models; nothing leads the server out of the project."""
     port, tried = project.mlflow, 0
@@ -364,12 +223,21 @@ SERVED: dict[str, Callable[[Served], int]] = {
 }
 
 
-def _served(try_all: Callable[[Served], int], folder: Path) -> int:
+def _all(folder: Path) -> int:
+    """Try all of them on the same servers, which take long to start; every fault is told."""
+    tried, faults = 0, []
     with serving(folder) as project:
-        return try_all(project)
+        for name, try_all in SERVED.items():
+            try:
+                tried += try_all(project)
+            except FaultError as fault:
+                faults.append(f"{name}: {fault}")
+    if faults:
+        raise FaultError("\n".join(faults))
+    return tried
 
 
 def cases() -> Iterator[Case]:
-    """Give the cases of this part."""
-    for name, try_all in SERVED.items():
-        yield Case(name, partial(_served, try_all), "critical", seconds=600, memory=None)
+    """Give the case of this part."""
+    name = f"requests: {'; '.join(SERVED)}"
+    yield Case(name, _all, "critical", seconds=1200, memory=None)
