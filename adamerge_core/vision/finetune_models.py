@@ -58,11 +58,8 @@ def finetune_folder(
     from it. Raises InputError listing what is wrong, and where something is at `out` already.
     """
     target = Path(out)
-    faults = [taken_fault(target), taken_fault(head_path(target), "the head's file")]
-    if target.suffix != ".safetensors":
-        faults.append(f"out = {str(target)!r}: must end in .safetensors, which it will be")
-    if told := [fault for fault in faults if fault]:
-        raise InputError.listing("finetune", told)
+    if faults := out_faults(target):
+        raise InputError.listing("finetune", faults)
     inputs = open_finetune_inputs(recipe)
     return finetune_inputs(inputs, target, device, progress or (lambda *_: None))
 
@@ -70,6 +67,15 @@ def finetune_folder(
 def head_path(checkpoint: Path) -> Path:
     """Name the file of the head that belongs to a checkpoint."""
     return checkpoint.with_suffix(HEAD_SUFFIX)
+
+
+def out_faults(out: Path) -> list[str]:
+    """List what keeps a checkpoint and its head from being written to `out`, a line each."""
+    taken = [taken_fault(out), taken_fault(head_path(out), "the head's file")]
+    faults = [fault for fault in taken if fault]
+    if out.suffix != ".safetensors":
+        faults.append(f"out = {str(out)!r}: must end in .safetensors, which it will be")
+    return faults
 
 
 def finetune_inputs(

@@ -140,7 +140,7 @@ def decoded(
     Raises InputError at its end listing all that cannot be decoded.
     """
     faults: list[str] = []
-    what = f"images of {printable(images.folder.name)} decoded"
+    what = f"images of {printable(str(images.folder))} decoded"
     for start in range(0, len(images.files), batch):
         files = images.files[start : start + batch]
         pixels = np.zeros((len(files), size, size, 3), dtype=np.uint8)

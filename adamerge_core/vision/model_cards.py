@@ -11,7 +11,7 @@ from adamerge_core.vision.task_heads import TaskHead
 _FRONT = """\
 ---
 license: unknown
-pipeline_tag: zero-shot-image-classification
+pipeline_tag: {kind}
 tags:
 - model-merging
 - adamerge
@@ -32,8 +32,10 @@ def model_card(
     sha256: of the merged tensors, see tensors_sha256. accuracies: by model and task, in percent.
     """
     recipe = inputs.recipe
+    prompted = "zero-shot-" if inputs.pretrained.text_tower else ""
+    kind = f"{prompted}image-classification"
     parts = [
-        _FRONT.format(architecture=recipe.architecture),
+        _FRONT.format(architecture=recipe.architecture, kind=kind),
         f"# {recipe.architecture}, {len(inputs.tasks)} tasks merged by {recipe.method}\n",
         f"One image tower for {_listed(inputs.tasks)}, merged from models fine-tuned on one task "
         f"each. The text tower and the heads are not merged.\n",
@@ -123,12 +125,12 @@ def _tasks(inputs: MergeInputs, heads: Mapping[str, TaskHead]) -> list[str]:
     for name in inputs.tasks:
         head = heads.get(name)
         if head is None:
-            rows.append((name, "none", "", ""))
+            rows.append((name, "none", "", "", ""))
             continue
         names = head.classes.names
         shown = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
-        rows.append((name, head.source, str(len(names)), shown))
-    return ["## Heads\n", _table(("task", "head", "classes", "names"), rows)]
+        rows.append((name, head.kind, head.source, str(len(names)), shown))
+    return ["## Heads\n", _table(("task", "head", "source", "classes", "names"), rows)]
 
 
 def _lineage(inputs: MergeInputs, sha256: str) -> list[str]:

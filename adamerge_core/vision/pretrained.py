@@ -47,8 +47,9 @@ def _imagenet(architecture: str) -> ImageTower:
             f"pretrained = {IMAGENET!r}: is of {_IMAGENET_ARCHITECTURE}, not of {architecture}; "
             "give a tag of open_clip's, a path, or a model of the hub"
         )
-    clip = _seeded(architecture)
-    load_efficientnet_lite0(clip.visual.trunk)
+    with torch.random.fork_rng(devices=[]):  # loading makes a model of its own
+        clip = _seeded(architecture)
+        load_efficientnet_lite0(clip.visual.trunk)
     remark = "its projection is a random one, always the same; no text tower"
     tower = _tower(clip, "ImageNet weights of a package", IMAGENET, (remark,))
     return ImageTower(

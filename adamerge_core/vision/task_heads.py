@@ -112,7 +112,7 @@ def _stated_classes(path: str | os.PathLike[str]) -> ClassList | None:
 def zero_shot_head(clip: "CLIP", architecture: str, classes: ClassList) -> TaskHead:
     """Make a head out of the prompts of the class names, by the text tower of `clip`."""
     weight = zero_shot_weight(clip, tokenizer(architecture), classes.names, classes.templates)
-    return TaskHead(weight.cpu(), None, classes, f"zero-shot, of {classes.source}")
+    return TaskHead(weight.cpu(), None, classes, "made of the class names")
 
 
 @torch.no_grad()
@@ -145,9 +145,7 @@ def linear_probe(found: Tensor, labels: Tensor, classes: ClassList) -> TaskHead:
 
     optimizer.step(loss)
     scaled = (weight / deviation).detach()
-    return TaskHead(
-        scaled, (bias - scaled @ mean).detach(), classes, f"linear probe on {classes.source}"
-    )
+    return TaskHead(scaled, (bias - scaled @ mean).detach(), classes, "linear probe")
 
 
 _PROBE_STEPS = 200
