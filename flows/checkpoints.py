@@ -20,7 +20,9 @@ def inspect(options: argparse.Namespace) -> int:
         for source in options.checkpoints:
             size = Path(source).stat().st_size if Path(source).is_file() else 0
             print(f"reads {source}{f', {megabytes(size)}' if size else ''}")
-        print("writes nothing; memory: all checkpoints at once, twice with --pretrained; seconds")
+        print("writes      nothing")
+        print("memory      all checkpoints at once, with --pretrained twice")
+        print("time        that of reading them, and of a few passes over their entries")
         return 0
     found = inspect_checkpoints(options.checkpoints, architecture, options.pretrained)
     for each in found.each:
@@ -81,7 +83,11 @@ def convert(options: argparse.Namespace) -> int:
     for remark in tower.remarks:
         print(f"  {remark}")
     if options.dry_run:
-        print(f"would be written to {options.out}, for {ready.to}; nothing was: --dry-run")
+        held = tensor_bytes(tower.tensors) + tensor_bytes(tower.text_tower)
+        print(f"writes      {options.out}, for {ready.to}, about {megabytes(held)}")
+        print(f"memory      about {megabytes(3 * held)}")
+        print("time        that of reading and writing as much")
+        print("nothing was written: --dry-run")
         return 0
     write(ready, options.out, options.pretrained)
     print(f"written for {ready.to}: {options.out}")

@@ -7,8 +7,8 @@ from adamerge_core.vision.folder_accuracy import (
     folder_accuracies,
     open_evaluation,
 )
-from adamerge_core.vision.plans import tensor_bytes
-from flows.merge import print_accuracies
+from adamerge_core.vision.plans import plan_evaluation, tensor_bytes
+from flows.merge import print_accuracies, say_plan
 from flows.model_options import Progress, by_task, device, megabytes, refuse
 
 
@@ -38,7 +38,8 @@ def evaluate(options: argparse.Namespace) -> int:
         for remark in images.remarks:
             print(f"  {remark}")
     if options.dry_run:
-        print(f"memory about {size}, and the activations of 64 images; writes nothing: --dry-run")
+        print("writes      nothing")
+        say_plan(plan_evaluation(inputs, chosen), chosen)
         return 0
     print_accuracies({"checkpoint": folder_accuracies(inputs, chosen, Progress())})
     return 0

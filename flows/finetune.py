@@ -43,7 +43,9 @@ def finetune(options: argparse.Namespace) -> int:
     if options.dry_run:
         plan = plan_finetuning(inputs, chosen)
         print(f"writes      {out}, {megabytes(plan.written)}, and its head beside it")
-        say_plan(out, plan, chosen)
+        print(f"            {out}.partial/ until then, {megabytes(plan.working)}")
+        say_plan(plan, chosen)
+        print("nothing was written: --dry-run")
         return 0
     found = finetune_inputs(inputs, out, chosen, Progress())
     print(

@@ -84,19 +84,18 @@ def _say_plan(inputs: MergeInputs, out: Path, plan: Plan, chosen: str) -> None:
     parts += [f"{OPEN_CLIP}/"] if inputs.pretrained.text_tower else []
     parts += [f"{TRANSFORMERS}/"] if is_clip_vit(inputs.recipe.architecture) else []
     print(f"writes      {out}/, {megabytes(plan.written)}: {', '.join(parts)}")
-    say_plan(out, plan, chosen)
+    print(f"            {out}.partial/ until then, {megabytes(plan.working)}")
+    say_plan(plan, chosen)
     if inputs.method.settings is None:
         print("            and what the rule takes, which is not tried")
+    print("nothing was written: --dry-run")
 
 
-def say_plan(out: Path, plan: Plan, chosen: str) -> None:
-    """Print what work takes beside its result."""
-    if plan.working:
-        print(f"            {out}.partial/ until then, {megabytes(plan.working)}")
+def say_plan(plan: Plan, chosen: str) -> None:
+    """Print what work takes in memory and time."""
     print(f"memory      about {megabytes(plan.memory)}, and the activations of up to 64 images")
     if plan.seconds is not None:
         print(f"time        about {clock(plan.seconds)} on {chosen}, by a trial of 8 images")
-    print("nothing was written: --dry-run")
 
 
 def _say_result(merged: MergedModel, out: Path) -> None:

@@ -49,10 +49,10 @@ def open_conversion(
                 source, base.tensors if base else None, architecture=architecture
             )
         if tower:
+            faults += _form_faults(architecture, tower, to, base)
             with collected(faults):
                 scaling = scaling_of(architecture, pretrained)
                 encoder_of(architecture, tower.tensors, source, scaling)
-            faults += _form_faults(architecture, tower, to, base)
     if faults or architecture is None or tower is None:
         raise InputError.listing(f"conversion of {source}", faults, shown=20)
     return Conversion(architecture, tower, to, base)

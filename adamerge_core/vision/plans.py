@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from adamerge_core.vision.finetune_recipes import FinetuneInputs
+from adamerge_core.vision.folder_accuracy import EvaluationInputs
 from adamerge_core.vision.image_files import ImageFiles, decoded
 from adamerge_core.vision.merge_recipes import MergeInputs
 from adamerge_core.vision.merged_folders import is_clip_vit
@@ -84,6 +85,14 @@ def plan_finetuning(inputs: FinetuneInputs, device: str) -> Plan:
     return Plan(5 * model, model, count * size * size * 3 + 3 * model, seconds)
 
 
+def plan_evaluation(inputs: EvaluationInputs, device: str) -> Plan:
+    """Estimate a measurement of accuracy."""
+    tensors, folders = inputs.tower.tensors, list(inputs.images.values())
+    speed = _speed(inputs.architecture, inputs.pretrained, tensors, folders[0], device)
+    count = sum(len(images.files) for images in folders)
+    return Plan(2 * tensor_bytes(tensors), 0, 0, count * (speed.decode + speed.forward))
+
+
 def tensor_bytes(tensors: Mapping[str, Tensor]) -> int:
     """Count the bytes of tensors."""
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
@@ -91,7 +100,7 @@ def tensor_bytes(tensors: Mapping[str, Tensor]) -> int:
 
 def _speed(
     architecture: str,
-    pretrained: str,
+    pretrained: str | None,
     tensors: Mapping[str, Tensor],
     images: ImageFiles,
     device: str,
@@ -102,7 +111,8 @@ def _speed(
     size = image_size(architecture)
     ((_, pixels),) = decoded(few, size, len(few.files), lambda *_: None)
     decode = (time.perf_counter() - began) / len(pixels)
-    encoder = encoder_of(architecture, tensors, pretrained, scaling_of(architecture, pretrained))
+    scaling = scaling_of(architecture, pretrained)
+    encoder = encoder_of(architecture, tensors, "the model", scaling)
     encoder.to(device).requires_grad_(True)
     batch = torch.from_numpy(pixels).to(device)
 

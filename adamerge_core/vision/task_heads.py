@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 ZERO_SHOT, LINEAR = "zero_shot", "linear"
 """Kinds of heads: of normalised features without bias, and of features as they are with one."""
 
+PENALTY = 0.3
+"""Of the square of a linear probe's weights: with hardly any, a probe on few images is right about
+all of them, and leaves nothing for the image tower to learn."""
+
 
 @dataclass(frozen=True)
 class TaskHead:
@@ -126,7 +130,7 @@ def linear_probe(found: Tensor, labels: Tensor, classes: ClassList) -> TaskHead:
     """Fit multinomial logistic regression on features (a linear probe).
 
     found: [N, D] float32; labels: [N] int64. Features are standardised for the fit, and the head
-    takes them as they are. Minimised by L-BFGS is the sum of the losses + |W|^2 / 2.
+    takes them as they are. L-BFGS minimises the mean loss + PENALTY |W|^2 / 2.
     """
     mean, deviation = found.mean(dim=0), found.std(dim=0).clamp_min(1e-6)
     inputs = (found - mean) / deviation
@@ -138,8 +142,8 @@ def linear_probe(found: Tensor, labels: Tensor, classes: ClassList) -> TaskHead:
 
     def loss() -> Tensor:
         optimizer.zero_grad()
-        fit = F.cross_entropy(F.linear(inputs, weight, bias), labels, reduction="sum")
-        value = (fit + weight.square().sum() / 2) / len(labels)
+        fit = F.cross_entropy(F.linear(inputs, weight, bias), labels)
+        value = fit + PENALTY * weight.square().sum() / 2
         value.backward()
         return value
 

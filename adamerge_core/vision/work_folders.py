@@ -32,8 +32,9 @@ def taken_fault(out: Path, option: str = "out") -> str | None:
 def work_folder(out: Path, recipe: Mapping[str, Any]) -> Iterator[Path]:
     """Open the folder `<out>.partial` for the work of one recipe; it is removed at the end.
 
-    After an interruption it stays, and the same recipe goes on from what is in it. recipe: as JSON.
-    Raises InputError when the folder is another recipe's, or another process is at work in it.
+    After an interruption it stays, and the same recipe goes on from what is in it; after an
+    InputError, which the same recipe would meet again, it does not. recipe: as JSON. Raises
+    InputError when the folder is another recipe's, or another process is at work in it.
     """
     folder = out.with_name(f"{out.name}.partial")
     folder.mkdir(parents=True, exist_ok=True)
@@ -43,7 +44,11 @@ def work_folder(out: Path, recipe: Mapping[str, Any]) -> Iterator[Path]:
         except BlockingIOError as error:
             raise InputError(f"{folder}: another process is at work there; wait for it") from error
         _check_recipe(folder, json.loads(json.dumps(recipe)))
-        yield folder
+        try:
+            yield folder
+        except InputError:
+            shutil.rmtree(folder)
+            raise
         shutil.rmtree(folder)
 
 
