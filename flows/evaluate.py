@@ -4,7 +4,7 @@ import argparse
 
 from adamerge_core.vision.folder_accuracy import (
     EvaluationRecipe,
-    folder_accuracies,
+    input_accuracies,
     open_evaluation,
 )
 from adamerge_core.vision.plans import plan_evaluation, tensor_bytes
@@ -41,5 +41,5 @@ def evaluate(options: argparse.Namespace) -> int:
         print("writes      nothing")
         say_plan(plan_evaluation(inputs, chosen), chosen)
         return 0
-    print_accuracies({"checkpoint": folder_accuracies(inputs, chosen, Progress())})
+    print_accuracies({"checkpoint": input_accuracies(inputs, chosen, Progress())})
     return 0

@@ -174,19 +174,28 @@ def _labels(name: str, images: ImageFiles, classes: ClassList) -> np.ndarray:
 
 
 def folder_accuracies(
-    inputs: EvaluationInputs, device: str = "cpu", progress: Progress | None = None
+    recipe: EvaluationRecipe, device: str = "cpu", progress: Progress | None = None
 ) -> dict[str, float]:
-    """Measure top-1 in percent by task, and `average`; images are decoded as they are needed."""
+    """Measure the top-1 accuracy of a checkpoint in percent, by task, and `average`.
+
+    Images are decoded as they are needed. progress: is told (done, of how many, of what). Raises
+    InputError listing what is wrong with the recipe and the files that it names.
+    """
+    return input_accuracies(open_evaluation(recipe), device, progress or (lambda *_: None))
+
+
+def input_accuracies(inputs: EvaluationInputs, device: str, progress: Progress) -> dict[str, float]:
+    """Do what folder_accuracies does, with a recipe's files read already."""
     pixels = scaling_of(inputs.architecture, inputs.pretrained)
     tower = inputs.tower
     encoder = encoder_of(inputs.architecture, tower.tensors, tower.source, pixels).to(device)
-    size, tell = image_size(inputs.architecture), progress or (lambda *_: None)
+    size = image_size(inputs.architecture)
     found = {}
     for name, images in inputs.images.items():
         head = inputs.heads[name].module().to(torch.device(device))
         hits = [
             correct(encoder, head, arrays, inputs.labels[name][rows])
-            for rows, arrays in decoded(images, size, _BATCH, tell)
+            for rows, arrays in decoded(images, size, _BATCH, progress)
         ]
         found[name] = percent(np.concatenate(hits))
     return with_average(found)

@@ -42,15 +42,11 @@ class MergedModel:
     where the images have no labels."""
 
 
-def _silent(done: int, total: int, what: str) -> None:
-    """Tell nothing."""
-
-
 def merge_models(
     recipe: MergeRecipe,
     out: str | Path,
     device: str = "cpu",
-    progress: Progress = _silent,
+    progress: Progress | None = None,
 ) -> MergedModel:
     """Merge as a recipe says, and write the folder `out` (see write_merged_folder).
 
@@ -61,12 +57,10 @@ def merge_models(
     fault = taken_fault(Path(out))
     if fault:
         raise InputError(fault)
-    return merge_inputs(open_inputs(recipe), Path(out), device, progress)
+    return merge_inputs(open_inputs(recipe), Path(out), device, progress or (lambda *_: None))
 
 
-def merge_inputs(
-    inputs: MergeInputs, out: Path, device: str = "cpu", progress: Progress = _silent
-) -> MergedModel:
+def merge_inputs(inputs: MergeInputs, out: Path, device: str, progress: Progress) -> MergedModel:
     """Do what merge_models does, with a recipe's files read already."""
     with work_folder(out, inputs.identity()) as folder:
         work = _Work(inputs, folder, torch.device(device), progress)

@@ -196,13 +196,13 @@ def test_a_merged_folder_is_measured_by_its_own_heads(models: Path, tmp_path: Pa
         images=images,
     )
     merged = merge_models(merge, tmp_path / "out")
-    inputs = open_evaluation(EvaluationRecipe(str(tmp_path / "out"), images))
-    assert folder_accuracies(inputs) == merged.accuracies["merged"]
+    measured = folder_accuracies(EvaluationRecipe(str(tmp_path / "out"), images))
+    assert measured == merged.accuracies["merged"]
     one = {"colours": str(models / "colours.safetensors")}
     named = EvaluationRecipe(
         one["colours"], {"colours": images["colours"]}, ARCHITECTURE, merge.pretrained
     )
-    individual = folder_accuracies(open_evaluation(named))["colours"]
+    individual = folder_accuracies(named)["colours"]
     assert individual == merged.accuracies["individual"]["colours"]
 
 
