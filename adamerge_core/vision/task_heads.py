@@ -126,11 +126,13 @@ def features(encoder: nn.Module, batches: Iterable[Tensor]) -> Tensor:
     return torch.cat([encoder(batch).float().cpu() for batch in batches])
 
 
-def linear_probe(found: Tensor, labels: Tensor, classes: ClassList) -> TaskHead:
+def linear_probe(
+    found: Tensor, labels: Tensor, classes: ClassList, penalty: float = PENALTY
+) -> TaskHead:
     """Fit multinomial logistic regression on features (a linear probe).
 
     found: [N, D] float32; labels: [N] int64. Features are standardised for the fit, and the head
-    takes them as they are. L-BFGS minimises the mean loss + PENALTY |W|^2 / 2.
+    takes them as they are. L-BFGS minimises the mean loss + penalty |W|^2 / 2.
     """
     mean, deviation = found.mean(dim=0), found.std(dim=0).clamp_min(1e-6)
     inputs = (found - mean) / deviation
@@ -143,7 +145,7 @@ def linear_probe(found: Tensor, labels: Tensor, classes: ClassList) -> TaskHead:
     def loss() -> Tensor:
         optimizer.zero_grad()
         fit = F.cross_entropy(F.linear(inputs, weight, bias), labels)
-        value = fit + PENALTY * weight.square().sum() / 2
+        value = fit + penalty * weight.square().sum() / 2
         value.backward()
         return value
 
