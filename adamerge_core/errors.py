@@ -27,9 +27,13 @@ class InputError(ValueError):
 
 
 @contextmanager
-def collected(faults: list[str]) -> Iterator[None]:
-    """Append the faults of an InputError that the block raises to `faults`, and go on after it."""
+def collected(faults: list[str], about: str = "") -> Iterator[None]:
+    """Append the faults of an InputError that the block raises to `faults`, and go on after it.
+
+    about: stands before each line that does not begin with it.
+    """
     try:
         yield
     except InputError as error:
-        faults += error.lines
+        prefix = f"{about}: " if about else ""
+        faults += [line if line.startswith(prefix) else prefix + line for line in error.lines]

@@ -24,7 +24,7 @@ def evaluate(options: argparse.Namespace) -> int:
         templates=by_task("templates", options.templates, faults),
         heads=by_task("heads", options.heads, faults),
     )
-    chosen = device(options.device, faults)
+    chosen = device(options.device, options.threads, faults)
     refuse("evaluate", faults + recipe.faults())
     inputs = open_evaluation(recipe)
     size = megabytes(tensor_bytes(inputs.tower.tensors))

@@ -24,7 +24,7 @@ def finetune(options: argparse.Namespace) -> int:
         settings=settings(options.set, faults),
         seed=options.seed,
     )
-    chosen, out = device(options.device, faults), Path(options.out)
+    chosen, out = device(options.device, options.threads, faults), Path(options.out)
     refuse("finetune", faults + recipe.faults() + out_faults(out))
     inputs = open_finetune_inputs(recipe)
     training, (train, held_out) = recipe.training(), inputs.rows()

@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Mapping
 from pathlib import Path
 
+from adamerge_core.vision.export import is_clip_vit
 from adamerge_core.vision.merge_models import MergedModel, merge_inputs
 from adamerge_core.vision.merge_recipes import MergeInputs, MergeRecipe, TaskInputs, open_inputs
 from adamerge_core.vision.merged_folders import (
@@ -11,7 +12,6 @@ from adamerge_core.vision.merged_folders import (
     IMAGE_TOWER,
     OPEN_CLIP,
     TRANSFORMERS,
-    is_clip_vit,
 )
 from adamerge_core.vision.plans import Plan, plan_merge, tensor_bytes
 from adamerge_core.vision.task_heads import TaskHead
@@ -35,7 +35,7 @@ def merge(options: argparse.Namespace) -> int:
         heads=by_task("heads", options.heads, faults),
         seed=options.seed,
     )
-    chosen, out = device(options.device, faults), Path(options.out)
+    chosen, out = device(options.device, options.threads, faults), Path(options.out)
     if fault := taken_fault(out, "--out"):
         faults.append(fault)
     refuse("merge", faults + recipe.faults())

@@ -230,6 +230,9 @@ def _add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device", default="auto", metavar="D", help="cpu, cuda, or auto (the default)"
     )
+    parser.add_argument(
+        "--threads", type=int, metavar="N", help="of a CPU; fewer where others are at work on it"
+    )
 
 
 def _add_dry_run(parser: argparse.ArgumentParser) -> None:

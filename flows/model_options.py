@@ -50,10 +50,14 @@ def _value(text: str) -> Any:
     return text
 
 
-def device(name: str, faults: list[str]) -> str:
-    """Choose the device to compute on: cuda where there is one, else cpu."""
+def device(name: str, threads: int | None, faults: list[str]) -> str:
+    """Choose the device to compute on, cuda where there is one, else cpu; set the threads."""
     import torch
 
+    if threads is not None and threads < 1:
+        faults.append(f"--threads {threads}: must be at least 1")
+    elif threads is not None:
+        torch.set_num_threads(threads)
     if name not in ("auto", "cpu", "cuda"):
         faults.append(f"--device {name!r}: must be auto, cpu or cuda")
     elif name == "cuda" and not torch.cuda.is_available():

@@ -13,10 +13,10 @@ from PIL import Image
 from torch import Tensor
 
 from adamerge_core import checkpoints
-from adamerge_core.vision import architectures
+from adamerge_core.vision import architectures, image_towers
 from adamerge_core.vision.clip import create_clip
 
-ARCHITECTURE = "tiny_vit"
+ARCHITECTURE = "small_vit"
 
 CONFIGURATION = {
     "embed_dim": 16,
@@ -38,9 +38,11 @@ def known_architecture() -> Iterator[None]:
         scaling = ((120.0, 110.0, 100.0), (60.0, 61.0, 62.0))
         patch.setitem(architectures.ARCHITECTURES, ARCHITECTURE, CONFIGURATION)
         patch.setitem(architectures.PIXEL_SCALING, ARCHITECTURE, scaling)
-        architectures.known_architectures.cache_clear()
+        for cached in (architectures.known_architectures, image_towers._layout):
+            cached.cache_clear()
         yield
-    architectures.known_architectures.cache_clear()
+    for cached in (architectures.known_architectures, image_towers._layout):
+        cached.cache_clear()
 
 
 def write_models(folder: Path) -> None:

@@ -6,11 +6,10 @@ from pathlib import Path
 
 from adamerge_core import checkpoints
 from adamerge_core.errors import InputError, collected
-from adamerge_core.vision.export import export_open_clip, export_transformers
+from adamerge_core.vision.export import export_open_clip, export_transformers, is_clip_vit
 from adamerge_core.vision.folder_accuracy import architecture_of
 from adamerge_core.vision.image_towers import ImageTower, read_image_tower
-from adamerge_core.vision.merged_folders import is_clip_vit
-from adamerge_core.vision.pretrained import encoder_of, read_pretrained, scaling_of
+from adamerge_core.vision.pretrained import read_pretrained, scaling_of
 from adamerge_core.vision.work_folders import put_in_place, taken_fault, work_folder
 
 FORMS = ("open_clip", "transformers", "safetensors")
@@ -43,16 +42,13 @@ def open_conversion(
         architecture = architecture_of(source, architecture)
     base = tower = None
     if architecture is not None and not faults:
-        with collected(faults):
+        with collected(faults, source):
             base = read_pretrained(pretrained, architecture) if pretrained else None
             tower = read_image_tower(
                 source, base.tensors if base else None, architecture=architecture
             )
         if tower:
             faults += _form_faults(architecture, tower, to, base)
-            with collected(faults):
-                scaling = scaling_of(architecture, pretrained)
-                encoder_of(architecture, tower.tensors, source, scaling)
     if faults or architecture is None or tower is None:
         raise InputError.listing(f"conversion of {source}", faults, shown=20)
     return Conversion(architecture, tower, to, base)
@@ -65,6 +61,11 @@ def _form_faults(
         return [
             f"to = {to!r}: {architecture} has no ViT as CLIP's, and transformers knows no other; "
             "give open_clip or safetensors"
+        ]
+    if to != "safetensors" and is_clip_vit(architecture) and not tower.has_projection:
+        return [
+            f"to = {to!r}: {tower.source} has no projection (proj); give the CLIP that it was "
+            "fine-tuned from (pretrained)"
         ]
     if to == "open_clip" and not tower.text_tower and not (base and base.text_tower):
         return [

@@ -20,7 +20,7 @@ from adamerge_core.vision.finetune_recipes import (
 from adamerge_core.vision.image_files import Progress, decode_into
 from adamerge_core.vision.images import LabeledImages
 from adamerge_core.vision.merge_recipes import HEAD_SUFFIX
-from adamerge_core.vision.pretrained import encoder_of, image_size, scaling_of, whole_clip
+from adamerge_core.vision.pretrained import encoder_of, input_size, scaling_of, whole_clip
 from adamerge_core.vision.task_heads import (
     ZERO_SHOT,
     TaskHead,
@@ -84,7 +84,7 @@ def finetune_inputs(
     """Do what finetune_folder does, with a recipe's files read already."""
     recipe, settings = inputs.recipe, inputs.recipe.training()
     with work_folder(out, inputs.identity()) as folder:
-        size = image_size(recipe.architecture)
+        size = input_size(recipe.architecture)
         train, held_out = (
             _decoded(folder / f"{part}.npy", inputs, rows, size, progress)
             for part, rows in zip(("train", "held_out"), inputs.rows(), strict=True)

@@ -19,7 +19,9 @@ from adamerge_core.vision.class_lists import (
 from adamerge_core.vision.image_files import ImageFiles, find_images
 from adamerge_core.vision.image_towers import ImageTower
 from adamerge_core.vision.pretrained import (
+    in_float32,
     read_pretrained,
+    require_projection,
 )
 from adamerge_core.vision.task_heads import (
     LINEAR,
@@ -133,8 +135,9 @@ def open_finetune_inputs(recipe: FinetuneRecipe) -> FinetuneInputs:
     if faults:
         raise InputError.listing("finetune", faults)
     pretrained = images = classes = labels = None
-    with collected(faults):
-        pretrained = read_pretrained(recipe.pretrained, recipe.architecture)
+    with collected(faults, "pretrained"):
+        pretrained = in_float32(read_pretrained(recipe.pretrained, recipe.architecture))
+        require_projection(pretrained, recipe.architecture)
         if recipe.head == ZERO_SHOT and not pretrained.text_tower:
             faults.append(
                 f"head = {ZERO_SHOT!r}: {recipe.pretrained} has no text tower; give {LINEAR}"

@@ -15,6 +15,7 @@ from adamerge_core.vision.class_lists import (
     read_classes,
     with_templates,
 )
+from adamerge_core.vision.export import is_clip_vit
 from adamerge_core.vision.image_files import ImageFiles, Progress, decoded, find_images
 from adamerge_core.vision.image_towers import ImageTower, read_image_tower
 from adamerge_core.vision.merge_recipes import task_faults
@@ -26,13 +27,15 @@ from adamerge_core.vision.merged_folders import (
 )
 from adamerge_core.vision.pretrained import (
     encoder_of,
-    image_size,
+    in_float32,
+    input_size,
     read_pretrained,
+    require_projection,
     scaling_of,
     stated_architecture,
     whole_clip,
 )
-from adamerge_core.vision.task_heads import TaskHead, check_width, read_head, zero_shot_head
+from adamerge_core.vision.task_heads import TaskHead, check_width, read_task_head, zero_shot_head
 
 _BATCH = 64
 
@@ -95,8 +98,8 @@ def open_evaluation(recipe: EvaluationRecipe) -> EvaluationInputs:
     if faults or architecture is None:
         raise InputError.listing("evaluation", faults)
     tower = None
-    with collected(faults):
-        tower = read_image_tower(checkpoint, architecture=architecture)
+    with collected(faults, checkpoint):
+        tower = _with_projection(architecture, checkpoint, pretrained)
     images: dict[str, ImageFiles] = {}
     heads: dict[str, TaskHead] = {}
     lists: dict[str, ClassList] = {}
@@ -122,6 +125,16 @@ def open_evaluation(recipe: EvaluationRecipe) -> EvaluationInputs:
     return EvaluationInputs(architecture, pretrained, tower, heads, images, labels)
 
 
+def _with_projection(architecture: str, checkpoint: str, pretrained: str | None) -> ImageTower:
+    """Read a checkpoint; without a projection of its own it gets the pretrained model's."""
+    tower = read_image_tower(checkpoint, architecture=architecture)
+    if is_clip_vit(architecture) and not tower.has_projection and pretrained is not None:
+        base = read_pretrained(pretrained, architecture)
+        tower = read_image_tower(checkpoint, base.tensors, architecture=architecture)
+    require_projection(tower, architecture)
+    return in_float32(tower)
+
+
 def architecture_of(checkpoint: str, given: str | None) -> str:
     """Return the architecture that is given, or that the checkpoint states.
 
@@ -139,7 +152,7 @@ def _head(
 ) -> TaskHead | ClassList:
     classes = read_classes(recipe.classes[name]) if name in recipe.classes else None
     if name in recipe.heads:
-        return read_head(recipe.heads[name], classes)
+        return read_task_head(recipe.heads[name], classes)
     if classes is None and name in own:
         return own[name]
     if classes is None and not images.classes:
@@ -153,7 +166,7 @@ def _zero_shot(
 ) -> dict[str, TaskHead]:
     """Make heads by the text tower of the checkpoint, or of the pretrained model."""
     if not tower.text_tower and pretrained is not None:
-        tower = read_pretrained(pretrained, architecture)
+        tower = in_float32(read_pretrained(pretrained, architecture))
     if not tower.text_tower:
         raise InputError(
             f"{', '.join(lists)}: no head can be made of class names, as {tower.source} has no "
@@ -189,7 +202,7 @@ def input_accuracies(inputs: EvaluationInputs, device: str, progress: Progress) 
     pixels = scaling_of(inputs.architecture, inputs.pretrained)
     tower = inputs.tower
     encoder = encoder_of(inputs.architecture, tower.tensors, tower.source, pixels).to(device)
-    size = image_size(inputs.architecture)
+    size = input_size(inputs.architecture)
     found = {}
     for name, images in inputs.images.items():
         head = inputs.heads[name].module().to(torch.device(device))

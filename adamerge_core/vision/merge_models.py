@@ -19,7 +19,7 @@ from adamerge_core.vision.class_lists import ClassList
 from adamerge_core.vision.image_files import Progress, decode_into
 from adamerge_core.vision.merge_recipes import MergeInputs, MergeRecipe, open_inputs
 from adamerge_core.vision.merged_folders import write_merged_folder
-from adamerge_core.vision.pretrained import encoder_of, image_size, scaling_of, whole_clip
+from adamerge_core.vision.pretrained import encoder_of, input_size, scaling_of, whole_clip
 from adamerge_core.vision.task_heads import TaskHead, zero_shot_head
 from adamerge_core.vision.work_folders import put_in_place, taken_fault, work_folder
 
@@ -90,7 +90,7 @@ class _Work:
         self.modules: dict[str, nn.Module] = {
             name: head.module().to(device) for name, head in self.heads.items()
         }
-        size = image_size(self.recipe.architecture)
+        size = input_size(self.recipe.architecture)
         self.images = {
             name: decode_into(folder / f"{name}.npy", task.images, size, progress)
             for name, task in inputs.tasks.items()

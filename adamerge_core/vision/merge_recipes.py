@@ -21,8 +21,8 @@ from adamerge_core.vision.class_lists import (
 )
 from adamerge_core.vision.image_files import ImageFiles, find_images
 from adamerge_core.vision.image_towers import ImageTower, check_different, read_image_tower
-from adamerge_core.vision.pretrained import read_pretrained
-from adamerge_core.vision.task_heads import TaskHead, check_width, read_head
+from adamerge_core.vision.pretrained import in_float32, read_pretrained, require_projection
+from adamerge_core.vision.task_heads import TaskHead, check_width, read_task_head
 
 HEAD_SUFFIX = ".head.safetensors"
 """Of the file with a task's head, in place of the suffix of its fine-tuned checkpoint."""
@@ -53,7 +53,7 @@ class MergeRecipe:
     templates: _Sources = field(default_factory=dict)
     """Files of prompts; "a photo of a {}." where there is none."""
     heads: _Sources = field(default_factory=dict)
-    """Files of heads: see read_head. Taken without being named is the one beside a checkpoint."""
+    """Files of heads: see read_task_head. Unnamed, the one beside a checkpoint is taken."""
     seed: int = 0
 
     def faults(self) -> list[str]:
@@ -138,14 +138,13 @@ def open_inputs(recipe: MergeRecipe) -> MergeInputs:
     if faults:
         raise InputError.listing("merge", faults)
     pretrained = None
-    with collected(faults):
+    with collected(faults, "pretrained"):
         pretrained = read_pretrained(recipe.pretrained, recipe.architecture)
+        require_projection(pretrained, recipe.architecture)
     tasks: dict[str, TaskInputs] = {}
     for name in recipe.finetuned:
-        own: list[str] = []
-        with collected(own):
+        with collected(faults, name):
             tasks[name] = _task(recipe, name, pretrained)
-        faults += [line if line.startswith(f"{name}:") else f"{name}: {line}" for line in own]
     with collected(faults):
         check_different({name: task.tower for name, task in tasks.items()})
     if pretrained and len(tasks) == len(recipe.finetuned):
@@ -153,7 +152,7 @@ def open_inputs(recipe: MergeRecipe) -> MergeInputs:
             _check_heads(recipe, pretrained, tasks)
     if faults or pretrained is None:
         raise InputError.listing("merge", faults, _SHOWN)
-    return MergeInputs(recipe, recipe.choice(), pretrained, tasks)
+    return MergeInputs(recipe, recipe.choice(), in_float32(pretrained), tasks)
 
 
 _SHOWN = 30
@@ -163,11 +162,10 @@ def _task(recipe: MergeRecipe, name: str, pretrained: ImageTower | None) -> Task
     """Read what there is of a task. Raises InputError listing every fault."""
     faults: list[str] = []
     tower = images = classes = head = labels = None
-    with collected(faults):
+    with collected(faults, recipe.finetuned[name]):
         tensors = pretrained.tensors if pretrained else None
         tower = read_image_tower(recipe.finetuned[name], tensors, architecture=recipe.architecture)
         if pretrained:
-            checkpoints.check_same_architecture(pretrained.tensors, {name: tower.tensors})
             _check_origin(recipe.finetuned[name], pretrained)
     with collected(faults):
         images = find_images(recipe.images[name]) if name in recipe.images else None
@@ -181,7 +179,7 @@ def _task(recipe: MergeRecipe, name: str, pretrained: ImageTower | None) -> Task
             labels = images.labels(known)
     if faults or tower is None:
         raise InputError.listing(name, faults)
-    return TaskInputs(tower, head, images, labels)
+    return TaskInputs(in_float32(tower), head, images, labels)
 
 
 def task_head(
@@ -194,9 +192,9 @@ def task_head(
     """
     beside = Path(recipe.finetuned[name]).with_suffix(HEAD_SUFFIX)
     if name in recipe.heads:
-        return read_head(recipe.heads[name], classes)
+        return read_task_head(recipe.heads[name], classes)
     if classes is None and beside.is_file():
-        return read_head(beside)
+        return read_task_head(beside)
     if classes is None and images and images.classes:
         source = f"the folders of {images.folder}"
         classes = classes_of_folders(images.classes, source)

@@ -9,14 +9,14 @@ from torch import Tensor
 
 from adamerge_core import checkpoints
 from adamerge_core.atomic import atomic_write
+from adamerge_core.checkpoints.content_hash import content_sha256
 from adamerge_core.coefficient_files import LearnedCoefficients
 from adamerge_core.errors import InputError
-from adamerge_core.vision.architectures import configuration
-from adamerge_core.vision.export import export_open_clip, export_transformers
+from adamerge_core.vision.export import export_open_clip, export_transformers, is_clip_vit
 from adamerge_core.vision.merge_recipes import MergeInputs
 from adamerge_core.vision.model_cards import model_card
-from adamerge_core.vision.pretrained import scaling_of, tensors_sha256
-from adamerge_core.vision.task_heads import TaskHead, read_head
+from adamerge_core.vision.pretrained import scaling_of
+from adamerge_core.vision.task_heads import TaskHead, read_task_head
 
 IMAGE_TOWER = "image_tower.safetensors"
 RECIPE = "recipe.json"
@@ -41,7 +41,7 @@ def write_merged_folder(
     """
     architecture = inputs.recipe.architecture
     pixels = scaling_of(architecture, inputs.recipe.pretrained)
-    digest = tensors_sha256(merged)
+    digest = content_sha256(merged)
     facts = {**inputs.identity(), "merged": digest, "accuracies": accuracies}
     stated = {"architecture": architecture, "pretrained_sha256": inputs.pretrained.sha256}
     checkpoints.save(folder / IMAGE_TOWER, merged, stated)
@@ -57,12 +57,6 @@ def write_merged_folder(
     write_text(folder / RECIPE, json.dumps(facts, indent=2) + "\n")
     card = model_card(inputs, digest, heads, coefficients, accuracies)
     write_text(folder / "README.md", card)
-
-
-def is_clip_vit(architecture: str) -> bool:
-    """Tell whether the image tower is a ViT as CLIP's, which transformers has."""
-    vision = configuration(architecture)["vision_cfg"]
-    return "timm_model_name" not in vision and not isinstance(vision.get("layers"), list)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -89,4 +83,4 @@ def read_recipe(folder: str | Path) -> dict[str, Any]:
 def read_heads(folder: str | Path) -> dict[str, TaskHead]:
     """Read the heads of a merged folder, by task. Raises InputError where one is broken."""
     files = sorted((Path(folder) / HEADS).glob("*.safetensors"))
-    return {file.stem: read_head(file) for file in files}
+    return {file.stem: read_task_head(file) for file in files}

@@ -29,7 +29,7 @@ def model_card(
 ) -> str:
     """Write a merged model's card in Markdown, with the front matter of the Hugging Face hub.
 
-    sha256: of the merged tensors, see tensors_sha256. accuracies: by model and task, in percent.
+    sha256: of the merged tensors, see content_sha256. accuracies: by model and task, in percent.
     """
     recipe = inputs.recipe
     prompted = "zero-shot-" if inputs.pretrained.text_tower else ""

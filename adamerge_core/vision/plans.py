@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from adamerge_core.vision.export import is_clip_vit
 from adamerge_core.vision.finetune_recipes import FinetuneInputs
 from adamerge_core.vision.folder_accuracy import EvaluationInputs
 from adamerge_core.vision.image_files import ImageFiles, decoded
 from adamerge_core.vision.merge_recipes import MergeInputs
-from adamerge_core.vision.merged_folders import is_clip_vit
-from adamerge_core.vision.pretrained import encoder_of, image_size, scaling_of
+from adamerge_core.vision.pretrained import encoder_of, input_size, scaling_of
 
 _TRIED = 8
 """Images of a trial."""
@@ -47,7 +47,7 @@ def plan_merge(inputs: MergeInputs, device: str) -> Plan:
     tasks, recipe = inputs.tasks.values(), inputs.recipe
     model = tensor_bytes(inputs.pretrained.tensors)
     text = tensor_bytes(inputs.pretrained.text_tower)
-    size = image_size(recipe.architecture)
+    size = input_size(recipe.architecture)
     images = [task.images for task in tasks if task.images]
     count = sum(len(each.files) for each in images)
     measured = 3 * sum(len(task.labels) for task in tasks if task.labels is not None)
@@ -73,7 +73,7 @@ def plan_finetuning(inputs: FinetuneInputs, device: str) -> Plan:
     """Estimate a fine-tuning."""
     recipe, settings = inputs.recipe, inputs.recipe.training()
     model = tensor_bytes(inputs.pretrained.tensors)
-    count, size = len(inputs.images.files), image_size(recipe.architecture)
+    count, size = len(inputs.images.files), input_size(recipe.architecture)
     speed = _speed(
         recipe.architecture, recipe.pretrained, inputs.pretrained.tensors, inputs.images, device
     )
@@ -108,7 +108,7 @@ def _speed(
     """Measure how long an image takes, on the first ones; a first pass is not counted."""
     few = images.choose(range(min(_TRIED, len(images.files))))
     began = time.perf_counter()
-    size = image_size(architecture)
+    size = input_size(architecture)
     ((_, pixels),) = decoded(few, size, len(few.files), lambda *_: None)
     decode = (time.perf_counter() - began) / len(pixels)
     scaling = scaling_of(architecture, pretrained)

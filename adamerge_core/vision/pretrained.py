@@ -1,7 +1,7 @@
 """What a model's source is: its image tower by name or path, and an encoder that holds it."""
 
-import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import open_clip
@@ -10,12 +10,18 @@ from open_clip.model import CLIP
 from torch import Tensor, nn
 
 from adamerge_core import checkpoints
+from adamerge_core.checkpoints.content_hash import content_sha256
 from adamerge_core.checkpoints.torch_files import is_torch_file
 from adamerge_core.errors import InputError
-from adamerge_core.vision.architectures import PixelScaling, configuration
+from adamerge_core.vision.architectures import PixelScaling, configuration, image_size
 from adamerge_core.vision.clip import create_clip, image_encoder, pixel_scaling
 from adamerge_core.vision.clip_weights import PretrainedWeights, create_pretrained_clip
-from adamerge_core.vision.image_towers import ImageTower, read_image_tower
+from adamerge_core.vision.export import is_clip_vit
+from adamerge_core.vision.image_towers import (
+    ImageTower,
+    read_image_tower,
+    require_text_tower,
+)
 from adamerge_core.vision.imagenet import load_efficientnet_lite0
 
 IMAGENET = "imagenet"
@@ -28,8 +34,8 @@ _VISUAL = "visual."
 def read_pretrained(source: str, architecture: str) -> ImageTower:
     """Read the pretrained model: `imagenet`, a tag of open_clip's, a checkpoint, or a hub's model.
 
-    Nothing is downloaded unless HF_HUB_OFFLINE=0 says so. Raises InputError where there is none,
-    or it is not of this architecture.
+    Its dtype is the file's. Nothing is downloaded unless HF_HUB_OFFLINE=0 says so. Raises
+    InputError where there is none, or it is not of this architecture.
     """
     if Path(source).exists():
         return read_image_tower(source, architecture=architecture)
@@ -52,9 +58,7 @@ def _imagenet(architecture: str) -> ImageTower:
         load_efficientnet_lite0(clip.visual.trunk)
     remark = "its projection is a random one, always the same; no text tower"
     tower = _tower(clip, "ImageNet weights of a package", IMAGENET, (remark,))
-    return ImageTower(
-        tower.tensors, tower.format, tower.source, {}, True, tower.sha256, tower.remarks
-    )
+    return replace(tower, text_tower={})
 
 
 def _seeded(architecture: str) -> CLIP:
@@ -68,18 +72,30 @@ def _tower(clip: CLIP, form: str, source: str, remarks: tuple[str, ...]) -> Imag
     state = clip.state_dict()
     tensors = {n.removeprefix(_VISUAL): t for n, t in state.items() if n.startswith(_VISUAL)}
     text = {name: tensor for name, tensor in state.items() if not name.startswith(_VISUAL)}
-    digest = tensors_sha256(tensors)
+    digest = content_sha256(tensors)
     return ImageTower(tensors, form, source, text, "proj" in tensors, digest, remarks)
 
 
-def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
-    """Hash tensors by names, dtypes, shapes and values, whatever their order and file."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+def require_projection(tower: ImageTower, architecture: str) -> None:
+    """Raise InputError where the image tower is a ViT without its projection."""
+    if is_clip_vit(architecture) and not tower.has_projection:
+        raise InputError(
+            f"{tower.source} ({tower.format}): has no projection (proj); give the whole CLIP, or a "
+            "tower with it"
+        )
+
+
+def in_float32(tower: ImageTower) -> ImageTower:
+    """Widen a tower of half precision, which is exact and said in its remarks."""
+    half = (torch.float16, torch.bfloat16)
+    if not any(tensor.dtype in half for tensor in tower.tensors.values()):
+        return tower
+    image, text = (
+        {name: t.float() if t.dtype in half else t for name, t in tensors.items()}
+        for tensors in (tower.tensors, tower.text_tower)
+    )
+    remark = "is in half precision: computed with, and written, in float32"
+    return replace(tower, tensors=image, text_tower=text, remarks=(*tower.remarks, remark))
 
 
 def encoder_of(
@@ -107,22 +123,20 @@ def whole_clip(architecture: str, tower: ImageTower) -> CLIP:
 
     Raises InputError where it has none, or listing the tensors that do not fit.
     """
-    if not tower.text_tower:
-        raise InputError(f"{tower.source}: has no text tower, and prompts need one")
+    text_tower = require_text_tower(tower)
     clip = _seeded(architecture).eval()
-    state = {f"{_VISUAL}{name}": t for name, t in tower.tensors.items()} | dict(tower.text_tower)
+    state = {f"{_VISUAL}{name}": t for name, t in tower.tensors.items()} | dict(text_tower)
     checkpoints.check_same_architecture(clip.state_dict(), {tower.source: state})
     clip.load_state_dict(state)
     return clip
 
 
-def image_size(architecture: str) -> int:
-    """Return the side of the images that the architecture takes, in pixels.
+def input_size(architecture: str) -> int:
+    """Return the side of the images that the architecture is made for, in pixels.
 
     Raises InputError for an unknown architecture.
     """
-    size = configuration(architecture)["vision_cfg"].get("image_size", 224)
-    return int(size[0] if isinstance(size, list) else size)
+    return image_size(architecture) or int(configuration(architecture)["vision_cfg"]["image_size"])
 
 
 def stated_architecture(source: str) -> str | None:

@@ -12,12 +12,14 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from adamerge_core import checkpoints
-from adamerge_core.checkpoints.torch_files import is_torch_file
+from adamerge_core.checkpoints.torch_files import is_torch_file, read_torch_file
 from adamerge_core.errors import InputError
 from adamerge_core.vision.class_lists import ClassList
 from adamerge_core.vision.classifiers import LinearHead
 from adamerge_core.vision.clip import tokenizer
 from adamerge_core.vision.heads import ZeroShotHead, zero_shot_weight
+from adamerge_core.vision.published_classes import PUBLISHED_CLASSES
+from adamerge_core.vision.published_heads import read_head
 
 if TYPE_CHECKING:
     from open_clip.model import CLIP
@@ -65,13 +67,14 @@ class TaskHead:
         checkpoints.save(path, tensors, {"head": json.dumps(facts)})
 
 
-def read_head(path: str | os.PathLike[str], classes: ClassList | None = None) -> TaskHead:
+def read_task_head(path: str | os.PathLike[str], classes: ClassList | None = None) -> TaskHead:
     """Read a head: a file that `save` wrote, or one with a weight [classes, D] and perhaps a bias.
 
-    classes: the names, where the file has none; a head without a bias is then a zero-shot one.
+    A head that task_vectors or tall_masks pickled is read without running code of it. classes: the
+    names, where the file has none; a head without a bias is then a zero-shot one.
     Raises InputError when the file is broken, or no head, or has other classes than those given.
     """
-    tensors = checkpoints.load(path)
+    tensors = _published(path) or checkpoints.load(path)
     weight, bias = tensors.get("weight"), tensors.get("bias")
     faults = []
     if weight is None or tensors.keys() - {"weight", "bias"}:
@@ -97,6 +100,18 @@ def read_head(path: str | os.PathLike[str], classes: ClassList | None = None) ->
     return TaskHead(
         weight.float(), None if bias is None else bias.float(), named, f"file {Path(path).name}"
     )
+
+
+def _published(path: str | os.PathLike[str]) -> dict[str, Tensor] | None:
+    """Read a pickled ClassificationHead; None for what is no pickled module."""
+    if not is_torch_file(path) or not read_torch_file(path, PUBLISHED_CLASSES).module:
+        return None
+    weight, bias, normalize = read_head(Path(path))
+    if not normalize:
+        return {"weight": weight, "bias": bias}
+    if bias.any():
+        raise InputError(f"head {path}: normalises features and has a bias; no kind here has both")
+    return {"weight": weight}
 
 
 def _stated_classes(path: str | os.PathLike[str]) -> ClassList | None:

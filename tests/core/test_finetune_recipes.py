@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from published_pickles import head_pickle, write
 from small_clip import (
     ARCHITECTURE,
     CLASSES,
@@ -34,7 +35,8 @@ from adamerge_core.vision.folder_accuracy import (
 from adamerge_core.vision.inspections import inspect_checkpoints
 from adamerge_core.vision.merge_models import merge_models
 from adamerge_core.vision.merge_recipes import MergeRecipe
-from adamerge_core.vision.task_heads import PENALTY, TaskHead, linear_probe, read_head
+from adamerge_core.vision.pretrained import read_pretrained
+from adamerge_core.vision.task_heads import PENALTY, TaskHead, linear_probe, read_task_head
 
 SETTINGS = {"steps": 6, "batch_size": 4, "learning_rate": 1e-3}
 
@@ -81,7 +83,7 @@ def test_a_checkpoint_and_its_head_are_written(recipe: FinetuneRecipe, tmp_path:
     assert {f"visual.{name}" for name in state} == {n for n in whole if n.startswith("visual.")}
     assert any(not torch.equal(state[name], whole[f"visual.{name}"]) for name in state)
     assert checkpoints.read_metadata(found.checkpoint)["architecture"] == ARCHITECTURE
-    head = read_head(found.head)
+    head = read_task_head(found.head)
     assert head.kind == "zero_shot"
     assert head.classes.names == CLASSES["colours"]
     assert sorted(path.name for path in tmp_path.iterdir()) == [
@@ -96,7 +98,7 @@ def test_without_a_text_tower_the_head_is_a_linear_probe(
     longer = {**SETTINGS, "steps": 30}
     probe = replace(recipe, pretrained=str(tower), settings=longer)
     found = finetune_folder(probe, tmp_path / "colours.safetensors")
-    assert read_head(found.head).kind == "linear"
+    assert read_task_head(found.head).kind == "linear"
     assert found.finetuned == 100
     with pytest.raises(InputError, match="has no text tower; give linear"):
         open_finetune_inputs(replace(probe, head="zero_shot"))
@@ -308,8 +310,10 @@ def test_faults_of_a_conversion(models: Path, tower: Path) -> None:
     assert "to = 'onnx': must be one of open_clip, transformers, safetensors" in text
     assert "does not say of which architecture" in text
     assert "has no text tower; give the CLIP" in said(str(tower), "open_clip", ARCHITECTURE)
+    shipped = tower.with_name("imagenet.safetensors")
+    checkpoints.save(shipped, read_pretrained("imagenet", "efficientnet_lite0_clip").tensors)
     assert "transformers knows no other" in said(
-        str(tower), "transformers", "efficientnet_lite0_clip"
+        str(shipped), "transformers", "efficientnet_lite0_clip"
     )
 
 
@@ -356,6 +360,21 @@ def test_prompts_need_one_place_for_the_name(tmp_path: Path) -> None:
     assert read_templates(str(path)) == ("a photo of a {}.", "a drawing of a {}.")
 
 
+def test_a_published_head_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("a", "b")
+    classes = ClassList(names, names)
+    weight = torch.randn(2, 3)
+    for normalize, kind in ((True, "zero_shot"), (False, "linear")):
+        path = write(tmp_path / f"head_{kind}.pt", head_pickle(weight, normalize=normalize))
+        head = read_task_head(path, classes)
+        assert head.kind == kind
+        assert torch.equal(head.weight, weight)
+    both = (weight, torch.ones(2), True)
+    monkeypatch.setattr("adamerge_core.vision.task_heads.read_head", lambda _: both)
+    with pytest.raises(InputError, match="normalises features and has a bias"):
+        read_task_head(path, classes)
+
+
 def test_a_broken_head_is_refused(tmp_path: Path) -> None:
     names = ("a", "b")
     path = tmp_path / "head.safetensors"
@@ -368,9 +387,9 @@ def test_a_broken_head_is_refused(tmp_path: Path) -> None:
     ):
         checkpoints.save(path, tensors)
         with pytest.raises(InputError, match=said):
-            read_head(path)
+            read_task_head(path)
     checkpoints.save(path, {"weight": torch.ones(2, 3)}, {"head": "{}"})
     with pytest.raises(InputError, match="its entry `head` is broken"):
-        read_head(path)
+        read_task_head(path)
     TaskHead(torch.ones(2, 3), torch.ones(2), ClassList(names, names), "x").save(path)
-    assert read_head(path).kind == "linear"
+    assert read_task_head(path).kind == "linear"

@@ -23,6 +23,7 @@ from small_clip import (
 from adamerge_core import RULES, LearnedCoefficients, TaskVectors, checkpoints
 from adamerge_core.errors import InputError
 from adamerge_core.vision.class_lists import ClassList
+from adamerge_core.vision.export import export_transformers
 from adamerge_core.vision.finetune_models import head_path
 from adamerge_core.vision.image_files import find_images
 from adamerge_core.vision.image_towers import read_image_tower
@@ -217,6 +218,45 @@ def test_unlabeled_images_are_enough(recipe: MergeRecipe, models: Path, tmp_path
     merged = merge_models(named, tmp_path / "out")
     assert merged.accuracies == {}
     assert "no labels were known" in (tmp_path / "out/README.md").read_text(encoding="utf-8")
+
+
+def test_a_model_of_transformers_is_merged_as_it_is_in_open_clips_names(
+    recipe: MergeRecipe, tmp_path: Path
+) -> None:
+    """A folder without a projection, as FusionBench's; the projection is the pretrained one."""
+    tower = checkpoints.load(recipe.finetuned["colours"])
+    tower["proj"] = checkpoints.load(recipe.pretrained)["visual.proj"]
+    checkpoints.save(tmp_path / "colours.safetensors", tower)
+    folder = tmp_path / "vision"
+    bare = {name: tensor for name, tensor in tower.items() if name != "proj"}
+    export_transformers(folder, ARCHITECTURE, scaling_of(ARCHITECTURE, None), bare)
+    rule = replace(recipe, method="weight_averaging", settings={}, images={})
+    results = [
+        merge_models(
+            replace(rule, finetuned={**rule.finetuned, "colours": str(path)}), tmp_path / out
+        )
+        for out, path in (("a", tmp_path / "colours.safetensors"), ("b", folder))
+    ]
+    for name, tensor in results[0].tensors.items():
+        assert torch.equal(tensor, results[1].tensors[name])
+    card = (tmp_path / "b/README.md").read_text(encoding="utf-8")
+    assert "the pretrained model's was taken" in card
+
+
+def test_half_precision_is_widened_and_mixed_precision_refused(
+    recipe: MergeRecipe, tmp_path: Path
+) -> None:
+    paths = {"clip": recipe.pretrained, **recipe.finetuned}
+    for name, path in paths.items():
+        half = {n: tensor.half() for n, tensor in checkpoints.load(path).items()}
+        checkpoints.save(tmp_path / f"{name}.safetensors", half)
+    whole = replace(recipe, pretrained=str(tmp_path / "clip.safetensors"))
+    assert "are of another dtype" in faults(whole)
+    whole = replace(whole, finetuned=by_task(tmp_path, ".safetensors"))
+    merged = merge_models(whole, tmp_path / "out")
+    assert {tensor.dtype for tensor in merged.tensors.values()} == {torch.float32}
+    card = (tmp_path / "out/README.md").read_text(encoding="utf-8")
+    assert "is in half precision" in card
 
 
 # --- what a stranger's command line and files can get wrong ---------------------------------------

@@ -117,7 +117,7 @@ def test_all_faults_of_a_command_line_are_said_at_once(
         *["merge", "--model", "magic", "--pretrained", "clip.safetensors"],
         *["--finetuned", "colours", "sides=a", "sides=b", "--images", "moon=x"],
         *["--method", "task_arithmetic", "--set", "scaling", "speed=1"],
-        *["--device", "abacus", "--out", "merged"],
+        *["--device", "abacus", "--threads", "0", "--out", "merged"],
     )
     assert code == 2
     for part in (
@@ -125,6 +125,7 @@ def test_all_faults_of_a_command_line_are_said_at_once(
         "--finetuned 'sides=b': task sides stands twice",
         "--set 'scaling': must be NAME=VALUE",
         "--device 'abacus': must be auto, cpu or cuda",
+        "--threads 0: must be at least 1",
         "--out = 'merged': something is there already",
         "model.architecture = 'magic': unknown",
         "'moon' is no task of finetuned",
