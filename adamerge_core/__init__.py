@@ -34,6 +34,11 @@ if TYPE_CHECKING:
     )
     from adamerge_core.statistics import fisher_diagonal, gram_matrices
     from adamerge_core.task_vectors import TaskVectors
+    from adamerge_core.vision.finetune_models import finetune_folder
+    from adamerge_core.vision.finetune_recipes import FinetuneRecipe
+    from adamerge_core.vision.folder_accuracy import EvaluationRecipe, folder_accuracies
+    from adamerge_core.vision.merge_models import merge_models
+    from adamerge_core.vision.merge_recipes import MergeRecipe
 
 __all__ = [
     "AFTER",
@@ -45,9 +50,12 @@ __all__ = [
     "AdaptationSettings",
     "AdaptationStep",
     "Engine",
+    "EvaluationRecipe",
+    "FinetuneRecipe",
     "InputError",
     "LearnedCoefficients",
     "LossAndGradient",
+    "MergeRecipe",
     "MergingCoefficients",
     "SingularMasks",
     "TaskVectors",
@@ -60,10 +68,13 @@ __all__ = [
     "criterion",
     "distributed",
     "expert_targets",
+    "finetune_folder",
     "fisher_diagonal",
+    "folder_accuracies",
     "gram_matrices",
     "inner_products",
     "l2_norms",
+    "merge_models",
     "merge_rule",
     "objective",
     "percent",
@@ -85,6 +96,11 @@ _HOMES = {
     "merging": "AFTER BEFORE CRITERIA RULES after before criterion merge_rule",
     "statistics": "fisher_diagonal gram_matrices",
     "task_vectors": "TaskVectors",
+    "vision.finetune_models": "finetune_folder",
+    "vision.finetune_recipes": "FinetuneRecipe",
+    "vision.folder_accuracy": "EvaluationRecipe folder_accuracies",
+    "vision.merge_models": "merge_models",
+    "vision.merge_recipes": "MergeRecipe",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 

@@ -1,5 +1,8 @@
 """The error that a user's input raises."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class InputError(ValueError):
     """An input breaks a rule; the message gives each value, the rule and the fix."""
@@ -15,3 +18,22 @@ class InputError(ValueError):
         if len(lines) < len(faults):
             lines.append(f"and {len(faults) - len(lines)} more")
         return cls(f"{subject}: {count}\n" + "\n".join(f"  - {line}" for line in lines))
+
+    @property
+    def lines(self) -> list[str]:
+        """The faults, a line each, without the line that counts them."""
+        first, *others = str(self).splitlines()
+        return [line.removeprefix("  - ") for line in others] or [first]
+
+
+@contextmanager
+def collected(faults: list[str], about: str = "") -> Iterator[None]:
+    """Append the faults of an InputError that the block raises to `faults`, and go on after it.
+
+    about: stands before each line that does not begin with it.
+    """
+    try:
+        yield
+    except InputError as error:
+        prefix = f"{about}: " if about else ""
+        faults += [line if line.startswith(prefix) else prefix + line for line in error.lines]

@@ -13,6 +13,7 @@ from typing import Any
 from adamerge_core.errors import InputError
 from flows import project
 from flows.data_commands import add_data_commands
+from flows.model_commands import add_model_commands
 from tasks.running import failures
 from tasks.running.environment import WORK, configure, work_folder
 from tasks.running.failures import OperationError
@@ -39,7 +40,15 @@ Merge fine-tuned models into one, and trace every result to the files and runs b
   adamerge data list           the data sets of the field: what they need, fetching them
   adamerge schedule            run the pipeline every night
 
-Run it anywhere in the project. `adamerge COMMAND --help` has an example of each."""
+Without a suite, in any folder:
+
+  adamerge merge               merge checkpoints of yours
+  adamerge evaluate            measure a checkpoint on folders of images
+  adamerge inspect             what checkpoints are, and how they compare
+  adamerge convert             write a checkpoint in another form
+  adamerge finetune            fine-tune a model on a folder of images
+
+Run the others anywhere in the project. `adamerge COMMAND --help` has an example of each."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -139,6 +148,7 @@ def _parser() -> argparse.ArgumentParser:
     _suite(commands)
     _methods(commands)
     add_data_commands(commands, _add)
+    add_model_commands(commands, _add)
     _schedule(commands)
     return parser
 

@@ -20,6 +20,7 @@ def add_data_commands(commands: Any, add: Callable[..., argparse.ArgumentParser]
     _download(inner, add)
     _verify(inner, add)
     _pin(inner, add)
+    _export(inner, add)
 
 
 def _list(options: argparse.Namespace) -> int:
@@ -92,3 +93,26 @@ digests; fetches none of them. Runs read that commit from then on.
     parser = add(inner, "pin", "choose the commit that a data set is read at", about, call)
     parser.add_argument("name", metavar="NAME", help="one of `adamerge data list`")
     parser.add_argument("--revision", metavar="COMMIT", help="default: the newest")
+
+
+def _export(inner: Any, add: Callable[..., argparse.ArgumentParser]) -> None:
+    def call(options: argparse.Namespace) -> int:
+        from flows.data_export import export
+
+        return export(options.name, options.folder, options.train, options.test, options.seed)
+
+    about = """\
+Draws one of the embedded miniatures (photos, vehicles, letters, landuse, housenum, signs, mnist,
+patterns) into DIR/train/<class>/ and DIR/test/<class>/, for the commands that take folders.
+
+  adamerge data export signs images/signs
+  adamerge data export mnist images/mnist --train 1000 --test 300"""
+    short = "write a miniature data set as a folder of images"
+    parser = add(inner, "export", short, about, call, in_project=False)
+    parser.add_argument("name", metavar="NAME", help="a miniature")
+    parser.add_argument("folder", metavar="DIR", help="a new folder")
+    for split, count in (("train", 1000), ("test", 300)):
+        parser.add_argument(
+            f"--{split}", type=int, default=count, metavar="N", help="images; default: %(default)s"
+        )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: %(default)s")

@@ -55,6 +55,24 @@ def expert_targets(
         encoder.train(was_training)
 
 
+def targets_for(
+    objective: str,
+    encoder: nn.Module,
+    task_vectors: TaskVectors,
+    heads: Mapping[str, nn.Module],
+    images: Arrays,
+    labels: Arrays,
+) -> Arrays | None:
+    """Make the targets that an objective compares predictions with; None where it takes none.
+
+    task_vectors: the plain ones. labels: per task [N_k] integers, read where it needs them alone.
+    """
+    needs = OBJECTIVES[objective].needs
+    if needs == "experts":
+        return expert_targets(encoder, task_vectors, heads, images)
+    return labels if needs == "labels" else None
+
+
 def _check(
     encoder: nn.Module,
     task_vectors: TaskVectors,

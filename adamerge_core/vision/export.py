@@ -54,7 +54,7 @@ def export_transformers(
     Raises InputError for an architecture that is not CLIP's ViT, which transformers does not have.
     """
     vision = configuration(architecture)["vision_cfg"]
-    if "timm_model_name" in vision or isinstance(vision.get("layers"), list):
+    if not is_clip_vit(architecture):
         raise InputError(
             f"{architecture}: its image tower is no ViT as CLIP's, and transformers has none such; "
             "export it for open_clip"
@@ -79,6 +79,12 @@ def export_transformers(
     }
     _write(folder / "config.json", config)
     _write(folder / "preprocessor_config.json", _preprocessing(vision["image_size"], pixels))
+
+
+def is_clip_vit(architecture: str) -> bool:
+    """Tell whether the image tower is a ViT as CLIP's, which transformers has."""
+    vision = configuration(architecture)["vision_cfg"]
+    return "timm_model_name" not in vision and not isinstance(vision.get("layers"), list)
 
 
 def _preprocessing(size: int, pixels: PixelScaling) -> dict[str, Any]:

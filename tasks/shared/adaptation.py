@@ -13,9 +13,8 @@ from adamerge_core.adamerging.adapt import AdaptationStep, adapt
 from adamerge_core.adamerging.adarank import SingularMasks
 from adamerge_core.adamerging.engine import Engine, Parameterisation
 from adamerge_core.adamerging.merging_coefficients import MergingCoefficients
-from adamerge_core.adamerging.objective import OBJECTIVES
 from adamerge_core.adamerging.settings import AdaptationSettings
-from adamerge_core.adamerging.targets import expert_targets
+from adamerge_core.adamerging.targets import targets_for
 from adamerge_core.checkpoints import StateDict
 from adamerge_core.task_vectors import TaskVectors
 from adamerge_core.vision.images import LabeledImages
@@ -57,7 +56,8 @@ class Adaptation:
         """
         settings = method.settings
         images = {name: part.images for name, part in data.items()}
-        targets = _targets(settings, encoder, task_vectors, heads, data)
+        labels = {name: part.labels for name, part in data.items()}
+        targets = targets_for(settings.objective, encoder, task_vectors, heads, images, labels)
         parameterisation: Callable[[TaskVectors], Parameterisation] = MergingCoefficients
         if settings.granularity == "singular_components":
             parameterisation = partial(SingularMasks, **method.mask_options)
@@ -107,19 +107,3 @@ class Adaptation:
             state = self.engine.encoder.state_dict()  # shares its storage with the encoder
             merged = {name: tensor.clone() for name, tensor in state.items()}
         return change_after(self.method, merged, self.plain, statistics)
-
-
-def _targets(
-    settings: AdaptationSettings,
-    encoder: nn.Module,
-    task_vectors: TaskVectors,
-    heads: Mapping[str, nn.Module],
-    data: Mapping[str, LabeledImages],
-) -> Mapping[str, np.ndarray | Tensor] | None:
-    needs = OBJECTIVES[settings.objective].needs
-    if needs == "labels":
-        return {name: part.labels for name, part in data.items()}
-    if needs == "experts":
-        images = {name: part.images for name, part in data.items()}
-        return dict(expert_targets(encoder, task_vectors, heads, images))
-    return None

@@ -8,9 +8,9 @@ from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator, mod
 
 from adamerge_core import parameters as core
 from adamerge_core.merging.registry import AFTER, BEFORE, CRITERIA, Entry
+from adamerge_core.method_values import faults_of
 from adamerge_core.parameters import Parameter
 from tasks.suite.fields import MANY, shown
-from tasks.suite.method_values import faults_of
 
 MANY_TASKS = 100
 """So many that no check of a rule depends on their number."""

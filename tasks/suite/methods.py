@@ -26,6 +26,13 @@ from adamerge_core.adamerging.settings import (
     settings_of,
 )
 from adamerge_core.merging.registry import RULES
+from adamerge_core.method_values import (
+    MASK_OPTIONS,
+    SETTINGS,
+    faults_of,
+    faults_of_settings,
+    known_settings,
+)
 from adamerge_core.parameters import Parameter
 from tasks.suite.fields import MANY, NAME_RULE, REFERENCES, is_name, listing, shown, written
 from tasks.suite.method_entries import (
@@ -35,13 +42,6 @@ from tasks.suite.method_entries import (
     listed,
     refuse,
     tasks_of,
-)
-from tasks.suite.method_values import (
-    MASK_OPTIONS,
-    SETTINGS,
-    faults_of,
-    faults_of_settings,
-    known_settings,
 )
 
 RESERVED = (*REFERENCES, "average")

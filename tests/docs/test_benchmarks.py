@@ -14,7 +14,7 @@ from torch import Tensor
 
 from adamerge_core.adamerging import PRESETS, AdaptationStep
 from adamerge_core.errors import InputError
-from benchmarks import choose, finite_checks, memory, presets, suite_problem
+from benchmarks import choose, finite_checks, linear_heads, memory, presets, suite_problem
 from benchmarks.adapt_step import comparisons, operations, task_vectors
 from benchmarks.arrangements import ARRANGEMENTS, engine
 from benchmarks.processes import WorkFailed
@@ -258,3 +258,13 @@ def test_criteria_choose_the_first_of_their_best_and_regret_what_the_test_images
     assert [each.regret for each in found.values()] == [1, 10, 0]
     lines = choose.table({"iso_c": [by_scaling, by_scaling[:2]]}, [0, 1]).splitlines()
     assert lines[2] == "| `iso_c` | accuracy | 0.2, 0.2 | 70.0 | 71.0 | 1.0 | 1.0 |"
+
+
+def test_linear_heads_prints_a_row_a_penalty(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(linear_heads, "COUNTS", {"train": 44, "test": 22})
+    linear_heads.main(["--penalties", "0.3", "--steps", "1"])
+    _, line = capsys.readouterr().out.splitlines()
+    pair = rf" +{NUMBER} / +{NUMBER}"
+    assert re.fullmatch(rf" +0\.3{pair}{pair}{pair}{pair}", line)

@@ -29,7 +29,13 @@ def last_number(text: str, row: str) -> float:
 
 
 def test_every_example_is_tested() -> None:
-    assert EXAMPLES == ["choose_scaling", "merge_and_adapt", "robustness", "tiny_models"]
+    assert EXAMPLES == [
+        "choose_scaling",
+        "merge_and_adapt",
+        "merge_checkpoints",
+        "robustness",
+        "tiny_models",
+    ]
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
@@ -54,6 +60,14 @@ def test_choose_scaling(tmp_path: Path) -> None:
     labels = last_number(text, "by labels")
     assert labels >= last_number(text, "by agreement") > labels - 5
     assert labels >= last_number(text, "by entropy") > labels - 10
+
+
+@pytest.mark.slow
+def test_merge_checkpoints(tmp_path: Path) -> None:
+    text = printed("merge_checkpoints", tmp_path)
+    average = [last_number(text, name) for name in ("pretrained", "merged", "individual")]
+    assert average == sorted(average)
+    assert average[1] > average[0] + 2
 
 
 @pytest.mark.slow

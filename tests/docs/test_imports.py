@@ -35,6 +35,8 @@ IMPORTS = {
         "adamerge_core.atomic",
         "adamerge_core.layers",
         "adamerge_core.merging",
+        "adamerge_core.method_choice",
+        "adamerge_core.method_values",
         "adamerge_core.safetensors_files",
         "adamerge_core.parameters",
         "adamerge_core.regular_files",

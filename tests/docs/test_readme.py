@@ -29,7 +29,8 @@ def blocks(language: str) -> list[str]:
 
 
 def commands() -> list[str]:
-    return [line for block in blocks("sh") for line in block.splitlines() if line.strip()]
+    text = "\n".join(blocks("sh")).replace("\\\n", " ")  # a command may be on several lines
+    return [line for line in text.splitlines() if line.strip()]
 
 
 def test_the_two_commands_come_first() -> None:

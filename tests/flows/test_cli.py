@@ -18,6 +18,7 @@ from conftest import ROOT, Project, make_project
 from flows import cli, guard
 
 COMMANDS = ["run", "status", "ui", "lineage", "suite", "methods", "schedule"]
+COMMANDS += ["merge", "evaluate", "inspect", "convert", "finetune"]
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from adamerge_core.vision.datasets.labeled_files import (
     user_name,
 )
 from adamerge_core.vision.datasets.registry import source
+from adamerge_core.vision.datasets.user_files import is_hidden, is_image
 from adamerge_core.vision.decoding import IMAGE_SUFFIXES
 from adamerge_core.vision.names import printable
 
@@ -81,7 +82,7 @@ class _Listing:
         for entry in self._entries(folder):
             if entry.is_dir():
                 by_class[entry.name] = self._read_class(folder.name, entry)
-            elif _is_image(entry):
+            elif is_image(entry):
                 self._fault(entry, "an image outside of a class folder; move it into one")
             else:
                 self._remark("files beside the class folders are left out", entry)
@@ -94,7 +95,7 @@ class _Listing:
         for entry in self._entries(folder):
             if entry.is_dir():
                 self._read_nested(entry)
-            elif _is_image(entry):
+            elif is_image(entry):
                 images.append(entry)
             else:
                 known = ", ".join(IMAGE_SUFFIXES)
@@ -110,7 +111,7 @@ class _Listing:
     def _read_nested(self, folder: Path) -> None:
         """A folder in a class folder: a fault if it holds images, which would be missing."""
         count = sum(
-            _is_image(Path(name)) and not _is_hidden(name)
+            is_image(Path(name)) and not is_hidden(name)
             for _, _, names in os.walk(folder)
             for name in names
         )
@@ -128,7 +129,7 @@ class _Listing:
             return []
         shown = []
         for entry in entries:
-            if _is_hidden(entry.name):
+            if is_hidden(entry.name):
                 self._remark("hidden files and folders are left out", entry)
             else:
                 shown.append(entry)
@@ -141,11 +142,3 @@ class _Listing:
 
     def _remark(self, what: str, path: Path) -> None:
         self.remarked.setdefault(what, []).append(user_name(self.folder, path))
-
-
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES
-
-
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".") or name in ("__MACOSX", "Thumbs.db", "desktop.ini")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from adamerge_core.errors import InputError
 from adamerge_core.regular_files import open_regular
+from adamerge_core.vision.decoding import IMAGE_SUFFIXES
 from adamerge_core.vision.names import printable
 
 
@@ -104,3 +105,13 @@ def _chunks(descriptor: int, limit: int) -> Iterator[bytes]:
 def outside(root: Path, files: Iterable[Path]) -> list[str]:
     """Name the files that lie outside of a folder, going by their paths."""
     return [printable(file.as_posix()) for file in files if not file.is_relative_to(root)]
+
+
+def is_image(path: Path) -> bool:
+    """Tell whether a file is an image, by its suffix."""
+    return path.suffix.lower() in IMAGE_SUFFIXES
+
+
+def is_hidden(name: str) -> bool:
+    """Tell whether a file or folder is hidden, or one that a system puts beside the user's."""
+    return name.startswith(".") or name in ("__MACOSX", "Thumbs.db", "desktop.ini")

@@ -1,4 +1,4 @@
-"""Whether registered functions and settings take the values that a suite gives them."""
+"""Whether registered functions and settings take the values that they are given."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -9,7 +9,7 @@ import torch
 from adamerge_core import parameters as core
 from adamerge_core.adamerging.adarank import SingularMasks
 from adamerge_core.adamerging.settings import AdaptationSettings, settings_of
-from adamerge_core.errors import InputError
+from adamerge_core.errors import collected
 from adamerge_core.merging.registry import AFTER, Entry
 from adamerge_core.parameters import Parameter
 from adamerge_core.task_vectors import TaskVectors
@@ -43,13 +43,11 @@ def by_type(
 
 
 def _refusal(call: Callable[[], object]) -> list[str]:
-    """The lines of the InputError that a call raises; none where it raises none."""
-    try:
+    """The faults of the InputError that a call raises; none where it raises none."""
+    faults: list[str] = []
+    with collected(faults):
         call()
-    except InputError as error:
-        first, *others = str(error).splitlines()
-        return [line.removeprefix("  - ") for line in others] or [first]
-    return []
+    return faults
 
 
 def _call(entry: Entry, values: Mapping[str, Any], tasks: int) -> None:

@@ -1,0 +1,86 @@
+"""The folder of a merged model: for this library, open_clip and transformers, with a card."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from adamerge_core import checkpoints
+from adamerge_core.atomic import atomic_write
+from adamerge_core.checkpoints.content_hash import content_sha256
+from adamerge_core.coefficient_files import LearnedCoefficients
+from adamerge_core.errors import InputError
+from adamerge_core.vision.export import export_open_clip, export_transformers, is_clip_vit
+from adamerge_core.vision.merge_recipes import MergeInputs
+from adamerge_core.vision.model_cards import model_card
+from adamerge_core.vision.pretrained import scaling_of
+from adamerge_core.vision.task_heads import TaskHead, read_task_head
+
+IMAGE_TOWER = "image_tower.safetensors"
+RECIPE = "recipe.json"
+COEFFICIENTS = "coefficients.safetensors"
+HEADS = "heads"
+OPEN_CLIP, TRANSFORMERS = "open_clip", "transformers"
+
+
+def write_merged_folder(
+    folder: Path,
+    inputs: MergeInputs,
+    merged: Mapping[str, Tensor],
+    heads: Mapping[str, TaskHead],
+    coefficients: LearnedCoefficients | None,
+    accuracies: Mapping[str, Mapping[str, float]],
+) -> None:
+    """Write a merged model.
+
+    README.md: the model card; recipe.json: the same for programs; image_tower.safetensors: in
+    open_clip's names below `visual.`; heads/<task>.safetensors; coefficients.safetensors, where
+    they were learned; open_clip/, where the text tower is known; transformers/, for a ViT.
+    """
+    architecture = inputs.recipe.architecture
+    pixels = scaling_of(architecture, inputs.recipe.pretrained)
+    digest = content_sha256(merged)
+    facts = {**inputs.identity(), "merged": digest, "accuracies": accuracies}
+    stated = {"architecture": architecture, "pretrained_sha256": inputs.pretrained.sha256}
+    checkpoints.save(folder / IMAGE_TOWER, merged, stated)
+    for name, head in heads.items():
+        head.save(folder / HEADS / f"{name}.safetensors")
+    if coefficients:
+        coefficients.save(folder / COEFFICIENTS)
+    if inputs.pretrained.text_tower:
+        text = inputs.pretrained.text_tower
+        export_open_clip(folder / OPEN_CLIP, architecture, pixels, merged, text)
+    if is_clip_vit(architecture):
+        export_transformers(folder / TRANSFORMERS, architecture, pixels, merged)
+    write_text(folder / RECIPE, json.dumps(facts, indent=2) + "\n")
+    card = model_card(inputs, digest, heads, coefficients, accuracies)
+    write_text(folder / "README.md", card)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file in UTF-8, whole or not at all."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def is_merged_folder(source: str | Path) -> bool:
+    """Tell whether a path is a folder that write_merged_folder wrote."""
+    return (Path(source) / RECIPE).is_file() and (Path(source) / IMAGE_TOWER).is_file()
+
+
+def read_recipe(folder: str | Path) -> dict[str, Any]:
+    """Read the recipe of a merged folder. Raises InputError where it is broken."""
+    path = Path(folder) / RECIPE
+    try:
+        recipe = json.loads(path.read_text(encoding="utf-8"))["recipe"]
+        return {key: recipe[key] for key in ("architecture", "pretrained")}
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise InputError(f"{path}: is no recipe of a merge; merge again") from error
+
+
+def read_heads(folder: str | Path) -> dict[str, TaskHead]:
+    """Read the heads of a merged folder, by task. Raises InputError where one is broken."""
+    files = sorted((Path(folder) / HEADS).glob("*.safetensors"))
+    return {file.stem: read_task_head(file) for file in files}

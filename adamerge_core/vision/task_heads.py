@@ -1,0 +1,184 @@
+"""Heads of tasks in files, with the names of their classes; and how they are made."""
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from adamerge_core import checkpoints
+from adamerge_core.checkpoints.torch_files import is_torch_file, read_torch_file
+from adamerge_core.errors import InputError
+from adamerge_core.vision.class_lists import ClassList
+from adamerge_core.vision.classifiers import LinearHead
+from adamerge_core.vision.clip import tokenizer
+from adamerge_core.vision.heads import ZeroShotHead, zero_shot_weight
+from adamerge_core.vision.published_classes import PUBLISHED_CLASSES
+from adamerge_core.vision.published_heads import read_head
+
+if TYPE_CHECKING:
+    from open_clip.model import CLIP
+
+ZERO_SHOT, LINEAR = "zero_shot", "linear"
+"""Kinds of heads: of normalised features without bias, and of features as they are with one."""
+
+PENALTY = 0.3
+"""Of the square of a linear probe's weights: with hardly any, a probe on few images is right about
+all of them, and leaves nothing for the image tower to learn."""
+
+
+@dataclass(frozen=True)
+class TaskHead:
+    """The frozen head of a task."""
+
+    weight: Tensor
+    """[classes, D] float32; of a zero-shot head already times exp(logit_scale)."""
+    bias: Tensor | None
+    """[classes] float32; None for a zero-shot head."""
+    classes: ClassList
+    source: str
+    """Where it is from, for messages and model cards."""
+
+    @property
+    def kind(self) -> str:
+        """ZERO_SHOT or LINEAR."""
+        return ZERO_SHOT if self.bias is None else LINEAR
+
+    def module(self) -> nn.Module:
+        """Make the head: features [N, D] -> logits [N, classes]."""
+        return (
+            ZeroShotHead(self.weight) if self.bias is None else LinearHead(self.weight, self.bias)
+        )
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the head with its class names to a safetensors file."""
+        tensors = {"weight": self.weight} | ({} if self.bias is None else {"bias": self.bias})
+        facts = {
+            "kind": self.kind,
+            "classes": self.classes.names,
+            "folders": self.classes.folders,
+            "templates": self.classes.templates,
+        }
+        checkpoints.save(path, tensors, {"head": json.dumps(facts)})
+
+
+def read_task_head(path: str | os.PathLike[str], classes: ClassList | None = None) -> TaskHead:
+    """Read a head: a file that `save` wrote, or one with a weight [classes, D] and perhaps a bias.
+
+    A head that task_vectors or tall_masks pickled is read without running code of it. classes: the
+    names, where the file has none; a head without a bias is then a zero-shot one.
+    Raises InputError when the file is broken, or no head, or has other classes than those given.
+    """
+    tensors = _published(path) or checkpoints.load(path)
+    weight, bias = tensors.get("weight"), tensors.get("bias")
+    faults = []
+    if weight is None or tensors.keys() - {"weight", "bias"}:
+        faults.append(f"must hold weight and at most bias, and holds {', '.join(sorted(tensors))}")
+    elif weight.ndim != 2 or not weight.is_floating_point() or not weight.numel():
+        faults.append(f"weight is {weight.dtype} {list(weight.shape)}: must be floats [classes, D]")
+    elif bias is not None and bias.shape != weight.shape[:1]:
+        faults.append(f"bias {list(bias.shape)}: {len(weight)} classes need [{len(weight)}]")
+    faults += checkpoints.non_finite("the head", tensors)
+    stated = None if faults else _stated_classes(path)
+    named = stated or classes
+    if not faults and named is None:
+        faults.append("names no classes; give a list of them")
+    elif stated and classes and stated.names != classes.names:
+        faults.append(f"has other classes than {classes.source}; give one of the two")
+    elif weight is not None and named and len(named.names) != len(weight):
+        faults.append(
+            f"has {len(weight)} classes, and {named.source} {len(named.names)}; give the list that "
+            "the head was made with"
+        )
+    if faults or weight is None or named is None:
+        raise InputError.listing(f"head {path}", faults)
+    return TaskHead(
+        weight.float(), None if bias is None else bias.float(), named, f"file {Path(path).name}"
+    )
+
+
+def _published(path: str | os.PathLike[str]) -> dict[str, Tensor] | None:
+    """Read a pickled ClassificationHead; None for what is no pickled module."""
+    if not is_torch_file(path) or not read_torch_file(path, PUBLISHED_CLASSES).module:
+        return None
+    weight, bias, normalize = read_head(Path(path))
+    if not normalize:
+        return {"weight": weight, "bias": bias}
+    if bias.any():
+        raise InputError(f"head {path}: normalises features and has a bias; no kind here has both")
+    return {"weight": weight}
+
+
+def _stated_classes(path: str | os.PathLike[str]) -> ClassList | None:
+    """Read the class names that a head's own file has."""
+    if is_torch_file(path) or "head" not in (entries := checkpoints.read_metadata(path)):
+        return None
+    try:
+        facts = json.loads(entries["head"])
+        lists = [tuple(map(str, facts[key])) for key in ("classes", "folders", "templates")]
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise InputError(f"head {path}: its entry `head` is broken; make it again") from error
+    if len(lists[0]) != len(lists[1]):
+        raise InputError(f"head {path}: has {len(lists[0])} classes and {len(lists[1])} folders")
+    return ClassList(lists[0], lists[1], lists[2], f"the head's file {Path(path).name}")
+
+
+def zero_shot_head(clip: "CLIP", architecture: str, classes: ClassList) -> TaskHead:
+    """Make a head out of the prompts of the class names, by the text tower of `clip`."""
+    weight = zero_shot_weight(clip, tokenizer(architecture), classes.names, classes.templates)
+    return TaskHead(weight.cpu(), None, classes, "made of the class names")
+
+
+@torch.no_grad()
+def features(encoder: nn.Module, batches: Iterable[Tensor]) -> Tensor:
+    """Compute the features [N, D] float32 of images, batch by batch, on the CPU."""
+    encoder.eval()
+    return torch.cat([encoder(batch).float().cpu() for batch in batches])
+
+
+def linear_probe(
+    found: Tensor, labels: Tensor, classes: ClassList, penalty: float = PENALTY
+) -> TaskHead:
+    """Fit multinomial logistic regression on features (a linear probe).
+
+    found: [N, D] float32; labels: [N] int64. Features are standardised for the fit, and the head
+    takes them as they are. L-BFGS minimises the mean loss + penalty |W|^2 / 2.
+    """
+    mean, deviation = found.mean(dim=0), found.std(dim=0).clamp_min(1e-6)
+    inputs = (found - mean) / deviation
+    weight = torch.zeros(len(classes.names), found.shape[1], requires_grad=True)
+    bias = torch.zeros(len(classes.names), requires_grad=True)
+    optimizer = torch.optim.LBFGS(
+        [weight, bias], max_iter=_PROBE_STEPS, line_search_fn="strong_wolfe"
+    )
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        fit = F.cross_entropy(F.linear(inputs, weight, bias), labels)
+        value = fit + penalty * weight.square().sum() / 2
+        value.backward()
+        return value
+
+    optimizer.step(loss)
+    scaled = (weight / deviation).detach()
+    return TaskHead(scaled, (bias - scaled @ mean).detach(), classes, "linear probe")
+
+
+_PROBE_STEPS = 200
+
+
+def check_width(heads: Mapping[str, TaskHead], width: int) -> None:
+    """Raise InputError listing the heads that take features of another width than `width`."""
+    faults = [
+        f"{name}: its head ({head.source}) takes {head.weight.shape[1]} features, the image tower "
+        f"gives {width}; give the head of this model"
+        for name, head in heads.items()
+        if head.weight.shape[1] != width
+    ]
+    if faults:
+        raise InputError.listing("heads", faults)
