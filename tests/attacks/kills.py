@@ -38,7 +38,7 @@ KINDS: dict[str, Callable[[str], bool]] = {
 """Which commands are processes of a kind."""
 
 _SECONDS = (3.0, 45.0)  # from a start to a kill: each start goes on from the one before
-_END_SECONDS = 180.0  # a stage under way may end, and servers are given time
+_END_SECONDS = 180.0  # servers are given time; a run whose computing goes on gets more
 
 
 class KillError(AssertionError):
@@ -53,6 +53,8 @@ class Counts:
     began: float = field(default_factory=time.monotonic)
     kills: Counter[str] = field(default_factory=Counter)
     passes: int = 0
+    undisturbed: float = 0.0
+    """Seconds of a run without kills."""
 
     @property
     def killed(self) -> int:
@@ -88,7 +90,7 @@ def main() -> int:
         try:
             took = _undisturbed(undisturbed)
             print(f"undisturbed: {len(undisturbed.hashes())} files in {took:.0f} s", flush=True)
-            counts.began = time.monotonic()
+            counts.began, counts.undisturbed = time.monotonic(), took
             _kill_often(killed, undisturbed, counts, random.Random(options.seed))
         except KillError as fault:
             code = 1
@@ -141,7 +143,7 @@ def _one_pass(project: Project, counts: Counts, dice: random.Random) -> None:
         if victim:
             victim.kill()
             counts.kills[kind] += 1
-        code = _end(project, process, victim and kind)
+        code = _end(project, process, victim and kind, counts.undisturbed)
         if victim:
             print(f"{counts.progress()}  {kind:<7} the command ended with {code}", flush=True)
         elif code != 0:
@@ -163,13 +165,17 @@ def _victim(
     return None
 
 
-def _end(project: Project, process: "subprocess.Popen[bytes]", kind: str | None) -> int:
+def _end(
+    project: Project, process: "subprocess.Popen[bytes]", kind: str | None, undisturbed: float
+) -> int:
     """Wait for the command's end, and that nothing of it is left at work."""
     try:
-        code = process.wait(_END_SECONDS)
+        code = process.wait(_END_SECONDS + 3 * undisturbed)
     except subprocess.TimeoutExpired:
         raise KillError(f"{kind} was killed, and the command has no end") from None
-    until = time.monotonic() + 30.0  # the ingestion outlives a killed flow, to record it
+    until = (
+        time.monotonic() + 30.0 + undisturbed
+    )  # the ingestion outlives a killed flow, to record it
     while left := [_command(other) for other in _at_work(project)]:
         if time.monotonic() > until:
             raise KillError(f"{kind} was killed, and these are left: {left}")
