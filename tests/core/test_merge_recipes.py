@@ -24,14 +24,13 @@ from adamerge_core import RULES, LearnedCoefficients, TaskVectors, checkpoints
 from adamerge_core.errors import InputError
 from adamerge_core.vision.class_lists import ClassList
 from adamerge_core.vision.export import export_transformers
-from adamerge_core.vision.finetune_models import head_path
 from adamerge_core.vision.image_files import find_images
 from adamerge_core.vision.image_towers import read_image_tower
 from adamerge_core.vision.merge_models import merge_models
 from adamerge_core.vision.merge_recipes import MergeRecipe, open_inputs
 from adamerge_core.vision.merged_folders import is_merged_folder, read_heads
 from adamerge_core.vision.pretrained import encoder_of, read_pretrained, scaling_of
-from adamerge_core.vision.task_heads import TaskHead
+from adamerge_core.vision.task_heads import TaskHead, head_path
 
 SETTINGS = {"steps": 3, "images_per_task": 2, "batches_per_step": 1, "learning_rate": 0.01}
 
