@@ -242,6 +242,30 @@ def test_a_model_of_transformers_is_merged_as_it_is_in_open_clips_names(
     assert "the pretrained model's was taken" in card
 
 
+def test_models_of_the_hub_are_merged_by_their_names(
+    recipe: MergeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    model = tmp_path / "hub/models--org--colours"
+    snapshot = model / "snapshots" / ("0" * 40)
+    (model / "refs").mkdir(parents=True)
+    (model / "refs/main").write_text("0" * 40)
+    tower = checkpoints.load(recipe.finetuned["colours"])
+    export_transformers(snapshot, ARCHITECTURE, scaling_of(ARCHITECTURE, None), tower)
+    rule = replace(recipe, method="weight_averaging", settings={}, images={})
+    named = replace(rule, finetuned={**rule.finetuned, "colours": "org/colours"})
+    merged = merge_models(named, tmp_path / "out")
+    expected = RULES["weight_averaging"](towers(recipe))
+    for name, tensor in expected.items():
+        assert torch.equal(merged.tensors[name], tensor)
+    card = (tmp_path / "out/README.md").read_text(encoding="utf-8")
+    assert "base_model:\n- org/colours\nbase_model_relation: merge\n---\n" in card
+    text = faults(replace(rule, finetuned={**rule.finetuned, "colours": "org/unknown"}))
+    assert "allow the download with HF_HUB_OFFLINE=0" in text
+
+
 def test_half_precision_is_widened_and_mixed_precision_refused(
     recipe: MergeRecipe, tmp_path: Path
 ) -> None:
