@@ -19,12 +19,12 @@ from adamerge_core.vision.finetune_recipes import (
 )
 from adamerge_core.vision.image_files import Progress, decode_into
 from adamerge_core.vision.images import LabeledImages
-from adamerge_core.vision.merge_recipes import HEAD_SUFFIX
 from adamerge_core.vision.pretrained import encoder_of, input_size, scaling_of, whole_clip
 from adamerge_core.vision.task_heads import (
     ZERO_SHOT,
     TaskHead,
     features,
+    head_path,
     linear_probe,
     zero_shot_head,
 )
@@ -62,11 +62,6 @@ def finetune_folder(
         raise InputError.listing("finetune", faults)
     inputs = open_finetune_inputs(recipe)
     return finetune_inputs(inputs, target, device, progress or (lambda *_: None))
-
-
-def head_path(checkpoint: Path) -> Path:
-    """Name the file of the head that belongs to a checkpoint."""
-    return checkpoint.with_suffix(HEAD_SUFFIX)
 
 
 def out_faults(out: Path) -> list[str]:

@@ -22,10 +22,7 @@ from adamerge_core.vision.class_lists import (
 from adamerge_core.vision.image_files import ImageFiles, find_images
 from adamerge_core.vision.image_towers import ImageTower, check_different, read_image_tower
 from adamerge_core.vision.pretrained import in_float32, read_pretrained, require_projection
-from adamerge_core.vision.task_heads import TaskHead, check_width, read_task_head
-
-HEAD_SUFFIX = ".head.safetensors"
-"""Of the file with a task's head, in place of the suffix of its fine-tuned checkpoint."""
+from adamerge_core.vision.task_heads import TaskHead, check_width, head_path, read_task_head
 
 _TASK = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,49}")
 
@@ -190,7 +187,7 @@ def task_head(
     A file that is named counts first, then class names that are, then the file beside the
     checkpoint, then the names of the class folders.
     """
-    beside = Path(recipe.finetuned[name]).with_suffix(HEAD_SUFFIX)
+    beside = head_path(recipe.finetuned[name])
     if name in recipe.heads:
         return read_task_head(recipe.heads[name], classes)
     if classes is None and beside.is_file():

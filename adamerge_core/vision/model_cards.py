@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from adamerge_core.coefficient_files import LearnedCoefficients
+from adamerge_core.vision.hub_models import is_hub_id
 from adamerge_core.vision.merge_recipes import MergeInputs
 from adamerge_core.vision.task_heads import TaskHead
 
@@ -16,7 +17,7 @@ tags:
 - model-merging
 - adamerge
 - {architecture}
----
+{base}---
 """
 
 
@@ -35,7 +36,7 @@ def model_card(
     prompted = "zero-shot-" if inputs.pretrained.text_tower else ""
     kind = f"{prompted}image-classification"
     parts = [
-        _FRONT.format(architecture=recipe.architecture, kind=kind),
+        _FRONT.format(architecture=recipe.architecture, kind=kind, base=_base_models(inputs)),
         f"# {recipe.architecture}, {len(inputs.tasks)} tasks merged by {recipe.method}\n",
         f"One image tower for {_listed(inputs.tasks)}, merged from models fine-tuned on one task "
         f"each. The text tower and the heads are not merged.\n",
@@ -51,6 +52,15 @@ def model_card(
         "share the model.\n",
     ]
     return "\n".join(parts)
+
+
+def _base_models(inputs: MergeInputs) -> str:
+    """Name the models of the hub that were merged, as its cards do; empty where there are none."""
+    towers = (inputs.pretrained, *(task.tower for task in inputs.tasks.values()))
+    sources = [tower.source for tower in towers]
+    ids = [s.partition("@")[0] for s in sources if is_hub_id(s) and not Path(s).exists()]
+    lines = [f"- {name}\n" for name in dict.fromkeys(ids)]
+    return "".join(["base_model:\n", *lines, "base_model_relation: merge\n"]) if lines else ""
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -67,6 +67,12 @@ class TaskHead:
         checkpoints.save(path, tensors, {"head": json.dumps(facts)})
 
 
+def head_path(checkpoint: str | os.PathLike[str]) -> Path:
+    """Name the file of the head that lies beside a checkpoint: NAME.head.safetensors."""
+    path = Path(checkpoint)
+    return path.parent / f"{path.stem}.head.safetensors"
+
+
 def read_task_head(path: str | os.PathLike[str], classes: ClassList | None = None) -> TaskHead:
     """Read a head: a file that `save` wrote, or one with a weight [classes, D] and perhaps a bias.
 

@@ -25,7 +25,7 @@ from adamerge_core import checkpoints
 from adamerge_core.errors import InputError
 from adamerge_core.vision.class_lists import ClassList, read_classes, read_templates
 from adamerge_core.vision.conversions import convert, open_conversion
-from adamerge_core.vision.finetune_models import finetune_folder, head_path
+from adamerge_core.vision.finetune_models import finetune_folder
 from adamerge_core.vision.finetune_recipes import FinetuneRecipe, open_finetune_inputs
 from adamerge_core.vision.folder_accuracy import (
     EvaluationRecipe,
@@ -36,7 +36,13 @@ from adamerge_core.vision.inspections import inspect_checkpoints
 from adamerge_core.vision.merge_models import merge_models
 from adamerge_core.vision.merge_recipes import MergeRecipe
 from adamerge_core.vision.pretrained import read_pretrained
-from adamerge_core.vision.task_heads import PENALTY, TaskHead, linear_probe, read_task_head
+from adamerge_core.vision.task_heads import (
+    PENALTY,
+    TaskHead,
+    head_path,
+    linear_probe,
+    read_task_head,
+)
 
 SETTINGS = {"steps": 6, "batch_size": 4, "learning_rate": 1e-3}
 

@@ -24,14 +24,13 @@ from adamerge_core import RULES, LearnedCoefficients, TaskVectors, checkpoints
 from adamerge_core.errors import InputError
 from adamerge_core.vision.class_lists import ClassList
 from adamerge_core.vision.export import export_transformers
-from adamerge_core.vision.finetune_models import head_path
 from adamerge_core.vision.image_files import find_images
 from adamerge_core.vision.image_towers import read_image_tower
 from adamerge_core.vision.merge_models import merge_models
 from adamerge_core.vision.merge_recipes import MergeRecipe, open_inputs
 from adamerge_core.vision.merged_folders import is_merged_folder, read_heads
 from adamerge_core.vision.pretrained import encoder_of, read_pretrained, scaling_of
-from adamerge_core.vision.task_heads import TaskHead
+from adamerge_core.vision.task_heads import TaskHead, head_path
 
 SETTINGS = {"steps": 3, "images_per_task": 2, "batches_per_step": 1, "learning_rate": 0.01}
 
@@ -241,6 +240,30 @@ def test_a_model_of_transformers_is_merged_as_it_is_in_open_clips_names(
         assert torch.equal(tensor, results[1].tensors[name])
     card = (tmp_path / "b/README.md").read_text(encoding="utf-8")
     assert "the pretrained model's was taken" in card
+
+
+def test_models_of_the_hub_are_merged_by_their_names(
+    recipe: MergeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    model = tmp_path / "hub/models--org--colours"
+    snapshot = model / "snapshots" / ("0" * 40)
+    (model / "refs").mkdir(parents=True)
+    (model / "refs/main").write_text("0" * 40)
+    tower = checkpoints.load(recipe.finetuned["colours"])
+    export_transformers(snapshot, ARCHITECTURE, scaling_of(ARCHITECTURE, None), tower)
+    rule = replace(recipe, method="weight_averaging", settings={}, images={})
+    named = replace(rule, finetuned={**rule.finetuned, "colours": "org/colours"})
+    merged = merge_models(named, tmp_path / "out")
+    expected = RULES["weight_averaging"](towers(recipe))
+    for name, tensor in expected.items():
+        assert torch.equal(merged.tensors[name], tensor)
+    card = (tmp_path / "out/README.md").read_text(encoding="utf-8")
+    assert "base_model:\n- org/colours\nbase_model_relation: merge\n---\n" in card
+    text = faults(replace(rule, finetuned={**rule.finetuned, "colours": "org/unknown"}))
+    assert "allow the download with HF_HUB_OFFLINE=0" in text
 
 
 def test_half_precision_is_widened_and_mixed_precision_refused(
