@@ -38,6 +38,7 @@ KINDS: dict[str, Callable[[str], bool]] = {
 """Which commands are processes of a kind."""
 
 _SECONDS = (3.0, 45.0)  # from a start to a kill: each start goes on from the one before
+_RUN_SECONDS = 1800.0  # a whole run that nothing is done to
 _END_SECONDS = 180.0  # a stage under way may end, and servers are given time
 
 
@@ -165,10 +166,11 @@ def _victim(
 
 def _end(project: Project, process: "subprocess.Popen[bytes]", kind: str | None) -> int:
     """Wait for the command's end, and that nothing of it is left at work."""
+    seconds, what = (_END_SECONDS, f"{kind} was killed") if kind else (_RUN_SECONDS, "no kill")
     try:
-        code = process.wait(_END_SECONDS)
+        code = process.wait(seconds)
     except subprocess.TimeoutExpired:
-        raise KillError(f"{kind} was killed, and the command has no end") from None
+        raise KillError(f"{what}, and the command has no end after {seconds:g} s") from None
     until = time.monotonic() + 30.0  # the ingestion outlives a killed flow, to record it
     while left := [_command(other) for other in _at_work(project)]:
         if time.monotonic() > until:
