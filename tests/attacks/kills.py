@@ -169,13 +169,13 @@ def _end(
     project: Project, process: "subprocess.Popen[bytes]", kind: str | None, undisturbed: float
 ) -> int:
     """Wait for the command's end, and that nothing of it is left at work."""
+    what, seconds = f"{kind} was killed" if kind else "no kill", _END_SECONDS + 3 * undisturbed
     try:
-        code = process.wait(_END_SECONDS + 3 * undisturbed)
+        code = process.wait(seconds)
     except subprocess.TimeoutExpired:
-        raise KillError(f"{kind} was killed, and the command has no end") from None
-    until = (
-        time.monotonic() + 30.0 + undisturbed
-    )  # the ingestion outlives a killed flow, to record it
+        raise KillError(f"{what}, and the command has no end after {seconds:.0f} s") from None
+    # the ingestion outlives a killed flow, to record it
+    until = time.monotonic() + 30.0 + undisturbed
     while left := [_command(other) for other in _at_work(project)]:
         if time.monotonic() > until:
             raise KillError(f"{kind} was killed, and these are left: {left}")

@@ -319,6 +319,12 @@ def test_interrupted_and_resumed_finetuning_is_bit_equal(
         assert torch.equal(resumed.state_dict()[name], tensor)
 
 
+def test_a_tokenizer_of_an_unknown_architecture_is_refused() -> None:
+    """open_clip would take the name for that of a common one."""
+    with pytest.raises(InputError, match="'vit-99': unknown; known are"):
+        tokenizer("vit-99")
+
+
 def test_faulty_settings_of_finetuning_are_all_named() -> None:
     encoder, heads, data = training_problem()
     wrong = TrainingSettings(

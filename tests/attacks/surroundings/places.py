@@ -93,7 +93,7 @@ def _moved() -> Iterator[Case]:
         shutil.copytree(first.root, copy, symlinks=True)
         project = projects.enter(copy)
         write("new")
-        works(project)
+        says_all_is_well()
         expect(tree(first.root) == before, "the project that it was copied from has changed")
         artifacts_open(project)
         expect(tree(first.root) == before, "the project that it was copied from has changed")

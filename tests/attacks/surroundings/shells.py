@@ -16,7 +16,7 @@ from tests.attacks.projects import (
     expect,
     is_undisturbed,
 )
-from tests.attacks.surroundings.works import case, works
+from tests.attacks.surroundings.works import case, says_all_is_well
 
 
 def _pipes() -> Iterator[Case]:
@@ -87,7 +87,7 @@ def _together() -> Iterator[Case]:
             process.wait(1.5)
         process.send_signal(sign)
         process.communicate(timeout=60)
-        works(project)
+        says_all_is_well()
         is_undisturbed(project)
 
     for sign in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT):
