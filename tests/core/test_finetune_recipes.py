@@ -326,7 +326,9 @@ def test_faults_of_a_conversion(models: Path, tower: Path) -> None:
 # --- lists of names -------------------------------------------------------------------------------
 
 
-def test_class_lists_are_read_in_each_form(tmp_path: Path) -> None:
+def test_class_lists_are_read_in_each_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mnist").mkdir()  # a folder of images, which is no list
     path = tmp_path / "classes.txt"
     path.write_text("n01\ttench\n\nn02\tgoldfish\n", encoding="utf-8")
     listed = read_classes(str(path))
