@@ -35,7 +35,7 @@ def by_type(
     fitting, faults = {}, []
     for name, value in given.items():
         only = {name: known[name]} if name in known else known
-        lines = core.faults(only, {name: value})
+        lines = core.faults(only, {name: value}, core.REALS)
         faults += lines
         if not lines:
             fitting[name] = value

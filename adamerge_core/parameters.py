@@ -15,6 +15,9 @@ REQUIRED: Any = object()
 WHOLE_NUMBERS = 2**63 - 1
 """The greatest whole number: what 64 bits hold."""
 
+REALS = (2 - 2**-23) * 2.0**127
+"""The greatest number: what float32 holds, in which models are merged."""
+
 
 @dataclass(frozen=True)
 class Parameter:
@@ -50,18 +53,23 @@ def of_dataclass(settings: type[Any]) -> dict[str, Parameter]:
     }
 
 
-def faults(parameters: Mapping[str, Parameter], values: Mapping[str, Any]) -> list[str]:
+def faults(
+    parameters: Mapping[str, Parameter],
+    values: Mapping[str, Any],
+    most: float = sys.float_info.max,
+) -> list[str]:
     """Say what is wrong with `values`, a line each: unknown, missing, or of the wrong type.
 
-    A value's range is the function's own to check.
+    most: the greatest magnitude of a number that is no whole one. A value's range is the function's
+    own to check.
     """
     lines = [_unknown(name, parameters) for name in values if name not in parameters]
     for name, parameter in parameters.items():
         if name not in values:
             if parameter.default is REQUIRED:
                 lines.append(f"{name}: is missing; it must be {_words(parameter.kind)}")
-        elif not _fits(values[name], parameter.kind):
-            hint = _hint(values[name], parameter.kind)
+        elif not _fits(values[name], parameter.kind, most):
+            hint = _hint(values[name], parameter.kind, most)
             lines.append(f"{name} = {shown(values[name])}: must be {_words(parameter.kind)}{hint}")
     return lines
 
@@ -73,18 +81,18 @@ def _unknown(name: str, parameters: Mapping[str, Parameter]) -> str:
     return f"{name}: is no parameter; {known}{mean}"
 
 
-def _fits(value: Any, kind: Any) -> bool:
+def _fits(value: Any, kind: Any, most: float) -> bool:
     if kind is Any:
         return True
     origin = get_origin(kind)
     if origin in (Union, types.UnionType):
-        return any(_fits(value, each) for each in get_args(kind))
+        return any(_fits(value, each, most) for each in get_args(kind))
     if origin is tuple:
         element = get_args(kind)[0]
-        return isinstance(value, list | tuple) and all(_fits(each, element) for each in value)
+        return isinstance(value, list | tuple) and all(_fits(each, element, most) for each in value)
     if kind is float:  # True is an int, and an int will do
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        return number and abs(value) <= sys.float_info.max
+        return number and abs(value) <= (WHOLE_NUMBERS if isinstance(value, int) else most)
     if kind is int:
         whole = isinstance(value, int) and not isinstance(value, bool)
         return whole and abs(value) <= WHOLE_NUMBERS
@@ -100,6 +108,21 @@ def count_faults(name: str, value: object, least: int = 1, most: int = WHOLE_NUM
     return [] if value <= most else [f"{name} = {shown(value)}: must be at most {most}"]
 
 
+def number_faults(name: str, value: object, rule: str, holds: Callable[[float], bool]) -> list[str]:
+    """Say what keeps `value` from being a number for which `holds`: a line, or none.
+
+    rule: in words; `holds` must be false of NaN.
+    """
+    # True is an int, and YAML reads 1e-3 as text
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return [f"{name} = {shown(value)}: must be a number (int or float), {rule}"]
+    try:
+        fits = holds(float(value))
+    except OverflowError:  # an int beyond the largest float
+        fits = False
+    return [] if fits else [f"{name} = {shown(value)}: must be {rule}"]
+
+
 def shown(value: object) -> str:
     """Write a value as Python does, cut where it is long."""
     try:
@@ -109,15 +132,21 @@ def shown(value: object) -> str:
     return text if len(text) <= 200 else f"{text[:200]}..."
 
 
-def _hint(value: Any, kind: Any) -> str:
-    """YAML 1.1 reads 1e-3 as text; it wants a point."""
-    if not isinstance(value, str) or _fits(value, kind):
+def _hint(value: Any, kind: Any, most: float) -> str:
+    """Say what to write instead, where that is known."""
+    if isinstance(value, str) and not _fits(value, kind, most):  # YAML 1.1 wants a point in 1e-3
+        try:
+            number = float(value)
+        except ValueError:
+            return ""
+        return (
+            f" (YAML reads {value} as text: write {number!r})" if _fits(number, kind, most) else ""
+        )
+    if isinstance(value, bool) or not isinstance(value, int | float) or not _fits(0.5, kind, most):
         return ""
-    try:
-        number = float(value)
-    except ValueError:
-        return ""
-    return f" (YAML reads {value} as text: write {number!r})" if _fits(number, kind) else ""
+    if isinstance(value, int) and abs(value) <= most:  # torch takes whole numbers of 64 bits
+        return f" (a whole number has at most 64 bits: write {float(value)!r})"
+    return f", at most {most:.2g}"
 
 
 def _words(kind: Any) -> str:

@@ -14,6 +14,7 @@ from adamerge_core.vision.datasets.published import (
     published_names,
 )
 from adamerge_core.vision.datasets.registry import read_source
+from flows import model_downloads
 from tasks.graph.params_yaml import read_params
 from tasks.running.environment import permit_hub
 
@@ -128,10 +129,14 @@ def _write_pin(source: Hub, found: Pin) -> None:
 
 
 def download(names: Sequence[str]) -> int:
-    """Fetch the data sets' files, after what is missing of all of them has been said."""
+    """Fetch the data sets' files, after what is missing of all of them has been said.
+
+    Without names, all that the active suite reads from the hub, its models too.
+    """
     permit_hub()
+    models = {} if names else model_downloads.suite_models()
     plans = []
-    for source in _sources(names):
+    for source in [] if models and not _active() else _sources(names):
         path = pin_path(source.dataset, source.pins)
         if not path.is_file():
             found = list_hub_files(published_dataset(source.dataset), source.revision)
@@ -151,7 +156,10 @@ def download(names: Sequence[str]) -> int:
     for cache in plans:
         fetched = fetch(cache, cache.pin.all_files(), _progress(cache.pin.dataset))
         print(f"{cache.pin.dataset}: {len(fetched)} files fetched; all are there and compared")
-    return verify_rows([cache.pin.dataset for cache in plans])
+    if plans:
+        verify_rows([cache.pin.dataset for cache in plans])
+    model_downloads.fetch(models)
+    return 0
 
 
 def verify(names: Sequence[str]) -> int:
@@ -199,7 +207,7 @@ def _sources(names: Sequence[str]) -> list[Hub]:
     """
     known = {source.dataset: source for source in _active()}
     if not names and not known:
-        raise InputError("the active suite reads no data set from the hub: name some")
+        raise InputError("the active suite reads nothing from the hub: name data sets")
     for name in names:
         hub_of(published_dataset(name))
     return [known.get(name) or Hub(dataset=name) for name in dict.fromkeys(names or known)]

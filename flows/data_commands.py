@@ -57,7 +57,7 @@ commit it fetches is that of pins/NAME.json; where that is missing it is the new
 recorded there: keep that file in version control.
 
   adamerge data download mnist svhn
-  adamerge data download           all that the active suite reads
+  adamerge data download           all that the active suite reads, its models too
   HF_HUB_CACHE=/large/disk adamerge data download"""
     parser = add(inner, "download", "fetch data sets from the hub", about, call)
     parser.add_argument("names", nargs="*", metavar="NAME", help="default: the active suite's")

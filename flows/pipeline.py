@@ -23,9 +23,10 @@ from flows.dvc.internals import no_experiments
 from flows.dvc.plan import Plan, plan
 from flows.execute import Run
 from tasks.graph import params_yaml
-from tasks.running import journal, processes
+from tasks.running import journal, processes, upkeep
 from tasks.running.environment import RUN_LOCK, WORK, configure, work_folder
 from tasks.running.json_files import read_object
+from tasks.running.upkeep import UpkeepError
 from tasks.tracking.follower import Follower
 
 _FLOW_RUNS = WORK / "flow_runs"
@@ -45,10 +46,13 @@ def pipeline() -> State[None]:
     """
     configure()
     try:
+        upkeep.check()  # a scheduled flow has no command before it, which would do that
         with _alone(), no_experiments():
             return _bring_up_to_date(*(_prepared.pop() if _prepared else _ready()))
     except InputError as error:
         return Failed(name=BAD_INPUT, message=str(error))
+    except UpkeepError as error:
+        return Failed(message=str(error))
     except BaseException:  # Ctrl-C, or the end of Prefect's server
         servers.leave_if_silent()
         raise

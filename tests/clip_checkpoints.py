@@ -14,7 +14,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from adamerge_core.checkpoints.hugging_face import to_hugging_face
+from adamerge_core.errors import InputError
 from adamerge_core.vision import architectures, image_towers
+from adamerge_core.vision.image_towers import read_image_tower
 
 WIDTH, LAYERS, EMBED, SIDE, PATCH = 64, 2, 16, 32, 16
 
@@ -125,3 +127,17 @@ def in_all_formats(folder: Path, whole: Mapping[str, Tensor]) -> dict[str, Path]
     paths["task_vectors"] = write(folder / "finetuned.pt", encoder_pickle(whole))
     paths["task_vectors, plain"] = write(folder / "Cars.pt", encoder_pickle(whole, plain=4))
     return paths
+
+
+def same(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> bool:
+    """Tell whether two state dicts are the same to the bit; their names must be."""
+    assert found.keys() == expected.keys()
+    return all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def refused(path: Path | str, *parts: str, architecture: str = QUICK, **options: Any) -> None:
+    """Have a source refused, with an error that holds these parts."""
+    with pytest.raises(InputError) as caught:
+        read_image_tower(path, architecture=architecture, **options)
+    for part in parts:
+        assert part in str(caught.value)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from adamerge_core.adamerging.objective import OBJECTIVES
-from adamerge_core.parameters import count_faults, shown
+from adamerge_core.parameters import REALS, count_faults, number_faults, shown
 
 GRANULARITIES = ("task_wise", "layer_wise", "singular_components")
 CLAMPS = ("published", "projected", "none")
@@ -83,7 +83,7 @@ class AdaptationSettings:
             if not isinstance(getattr(self, name), str) or getattr(self, name) not in known
         ]
         for name, (rule, holds) in ranges.items():
-            faults += _number_faults(name, getattr(self, name), rule, holds)
+            faults += number_faults(name, getattr(self, name), rule, holds)
         for name, most in COUNTS.items():
             faults += count_faults(name, getattr(self, name), most=most)
         if not faults and self.images_per_task * self.batches_per_step > _MOST_IMAGES:
@@ -97,21 +97,8 @@ class AdaptationSettings:
 
     def _rule_of_start(self) -> tuple[str, Callable[[float], bool]]:
         if self.clamp == "none":
-            return "finite", math.isfinite
+            return f"finite, at most {REALS:.2g}", lambda start: abs(start) <= REALS
         return "in [0, 1], or clamp must be 'none'", lambda start: 0 <= start <= 1
-
-
-def _number_faults(
-    name: str, value: object, rule: str, holds: Callable[[float], bool]
-) -> list[str]:
-    # True is an int, and YAML reads 1e-3 as text
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return [f"{name} = {shown(value)}: must be a number (int or float), {rule}"]
-    try:
-        fits = holds(float(value))
-    except OverflowError:  # an int beyond the largest float
-        fits = False
-    return [] if fits else [f"{name} = {shown(value)}: must be {rule}"]
 
 
 PRESETS = {

@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar, cast
 
 from adamerge_core.checkpoints import non_finite
 from adamerge_core.errors import InputError
-from adamerge_core.parameters import REQUIRED, Parameter, faults, of_function
+from adamerge_core.parameters import REALS, REQUIRED, Parameter, faults, of_function
 from adamerge_core.task_vectors import TaskVectors
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -143,7 +143,7 @@ def register(
         @wraps(function)
         def checked(*inputs: Any, **given: Any) -> Any:
             named = dict(zip(parameters, inputs[positional:], strict=False)) | given
-            _refuse_misfits(name, inputs, vectors_at, faults(parameters, named))
+            _refuse_misfits(name, inputs, vectors_at, faults(parameters, named, REALS))
             result = function(*inputs, **given)
             if check:
                 check(name, result)

@@ -93,9 +93,10 @@ def read_classifier(
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Read a checkpoint of a classifier like `model`: the encoder's and the head's state dict.
 
-    source: a file, a folder as transformers writes it, or a model of the hub's cache (see
-    image_towers.read_image_tower). The head may have another number of classes than the model's;
-    prefixes of wrappers are taken off. Raises InputError listing tensors that do not fit the model.
+    source: a file, a folder or a model of the hub (see image_towers.read_image_tower), in the names
+    of `model.state_dict()`, but for prefixes of wrappers; transformers 5 writes folders of some
+    models, ViT's among them, in other names. The head may have another number of classes than the
+    model's. Raises InputError listing tensors that do not fit the model.
     """
     classifier = classifier_name(model)
     state = dict(unwrapped(open_content(source).tensors, str(source)))

@@ -143,8 +143,11 @@ def _activation_only(norm: BatchNormAct2d, x: Tensor) -> Tensor:
 
 
 def tokenizer(architecture: str) -> Callable[[list[str]], Tensor]:
-    """Make what turns captions into int64 [N, context length] for the architecture's text tower."""
+    """Make what turns captions into int64 [N, context length] for the architecture's text tower.
+
+    Raises InputError for an unknown architecture.
+    """
+    config = configuration(architecture)  # open_clip takes an unknown name for a common one
     if architecture in ARCHITECTURES:
-        context = configuration(architecture)["text_cfg"]["context_length"]
-        return open_clip.SimpleTokenizer(context_length=context)
+        return open_clip.SimpleTokenizer(context_length=config["text_cfg"]["context_length"])
     return open_clip.get_tokenizer(architecture)

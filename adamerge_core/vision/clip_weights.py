@@ -58,7 +58,7 @@ def create_pretrained_clip(architecture: str, weights: PretrainedWeights) -> CLI
     if faults := weights.faults():
         raise InputError.listing("model", faults)
     clip = create_clip(architecture)
-    wanted, file = _located(architecture, weights)
+    wanted, file = located(architecture, weights)
     _check_activation(architecture, clip, wanted, str(weights.tag or weights.file))
     state = _read(file)
     _load(clip, state, file)
@@ -82,8 +82,11 @@ def _check_activation(architecture: str, clip: CLIP, wanted: Activation, source:
     )
 
 
-def _located(architecture: str, weights: PretrainedWeights) -> tuple[Activation, Path]:
-    """Find the weights' activation and their file."""
+def located(architecture: str, weights: PretrainedWeights) -> tuple[Activation, Path]:
+    """Find the weights' activation and their file; a tag's is fetched where HF_HUB_OFFLINE=0.
+
+    Raises InputError for an unknown tag, and weights that are not there.
+    """
     if weights.file is not None:
         return weights.activation or "quick_gelu", weights.file
     tags = open_clip.list_pretrained_tags_by_model(architecture)

@@ -67,7 +67,8 @@ def read_image_tower(
     found = format_of(content).read(content, Wanted(architecture, pretrained))
     tensors, remarks = dict(found.tensors), list(found.remarks)
     layout = _image_layout(architecture) if pretrained is None else dict(pretrained)
-    if _PROJECTION in layout and _PROJECTION not in tensors:
+    taken = tensors.keys() & layout.keys()
+    if taken and _PROJECTION in layout and _PROJECTION not in tensors:
         if pretrained is None:
             del layout[_PROJECTION]
             remarks.append("has no projection (proj)")
@@ -76,10 +77,12 @@ def read_image_tower(
             remarks.append("has no projection of its own: the pretrained model's was taken (proj)")
     text_tower = _text_tower(found, architecture, remarks)
     faults = _activation_faults(found, architecture, remarks)
-    faults += _faults(tensors, layout, architecture)
+    whose = f"{architecture}'s" if pretrained is None else "the pretrained model's"
+    faults += _faults(tensors, layout, architecture, whose)
     faults += checkpoints.non_finite("text tower", text_tower)
     if faults:
-        raise InputError.listing(f"{source} ({found.format})", faults, _SHOWN)
+        subject = f"{source} ({found.format}) does not fit {architecture}"
+        raise InputError.listing(subject, faults, _SHOWN)
     return ImageTower(
         tensors=tensors,
         format=found.format,
@@ -174,22 +177,21 @@ def _activation_faults(found: Found, architecture: str, remarks: list[str]) -> l
 
 
 def _faults(
-    tensors: Mapping[str, Tensor], layout: Mapping[str, Tensor], architecture: str
+    tensors: Mapping[str, Tensor], layout: Mapping[str, Tensor], architecture: str, whose: str
 ) -> list[str]:
-    """List by what tensors differ from those that the architecture or the pretrained model has."""
+    """List by what tensors differ from a layout; whose: the model's that has it."""
     if not tensors.keys() & layout.keys():
-        return [f"none of its tensors is one of {architecture}: {', '.join(sorted(tensors)[:3])}"]
-    faults = _dtype_faults(tensors, layout)
-    shapes = {
-        name: torch.empty_like(tensor, dtype=layout[name].dtype, device="meta")
-        if name in layout
-        else tensor
-        for name, tensor in tensors.items()
-    }
-    unfit = checkpoints.layout_faults("it", layout, shapes)
+        return [f"none of its tensors is one of {whose}: {', '.join(sorted(tensors)[:3])}"]
+    unfit = [f"tensor {name} is missing" for name in layout if name not in tensors]
+    for name, tensor in tensors.items():
+        if name not in layout:
+            unfit.append(f"tensor {name} is extra")
+        elif tensor.shape != layout[name].shape:
+            shape, wanted = list(tensor.shape), list(layout[name].shape)
+            unfit.append(f"tensor {name} has shape {shape}, {whose} {wanted}")
     if unfit:
-        faults += _guess(tensors, architecture)
-    return faults + unfit + checkpoints.non_finite("it", tensors)
+        unfit = [*_guess(tensors, architecture), *sorted(unfit)]
+    return _dtype_faults(tensors, layout) + unfit + checkpoints.non_finite("its", tensors)
 
 
 def _dtype_faults(tensors: Mapping[str, Tensor], layout: Mapping[str, Tensor]) -> list[str]:
@@ -212,13 +214,14 @@ def _dtype_faults(tensors: Mapping[str, Tensor], layout: Mapping[str, Tensor]) -
 
 
 def _guess(tensors: Mapping[str, Tensor], architecture: str) -> list[str]:
-    """Say which architecture a ViT's shapes are of, where it is another one."""
+    """Say what to do about names and shapes: which architecture a ViT's are of, if another's."""
+    fix = f"fix: give a checkpoint of {architecture}, all its tensors under their own names"
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     match shapes.get("conv1.weight"), shapes.get("positional_embedding"):
         case (width, _, patch, _), (positions, _):
             side = round((positions - 1) ** 0.5)
         case _:
-            return []
+            return [fix]
     blocks = {n.split(".")[2] for n in shapes if n.startswith("transformer.resblocks.")}
     sizes = {
         "width": width,
@@ -230,7 +233,7 @@ def _guess(tensors: Mapping[str, Tensor], architecture: str) -> list[str]:
         sizes["embed_dim"] = shapes[_PROJECTION][1]
     names = alike(architecture, sizes)
     if architecture in names:
-        return []
+        return [fix]
     described = ", ".join(f"{name} {value}" for name, value in sizes.items())
     likely = f"this looks like {' or '.join(names[:3])}" if names else "no known model has these"
     return [f"its shapes are not those of {architecture} ({described}): {likely}"]

@@ -9,6 +9,15 @@ from collections.abc import Iterable
 _LONGEST = 200  # characters of a class name: a prompt has 77 tokens
 
 
+def barred_in_paths(path: str) -> str:
+    """List the characters that a user's path must not have, as U+000A; empty where it has none.
+
+    Characters of format are part of scripts: barred is what ends a line or is no character.
+    """
+    barred = [c for c in path if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp")]
+    return ", ".join(f"U+{ord(each):04X}" for each in dict.fromkeys(barred))
+
+
 def printable(name: str) -> str:
     r"""Write a name so that it can be printed on a line, and encoded as UTF-8.
 

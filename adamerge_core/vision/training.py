@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from adamerge_core import state_files
 from adamerge_core.batches import batch_indices, take
 from adamerge_core.errors import InputError
+from adamerge_core.parameters import count_faults, number_faults
 from adamerge_core.state_files import State
 from adamerge_core.vision.images import LabeledImages
 
@@ -31,6 +32,20 @@ class TrainingSettings:
     weight_decay: float = 0.0
     gradient_clip: float = math.inf
     """The greatest L2 norm of the whole gradient; a longer one is scaled down to it."""
+
+    def faults(self) -> list[str]:
+        """What is wrong with these settings, a line each."""
+        faults = count_faults("warmup_steps", self.warmup_steps, least=0)
+        for name in ("steps", "batch_size"):
+            faults += count_faults(name, getattr(self, name))
+        ranges: dict[str, tuple[str, Callable[[float], bool]]] = {  # written so that NaN fails
+            "learning_rate": ("above 0 and finite", lambda rate: 0 < rate < math.inf),
+            "weight_decay": ("at least 0 and finite", lambda decay: 0 <= decay < math.inf),
+            "gradient_clip": ("above 0; infinity does not clip", lambda norm: norm > 0),
+        }
+        for name, (rule, holds) in ranges.items():
+            faults += number_faults(name, getattr(self, name), rule, holds)
+        return faults
 
     def learning_rate_at(self, step: int) -> float:
         """The learning rate of a step, counted from 0."""
@@ -68,8 +83,19 @@ def finetune(
     resume_from: a file that keeps the state, written every `save_every` steps once the caller has
     taken the step; when it exists, the run goes on from it and ends at the same weights as one
     never interrupted. The steps before it are not yielded again. Raises StateFileError when the
-    file is damaged or another run's, InputError when the loss is not finite.
+    file is damaged or another run's, InputError for settings, data or heads with faults, all
+    listed, and when the loss is not finite.
     """
+    faults = settings.faults() + count_faults("seed", seed, least=0)
+    faults += count_faults("save_every", save_every)
+    faults += [
+        f"no head of task {name}: give one for each of data" for name in data if name not in heads
+    ]
+    faults += [f"data of task {name}: no image" for name in data if not len(data[name].labels)]
+    if not data:
+        faults.append("data = {}: give the images of one task or more")
+    if faults:
+        raise InputError.listing("fine-tuning", faults)
     tasks = list(data)
     owner = np.concatenate([np.full(len(data[n].labels), i) for i, n in enumerate(tasks)])
     within = np.concatenate([np.arange(len(data[name].labels)) for name in tasks])
@@ -109,8 +135,11 @@ def tune_text_tower(
     captions: [N, prompts, context length] int64, the same for images of one class. Every step draws
     images and for each one of its prompts; captions that are equal within the step count as one, so
     that an image has exactly one right answer. Token embeddings stay as they are: a few hundred of
-    49,408 tokens occur, and the random ones tell them apart.
+    49,408 tokens occur, and the random ones tell them apart. Raises InputError for settings with
+    faults, all listed, and when the loss is not finite.
     """
+    if faults := settings.faults():
+        raise InputError.listing("training of the text tower", faults)
     locked = ("visual.trunk", "token_embedding")
     trained = {n: p for n, p in clip.named_parameters() if not n.startswith(locked)}
 

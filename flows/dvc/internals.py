@@ -78,6 +78,7 @@ def read_graph() -> tuple[dict[str, tuple[str, ...]], dict[str, list[Any]]]:
     """
     # under DVC's lock, which status() takes too: it reads dvc.yaml and dvc.lock anew for each taker
     with _explained(), _repo() as repo, lock_repo(repo), _params_parsed_once():
+        _set_aside_links_to_nothing(repo)
         graph = repo.index.graph
         upstream = {
             stage.addressing: tuple(sorted(other.addressing for other in graph.successors(stage)))
@@ -87,6 +88,14 @@ def read_graph() -> tuple[dict[str, tuple[str, ...]], dict[str, list[Any]]]:
         return upstream, dict(repo.status())
 
 
+def _set_aside_links_to_nothing(repo: Repo) -> None:
+    """Set aside outputs that are links to what is not there: DVC looks behind them, and ends."""
+    for out in repo.index.outs:
+        path = Path(out.def_path)
+        if path.is_symlink() and not path.exists():
+            set_aside(path, f"leads to {path.readlink()}, which is not there", "it is made anew")
+
+
 @contextmanager
 def _repo() -> Iterator[Repo]:
     """Open DVC's project here; what it knows of hashes is kept where no other user can write."""
@@ -94,6 +103,8 @@ def _repo() -> Iterator[Repo]:
     DVC_STATE.chmod(0o700)
     try:
         repo = Repo()
+    except sqlite3.OperationalError:  # a full disk, a lock: the database itself is whole
+        raise
     except sqlite3.DatabaseError:
         set_aside(DVC_STATE, "holds a damaged database", "DVC hashes all files anew")
         DVC_STATE.mkdir(mode=0o700)

@@ -27,6 +27,7 @@ _RUNS_AGAIN = "its stage runs again"
 
 _check_object: Callable[..., Any] = LocalHashFileDB.check
 _load_entry: Callable[[StageCache, str, str], Any] = StageCache._load_cache
+_load_newest: Callable[[StageCache, Stage], Any] = StageCache._load
 
 
 def verify() -> None:
@@ -38,6 +39,7 @@ def verify() -> None:
     LocalHashFileDB.check = _check  # type: ignore[method-assign, assignment]
     Stage.outs_cached = _outs_are_whole
     StageCache._load_cache = _load_whole_entry
+    StageCache._load = _load_newest_whole
 
 
 def largest() -> float:
@@ -112,11 +114,24 @@ def _fault(path: Path, oid: str) -> str | None:
     return None if found == oid.removesuffix(".dir") else f"is damaged: its md5 is {found}"
 
 
-def _load_whole_entry(cache: StageCache, key: str, value: str) -> Any:
+def _load_newest_whole(cache: StageCache, stage: Stage) -> Any:
+    """Read the newest of the run cache's entries for a stage; links to nothing are set aside."""
+    try:
+        return _load_newest(cache, stage)
+    except FileNotFoundError:  # DVC asks for the time of what a link leads to
+        for path in Path(cache.cache_dir).glob("*/*/*"):
+            if path.is_symlink() and not path.exists():
+                _set_aside(path, f"leads to {path.readlink()}, which is not there")
+        return _load_newest(cache, stage)
+
+
+def _load_whole_entry(cache: StageCache, key: str, value: str | None) -> Any:
     """Read what the run cache knows of a finished stage; None where it is not as it was written.
 
-    The name of such a file is the hash of its content.
+    The name of such a file is the hash of its content; DVC gives None where all were set aside.
     """
+    if value is None:
+        return None
     path = Path(cache._get_cache_path(key, value))
     try:
         entry = _load_entry(cache, key, value)

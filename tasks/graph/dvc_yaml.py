@@ -86,7 +86,7 @@ def read(path: Path = DVC_YAML) -> dict[str, Stage]:
     """Read the stages of a dvc.yaml by name, matrices expanded.
 
     Reads what adamerge writes, without importing DVC (which costs a second). Raises InputError
-    where the file is missing, is no YAML, or uses DVC's other templates (foreach).
+    where the file is missing, is no YAML, holds no stage, or uses DVC's other templates (foreach).
     """
     if not os.path.lexists(path):
         raise InputError(
@@ -98,9 +98,8 @@ def read(path: Path = DVC_YAML) -> dict[str, Stage]:
     except InputError as error:
         raise InputError(f"{error}\nor write it anew: adamerge suite use NAME") from None
     named = content.get("stages") if isinstance(content, Mapping) else content
-    if not isinstance(named or {}, Mapping):
+    if not isinstance(named, Mapping) or not named:
         raise InputError(f"{path}: holds no stages; write it anew: adamerge suite use NAME")
-    named = named or {}
     faults = [fault for name, body in named.items() for fault in _faults(name, body)]
     if faults:
         raise InputError.listing(str(path), faults, shown=20)

@@ -3,6 +3,7 @@ traditional_mtl, task_vectors.
 """
 
 from pathlib import Path
+from pkgutil import iter_modules
 
 from tasks.graph import paths
 from tasks.graph.dvc_yaml import Stage
@@ -100,9 +101,16 @@ def _import_finetuned(suite: Suite, task: str, entry: dict[str, str]) -> Stage:
         {"model": MODEL, "dataset": task, "seed": SEED},
         matrix=axes(model=suite.model.name, seed=suite.seeds),
         deps=[paths.pretrained(MODEL), *_files(entry)],
+        code=_formats(),
         params=[f"checkpoints.finetuned.{task}", "model", *ON_CPU],
         outs=[paths.finetuned(MODEL, task, SEED)],
     )
+
+
+def _formats() -> list[str]:
+    """Name the modules of all formats: which one a checkpoint has, its content tells the stage."""
+    package = "adamerge_core.vision.checkpoint_formats"
+    return [f"{package}.{module.name}" for module in iter_modules([package.replace(".", "/")])]
 
 
 def _import_head(suite: Suite, task: str, entry: dict[str, str]) -> Stage:

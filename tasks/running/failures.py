@@ -32,11 +32,17 @@ class OperationError(RuntimeError):
 def explain(error: BaseException) -> str | None:
     """Say which file could not be used, why, and what to do; None for what is no such error."""
     number = error.errno if isinstance(error, OSError) else None
-    if number in _FULL or "No space left on device" in str(error):  # of safetensors and torch, too
+    full = ("No space left on device", "database or disk is full")  # of safetensors, torch, SQLite
+    if number in _FULL or any(text in str(error) for text in full):
         free = shutil.disk_usage(Path()).free / 2**20
         return (
             f"the disk is full ({free:.0f} MB free in {Path.cwd()}): free some space and run the "
             "same command again; finished stages are kept, this one resumes"
+        )
+    if "disk I/O error" in str(error):  # SQLite's word for all but a full disk
+        return (
+            f"a database in {Path.cwd()} cannot be written ({error}): the disk fails, or the limit "
+            "of this shell for the size of a file is too low (ulimit -f unlimited)"
         )
     if isinstance(error, OSError) and number in _FIXES:
         named = f"{os.fsdecode(error.filename)}: " if error.filename is not None else ""

@@ -55,6 +55,8 @@ _FILES = (
 )
 _NEW = "a new one is made"
 
+_MOST_ROOT = 400  # SQLite opens no path of more than 512 bytes; DVC's database lies 82 below
+
 # the copies that DVC makes, renamed to their places when they are whole: 16 random bytes in base64
 _DVC_COPY = re.compile(r"\.[A-Za-z0-9_-]{22}\.tmp")
 
@@ -69,20 +71,21 @@ def check() -> None:
     Raises UpkeepError for what cannot be written, InputError for the project's own path.
     """
     _check_root()
+    # not Path's own: below a folder without any right these say False, and the folder is named
     faults = [
         f"{path} is a link to {path.readlink()}, which is not there: mount or make that, "
         "or remove the link"
         for path in (*_FOLDERS, *_FILES)
-        if path.is_symlink() and not path.exists()
+        if os.path.islink(path) and not os.path.exists(path)
     ]
     _raise(faults)
     for path in _FOLDERS:
-        if path.exists() and not path.is_dir():
+        if os.path.exists(path) and not os.path.isdir(path):
             _move(path, "is no folder")
     for path in _FILES:
-        if path.exists() and not path.is_file():
+        if os.path.exists(path) and not os.path.isfile(path):
             _move(path, "is no file")
-    there = [path for path in (Path(), *_FOLDERS, *_FILES) if path.exists()]
+    there = [path for path in (Path(), *_FOLDERS, *_FILES) if os.path.exists(path)]
     _raise([_unwritable(path) for path in there if not _is_writable(path)])
 
 
@@ -92,6 +95,12 @@ def _check_root() -> None:
         raise InputError(
             f"{root}: the path of a project must not hold ? or %, which mean something else in the "
             "addresses of MLflow's and Prefect's databases; rename the folder"
+        )
+    size = len(os.fsencode(root))
+    if size > _MOST_ROOT:
+        raise InputError(
+            f"{root}: the path of a project has {size} bytes; it must have at most {_MOST_ROOT}, "
+            "as databases cannot be opened far below: move the project to a shorter one"
         )
 
 

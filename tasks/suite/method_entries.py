@@ -175,7 +175,7 @@ def _faults_of_choice(method: MethodEntry, choose: Choose, tasks: int) -> list[s
         return [f"{choose.parameter}: has a value in the method too; remove one of the two"]
     faults = []
     for value in choose.values:
-        lines = core.faults({name: known[name]}, {name: value})
+        lines = core.faults({name: known[name]}, {name: value}, core.REALS)
         if not lines:
             changed = method.with_value(value)
             entry = _registry(place)[part.name] if part else None

@@ -2,8 +2,9 @@
 
 import os
 import re
-import unicodedata
 from pathlib import Path
+
+from adamerge_core.vision.names import barred_in_paths
 
 _OWN = ("data", ".dvc", ".git", ".adamerge")
 """Folders of the project that the pipeline itself writes."""
@@ -16,13 +17,10 @@ def faults_of_path(path: Path) -> list[str]:
     text, faults = path.as_posix(), []
     if "${" in text:
         faults.append("must not hold ${, which DVC takes for a parameter; rename the folder")
-    # format characters are part of scripts: only what ends lines or is no character
-    barred = [c for c in text if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp")]
     if re.match("[A-Za-z][A-Za-z0-9+.-]*:", text):
         faults.append("is an address; give a folder or file of this machine")
-    if barred:
-        listed = ", ".join(f"U+{ord(each):04X}" for each in dict.fromkeys(barred))
-        faults.append(f"must not hold the characters {listed}; rename the folder")
+    if barred := barred_in_paths(text):
+        faults.append(f"must not hold the characters {barred}; rename the folder")
     elif max(map(_bytes, path.parts), default=0) > _LONGEST_PART or _bytes(text) > _LONGEST:
         faults.append(
             f"must have at most {_LONGEST} bytes, {_LONGEST_PART} a name; give a shorter one"

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 
 from tests.attacks.cases import Case
-from tests.attacks.runner import HEADER, Count, run
+from tests.attacks.runner import HEADER, Count, run, total
 
 ROOMS = (
     "checkpoints",
@@ -20,6 +20,8 @@ ROOMS = (
     "datasets",
 )
 
+_TELL_SECONDS = 30.0
+
 
 def cases(room: str) -> Iterator[Case]:
     """Give the cases of a room: those of the module of its name."""
@@ -28,7 +30,7 @@ def cases(room: str) -> Iterator[Case]:
 
 
 def main() -> int:
-    """Try all cases of the rooms asked for; return 1 if one was a fault."""
+    """Try all cases of the rooms asked for; return 1 if one was a fault, 130 after Ctrl-C."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("rooms", nargs="*", metavar="ROOM", help=f"default: {' '.join(ROOMS)}")
     parser.add_argument("--only", default="", metavar="TEXT", help="cases whose names hold this")
@@ -37,32 +39,37 @@ def main() -> int:
     if unknown:
         parser.error(f"no room {', '.join(sorted(unknown))}; there are {', '.join(ROOMS)}")
     counts: dict[str, Count] = {}
-    began = time.monotonic()
-    for room in options.rooms or ROOMS:
-        count = counts[room] = Count()
-        for case, tried, fault in run(c for c in cases(room) if options.only in c.name):
-            count.tried += tried
-            if fault is None:
-                count.good += tried
-            else:
-                count.faults[case.severity] += 1
-                print(f"FAULT ({case.severity}) {room}: {case.name}\n{fault}\n", flush=True)
-        print(f"{room}: {count.tried} tried, {time.monotonic() - began:.0f} s", flush=True)
+    interrupted = False
+    try:
+        for room in options.rooms or ROOMS:
+            counts[room] = Count()
+            _try_room(room, options.only, counts[room])
+    except KeyboardInterrupt:
+        interrupted = True
+        print("\ninterrupted; so far:")
+    whole = total(counts.values())
     print(f"\n{HEADER}")
     for room, count in counts.items():
         print(count.row(room))
-    print(total(counts).row("all"))
-    return 1 if total(counts).faults else 0
+    print(whole.row("all"))
+    return 130 if interrupted else int(bool(whole.faults))
 
 
-def total(counts: dict[str, Count]) -> Count:
-    """Add the counts of all rooms."""
-    whole = Count()
-    for count in counts.values():
-        whole.tried += count.tried
-        whole.good += count.good
-        whole.faults.update(count.faults)
-    return whole
+def _try_room(room: str, only: str, count: Count) -> None:
+    """Try the cases of a room; print each fault, and every half a minute how far it is."""
+    began = told = time.monotonic()
+    chosen = [case for case in cases(room) if only in case.name]
+    print(f"{room}: {len(chosen)} cases", flush=True)
+    for number, (case, tried, fault) in enumerate(run(chosen), 1):
+        count.add(case, tried, fault)
+        count.seconds = time.monotonic() - began
+        if fault is not None:
+            print(f"FAULT ({case.severity}) {room}: {case.name}\n{fault}\n", flush=True)
+        if time.monotonic() - told > _TELL_SECONDS and number < len(chosen):
+            told = time.monotonic()
+            done = f"{number} of {len(chosen)} cases, {count.tried} tried"
+            print(f"{room}: {done}, {count.seconds:.0f} s", flush=True)
+    print(f"{room}: {count.tried} tried, {count.seconds:.0f} s", flush=True)
 
 
 if __name__ == "__main__":

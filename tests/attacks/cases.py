@@ -35,6 +35,8 @@ class Case:
     """After so long it hangs."""
     memory: int | None = 2 * 2**30
     """Bytes that its process may have beyond what it starts with; None: as many as there are."""
+    mutations: bool = False
+    """Whether what it tries are mutations of checkpoints or of state files."""
 
 
 def refused(call: Callable[[], Any], *told: str) -> InputError:
@@ -50,6 +52,11 @@ def refused(call: Callable[[], Any], *told: str) -> InputError:
             raise FaultError(f"the message lacks {missing}: {error}") from error
         return error
     raise FaultError(f"was accepted: {str(answer)[:200]}")
+
+
+def refuses(call: Callable[[], Any], *told: str) -> None:
+    """Do as `refused`, as the whole of a case: what a case returns is a count."""
+    refused(call, *told)
 
 
 def said(text: str, told: Sequence[str]) -> None:

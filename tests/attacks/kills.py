@@ -10,6 +10,7 @@ import argparse
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -17,6 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
@@ -36,44 +38,80 @@ KINDS: dict[str, Callable[[str], bool]] = {
 """Which commands are processes of a kind."""
 
 _SECONDS = (3.0, 45.0)  # from a start to a kill: each start goes on from the one before
-_END_SECONDS = 180.0  # a stage under way may end, and servers are given time
+_END_SECONDS = 180.0  # servers are given time; a run whose computing goes on gets more
 
 
 class KillError(AssertionError):
     """A run did not end as it must after a kill; the message says what was seen."""
 
 
+@dataclass
+class Counts:
+    """How far the kills are."""
+
+    most: int
+    began: float = field(default_factory=time.monotonic)
+    kills: Counter[str] = field(default_factory=Counter)
+    passes: int = 0
+    undisturbed: float = 0.0
+    """Seconds of a run without kills."""
+
+    @property
+    def killed(self) -> int:
+        return sum(self.kills.values())
+
+    def progress(self) -> str:
+        """Say how many of all kills are done, and how long the others will take."""
+        seconds = time.monotonic() - self.began
+        left = seconds / max(1, self.killed) * (self.most - self.killed)
+        return f"kill {self.killed}/{self.most}  {seconds:.0f} s, about {left:.0f} s left"
+
+    def __str__(self) -> str:
+        kinds = ", ".join(f"{kind} {self.kills[kind]}" for kind in KINDS)
+        return (
+            f"{self.killed} kills ({kinds}), {self.passes} passes ended with the hashes of the "
+            f"undisturbed run, {time.monotonic() - self.began:.0f} s"
+        )
+
+
 def main() -> int:
-    """Kill as often as asked for; print a line a kill and the counts; 1 if there was a fault."""
+    """Kill as often as asked for; print a line a kill and the counts.
+
+    Returns 1 if there was a fault, 130 after Ctrl-C or SIGTERM, which print the counts so far.
+    """
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=100, metavar="N", help="default: 100")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the moments")
     options = parser.parse_args()
-    began = time.monotonic()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    code, counts = 0, Counts(options.kills)
     with tempfile.TemporaryDirectory(prefix="kills-", ignore_cleanup_errors=True) as folder:
         undisturbed, killed = (make_small(Path(folder) / name / "small") for name in ("a", "b"))
-        took = _undisturbed(undisturbed)
-        print(f"undisturbed: {len(undisturbed.hashes())} files in {took:.0f} s", flush=True)
-        counts, passes = Counter[str](), 0
-        dice = random.Random(options.seed)
         try:
-            while sum(counts.values()) < options.kills:
-                _one_pass(killed, options.kills, counts, dice)
-                _compare(killed, undisturbed)
-                passes += 1
-                _begin_anew(killed)
+            took = _undisturbed(undisturbed)
+            print(f"undisturbed: {len(undisturbed.hashes())} files in {took:.0f} s", flush=True)
+            counts.began, counts.undisturbed = time.monotonic(), took
+            _kill_often(killed, undisturbed, counts, random.Random(options.seed))
         except KillError as fault:
-            print(f"FAULT after {sum(counts.values())} kills: {fault}", flush=True)
-            print((killed.root.parent / "log").read_text()[-3000:])
-            return 1
+            code = 1
+            print(f"FAULT after {counts.killed} kills: {fault}", flush=True)
+            log = killed.root.parent / "log"
+            print(log.read_text()[-3000:] if log.exists() else "", flush=True)
+        except KeyboardInterrupt:
+            code = 130
+            print("interrupted; so far:")
         finally:
             _kill_all(undisturbed, killed)
-    kinds = ", ".join(f"{kind} {counts[kind]}" for kind in KINDS)
-    print(
-        f"{sum(counts.values())} kills ({kinds}), {passes} passes ended with the hashes of the "
-        f"undisturbed run, {time.monotonic() - began:.0f} s"
-    )
-    return 0
+    print(counts)
+    return code
+
+
+def _kill_often(killed: Project, undisturbed: Project, counts: Counts, dice: random.Random) -> None:
+    while counts.killed < counts.most:
+        _one_pass(killed, counts, dice)
+        _compare(killed, undisturbed)
+        counts.passes += 1
+        _begin_anew(killed)
 
 
 def _undisturbed(project: Project) -> float:
@@ -94,21 +132,20 @@ def _start(project: Project) -> "subprocess.Popen[bytes]":
         )
 
 
-def _one_pass(project: Project, most: int, counts: Counter[str], dice: random.Random) -> None:
+def _one_pass(project: Project, counts: Counts, dice: random.Random) -> None:
     """Start the command and kill, again and again, until the command has done all of its work."""
     while True:
         process = _start(project)
-        kind = list(KINDS)[sum(counts.values()) % len(KINDS)]
+        kind = list(KINDS)[counts.killed % len(KINDS)]
         victim = None
-        if sum(counts.values()) < most:
+        if counts.killed < counts.most:
             victim = _victim(project, process, kind, time.monotonic() + dice.uniform(*_SECONDS))
         if victim:
             victim.kill()
-            counts[kind] += 1
-        code = _end(project, process, victim and kind)
+            counts.kills[kind] += 1
+        code = _end(project, process, victim and kind, counts.undisturbed)
         if victim:
-            print(f"kill {sum(counts.values()):>3}  {kind:<7} the command ended with {code}")
-            sys.stdout.flush()
+            print(f"{counts.progress()}  {kind:<7} the command ended with {code}", flush=True)
         elif code != 0:
             raise KillError(f"without a kill, the command ended with {code}")
         if code == 0:
@@ -128,13 +165,17 @@ def _victim(
     return None
 
 
-def _end(project: Project, process: "subprocess.Popen[bytes]", kind: str | None) -> int:
+def _end(
+    project: Project, process: "subprocess.Popen[bytes]", kind: str | None, undisturbed: float
+) -> int:
     """Wait for the command's end, and that nothing of it is left at work."""
+    what, seconds = f"{kind} was killed" if kind else "no kill", _END_SECONDS + 3 * undisturbed
     try:
-        code = process.wait(_END_SECONDS)
+        code = process.wait(seconds)
     except subprocess.TimeoutExpired:
-        raise KillError(f"{kind} was killed, and the command has no end") from None
-    until = time.monotonic() + 30.0  # the ingestion outlives a killed flow, to record it
+        raise KillError(f"{what}, and the command has no end after {seconds:.0f} s") from None
+    # the ingestion outlives a killed flow, to record it
+    until = time.monotonic() + 30.0 + undisturbed
     while left := [_command(other) for other in _at_work(project)]:
         if time.monotonic() > until:
             raise KillError(f"{kind} was killed, and these are left: {left}")

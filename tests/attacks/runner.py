@@ -25,18 +25,48 @@ class Count:
     """How the cases of a room ended."""
 
     tried: int = 0
+    mutations: int = 0
+    """Of those tried, the mutations of checkpoints and of state files."""
     good: int = 0
     faults: Counter[str] = field(default_factory=Counter)
+    seconds: float = 0.0
+
+    def add(self, case: Case, tried: int, fault: str | None) -> None:
+        """Count a case that has ended."""
+        self.tried += tried
+        self.mutations += tried if case.mutations else 0
+        if fault is None:
+            self.good += tried
+        else:
+            self.faults[case.severity] += 1
 
     def row(self, room: str) -> str:
         """Format the counts as a row of the table."""
         faults = "  ".join(f"{self.faults[severity]:>8}" for severity in SEVERITIES)
-        return f"{room:<14}  {self.tried:>7}  {self.good:>7}  {faults}"
+        counts = f"{self.tried:>7}  {self.mutations:>9}  {self.good:>7}"
+        return f"{room:<14}  {counts}  {faults}  {self.seconds:>7.0f}"
 
 
-HEADER = f"{'room':<14}  {'tried':>7}  {'good':>7}  " + "  ".join(
-    f"{severity:>8}" for severity in SEVERITIES
+HEADER = "  ".join(
+    [
+        f"{'room':<14}",
+        *(f"{'tried':>7}", f"{'mutations':>9}", f"{'good':>7}"),
+        *(f"{severity:>8}" for severity in SEVERITIES),
+        f"{'seconds':>7}",
+    ]
 )
+
+
+def total(counts: Iterable[Count]) -> Count:
+    """Add the counts of rooms."""
+    whole = Count()
+    for count in counts:
+        whole.tried += count.tried
+        whole.mutations += count.mutations
+        whole.good += count.good
+        whole.faults.update(count.faults)
+        whole.seconds += count.seconds
+    return whole
 
 
 def run(cases: Iterable[Case]) -> Iterator[tuple[Case, int, str | None]]:
@@ -69,6 +99,7 @@ def _alone(case: Case, folder: Path) -> tuple[int, str | None]:
 def _child(case: Case, folder: Path, answer: Connection) -> None:
     os.setsid()
     os.chdir(folder)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what it prints would drown the counts
     if case.memory is not None:
         limit = psutil.Process().memory_info().vms + case.memory
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))

@@ -47,6 +47,11 @@ def test_values_that_fit_have_no_fault(values: dict[str, object]) -> None:
         ("scaling", float("inf"), "scaling = inf: must be a finite number"),
         ("scaling", "1e-3", "(YAML reads 1e-3 as text: write 0.001)"),
         ("scaling", "much", "scaling = 'much': must be a finite number"),
+        ("scaling", 1e39, "scaling = 1e+39: must be a finite number, at most 3.4e+38"),
+        ("scaling", -1e39, "at most 3.4e+38"),
+        ("scaling", 10**400, "at most 3.4e+38"),
+        ("scaling", 10**30, "(a whole number has at most 64 bits: write 1e+30)"),
+        ("share", 1e39, "share = 1e+39: must be a finite number or null, at most 3.4e+38"),
         ("seed", 1.5, "seed = 1.5: must be a whole number"),
         ("seed", False, "seed = False: must be a whole number"),
         ("share", [], "share = []: must be a finite number or null"),
@@ -54,7 +59,7 @@ def test_values_that_fit_have_no_fault(values: dict[str, object]) -> None:
     ],
 )
 def test_a_fault_has_value_rule_and_fix(name: str, value: object, said: str) -> None:
-    (fault,) = parameters.faults(RULE, {name: value})
+    (fault,) = parameters.faults(RULE, {name: value}, parameters.REALS)
     assert said in fault
 
 

@@ -319,6 +319,41 @@ def test_interrupted_and_resumed_finetuning_is_bit_equal(
         assert torch.equal(resumed.state_dict()[name], tensor)
 
 
+def test_a_tokenizer_of_an_unknown_architecture_is_refused() -> None:
+    """open_clip would take the name for that of a common one."""
+    with pytest.raises(InputError, match="'vit-99': unknown; known are"):
+        tokenizer("vit-99")
+
+
+def test_faulty_settings_of_finetuning_are_all_named() -> None:
+    encoder, heads, data = training_problem()
+    wrong = TrainingSettings(
+        steps=0,
+        batch_size=True,
+        learning_rate=math.nan,
+        warmup_steps=-1,
+        weight_decay=math.inf,
+        gradient_clip=0.0,
+    )
+    with pytest.raises(InputError) as caught:
+        next(finetune(encoder, {"hue": heads["hue"]}, data, wrong, seed=-1, save_every=0))
+    for fault in (
+        "fine-tuning: 9 faults",
+        "steps = 0: must be at least 1",
+        "batch_size = True: must be a whole number (int), at least 1",
+        "learning_rate = nan: must be above 0 and finite",
+        "warmup_steps = -1: must be at least 0",
+        "weight_decay = inf: must be at least 0 and finite",
+        "gradient_clip = 0.0: must be above 0",
+        "seed = -1: must be at least 0",
+        "save_every = 0: must be at least 1",
+        "no head of task side",
+    ):
+        assert fault in str(caught.value)
+    with pytest.raises(InputError, match=r"data = \{\}"):
+        next(finetune(encoder, heads, {}, SETTINGS, seed=0))
+
+
 def interrupted_finetuning(state: Path) -> None:
     encoder, heads, data = training_problem()
     for step in finetune(encoder, heads, data, SETTINGS, 5, state, save_every=4):

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from adamerge_core.adamerging import PRESETS, AdaptationStep
 from adamerge_core.errors import InputError
-from benchmarks import choose, linear_heads, memory, presets, suite_problem
+from benchmarks import choose, finite_checks, linear_heads, memory, presets, suite_problem
 from benchmarks.adapt_step import comparisons, operations, task_vectors
-from benchmarks.arrangements import ARRANGEMENTS
+from benchmarks.arrangements import ARRANGEMENTS, engine
 from benchmarks.processes import WorkFailed
 from benchmarks.random_models import Problem, random_problem
 from tasks.shared.tables import write_csv
@@ -120,6 +120,14 @@ def run(*arguments: str) -> str:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def test_the_checks_of_a_step_cost_a_small_part_of_it() -> None:
+    problem = random_problem("tiny", 2, 4, "cpu")
+    chosen = engine(problem, problem.task_vectors(clone=True), 4, "float32")
+    costs = finite_checks.measure(problem, chosen, 3)
+    assert len(costs) == 3
+    assert all(0 < each.checks < each.step for each in costs)
 
 
 @pytest.mark.slow

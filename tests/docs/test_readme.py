@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from base64 import b64encode
 from pathlib import Path
 
 import pytest
@@ -151,8 +152,11 @@ def _until_it_serves(line: list[str], sign: str, folder: Path, environment: dict
         deadline = time.monotonic() + 180
         while sign not in said and time.monotonic() < deadline:
             said += process.stdout.readline()
+        secret = (folder / ".adamerge/secret").read_text().strip()
+        login = {"Authorization": f"Basic {b64encode(f'reader:{secret}'.encode()).decode()}"}
         for address in re.findall(r"http://127\.0\.0\.1:\d+", said):
-            with urllib.request.urlopen(address, timeout=30) as page:
+            request = urllib.request.Request(address, headers=login)
+            with urllib.request.urlopen(request, timeout=30) as page:
                 assert page.status == 200
     finally:
         os.killpg(process.pid, signal.SIGINT)

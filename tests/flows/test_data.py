@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from hub_server import Hub, serving, toy, write_entry
+from hub_server import REVISION, Hub, serving, toy, write_entry
 
 from adamerge_core.vision.datasets.hub_files import HubCache, pin_path, read_pin
 from flows import data
@@ -115,3 +115,25 @@ def test_killed_ten_times_ends_with_the_right_files_and_fetches_none_twice(tmp_p
         process = started(tmp_path, hub, "verify", "toy")
         assert "right" in process.communicate()[0]
         assert len(hub.asked) == asked
+
+
+def test_the_models_of_the_suite_are_fetched_too(tmp_path: Path) -> None:
+    """One that is not there is named, after the others are fetched."""
+    (tmp_path / "dvc.yaml").write_text("stages: {}\n")
+    entries = "".join(
+        f"    {task}: {{hub: {model}, revision: {REVISION}}}\n"
+        for task, model in (("a", "org/none"), ("b", "org/name"))
+    )
+    (tmp_path / "params.yaml").write_text(f"checkpoints:\n  finetuned:\n{entries}")
+    files = {"config.json": b"{}", "model.safetensors": b"weights", "tf_model.h5": b"others"}
+    with serving(Hub("org/name", files, kind="models")) as hub:
+        process = started(tmp_path, hub, "download")
+        said = process.communicate()[0]
+        assert process.returncode == 2
+        assert "adamerge: org/none@" in said
+        assert f"model 2/2: org/name@{REVISION}" in said
+        (folder,) = (tmp_path / "cache").glob("models--org--name/snapshots/*")
+        assert {path.name for path in folder.iterdir()} == {"config.json", "model.safetensors"}
+        sent = dict(hub.sent)
+        started(tmp_path, hub, "download").communicate()
+        assert hub.sent == sent

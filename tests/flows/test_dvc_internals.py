@@ -4,6 +4,7 @@ import fcntl
 import inspect
 import json
 import re
+import sqlite3
 import subprocess
 from collections.abc import Callable
 from importlib.metadata import version
@@ -21,6 +22,7 @@ from dvc.repo.experiments.queue.workspace import WorkspaceQueue
 from dvc.repo.experiments.utils import get_exp_rwlock
 from dvc.schema import COMPILED_LOCKFILE_SCHEMA
 from dvc.scm import SCMError
+from dvc.stage.cache import StageCache
 from dvc.utils.serialize import modify_yaml, parse_yaml
 
 from adamerge_core.errors import InputError
@@ -42,6 +44,8 @@ def test_the_version_is_one_that_was_checked() -> None:
         (get_exp_rwlock, ["repo", "reads", "writes"]),
         (lock_repo, ["repo"]),
         (Repo.status, ["self"]),
+        (StageCache._load, ["self", "stage"]),
+        (StageCache._load_cache, ["self", "key", "value"]),
     ],
 )
 def test_signatures(called: Callable[..., object], parameters: list[str]) -> None:
@@ -112,6 +116,39 @@ def test_what_dvc_prints_around_a_stage(project: Project) -> None:
         if line and not line.startswith(known)
     ]
     assert len(own) == 2, own
+
+
+def test_links_to_nothing_are_set_aside(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Among the outputs, and in the cache of runs, where DVC asks for their times."""
+    made = project.run("flows.dvc.worker", input="raw@a\n")
+    assert "done 0" in made.stdout
+    output = Path("data/datasets/a/8px/train_images.npy")
+    entries = [path for path in Path(".dvc/cache/runs").glob("*/*/*") if path.is_file()]
+    for path in (output, *entries):
+        path.unlink()
+        path.symlink_to("/nowhere/at/all")
+    Path("dvc.lock").unlink()
+    internals.read_graph()
+    assert f"{output} leads to /nowhere/at/all, which is not there" in capsys.readouterr().out
+    assert not output.is_symlink()
+    again = project.run("flows.dvc.worker", input="raw@a\n")
+    assert "leads to /nowhere/at/all" in again.stdout
+    assert "done 0" in again.stdout
+    assert output.is_file()
+
+
+def test_a_full_disk_is_no_damaged_database(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full() -> Repo:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(internals, "Repo", full)
+    with pytest.raises(sqlite3.OperationalError, match="full"):
+        internals.read_graph()
+    assert not Path(".adamerge/aside").exists()
 
 
 def test_a_lock_of_the_flow_at_work_is_kept_and_one_of_no_one_is_not(project: Project) -> None:

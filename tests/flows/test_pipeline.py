@@ -278,6 +278,22 @@ def test_another_flow_in_the_same_project_is_refused(ran: Project) -> None:
     assert said.startswith("FAILED: another `adamerge run` is at work")
 
 
+def test_a_flow_without_a_command_mends_what_stands_in_its_way(ran: Project) -> None:
+    """As a scheduled one is: no `adamerge run` looked at the files before."""
+    durations = ran.root / ".adamerge/durations.json"
+    durations.unlink()
+    durations.mkdir()
+    said, printed = run_flow()
+    assert said.startswith("COMPLETED: 8 stages in")
+    assert "durations.json is no file: moved to .adamerge/aside/durations.json.1" in printed
+    durations.unlink(missing_ok=True)
+    durations.symlink_to("gone")
+    said, _ = run_flow()
+    assert said.startswith("FAILED: ")
+    assert "durations.json is a link to gone, which is not there" in said
+    durations.unlink()
+
+
 def test_an_experiment_at_work_is_not_run_into(ran: Project) -> None:
     """Each of the two changes params.yaml and dvc.lock: whoever comes second is told."""
     record = Path(".dvc/tmp/exps/run/workspace/workspace.json")

@@ -9,6 +9,7 @@ from conftest import ROOT
 
 from adamerge_core.vision.datasets.published import published_dataset
 from dev.clip_suites import COUNTS, KINDS, MODELS, suites
+from tasks import wiring
 from tasks.suite.schema import Suite, load_suite
 
 NAMES = tuple(suites())
@@ -46,6 +47,16 @@ def test_a_models_folder_holds_one_line_of_checkpoints(loaded: dict[str, Suite])
         lines.setdefault(suite.model.name, set()).add(line)
     assert len(lines) == 12
     assert all(len(each) == 1 for each in lines.values())
+
+
+def test_an_import_depends_on_the_code_of_every_format(
+    loaded: dict[str, Suite], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    stages = wiring.stages(loaded["clip-vit-b-32-8-fusionbench"])
+    deps = stages["import_finetuned_mnist@clip-vit-b-32-fusionbench-0"].deps
+    formats = (ROOT / "adamerge_core/vision/checkpoint_formats").glob("[a-z]*.py")
+    assert {path.relative_to(ROOT).as_posix() for path in formats} <= set(deps)
 
 
 def test_emnist_is_letters_or_digits_by_the_line(loaded: dict[str, Suite]) -> None:

@@ -289,6 +289,7 @@ def test_a_folder_is_hashed_as_dvc_hashes_it(tmp_path: Path) -> None:
         ("stages: {a: x}", "stage a has no cmd"),
         ("stages: [a]", "holds no stages"),
         ("- a", "holds no stages"),
+        ("", "holds no stages"),
         ("stages: [", "not readable as YAML"),
     ],
 )

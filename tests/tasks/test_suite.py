@@ -414,7 +414,7 @@ def test_splits_that_something_reads_must_be_there(content: dict[str, Any], tmp_
 
 
 def test_yaml_that_hides_something_is_refused_with_its_lines(tmp_path: Path) -> None:
-    """The round (tests/attacks/suite_yaml.py) has more."""
+    """The round (tests/attacks/suites/yaml_texts.py) has more."""
     path = tmp_path / "suite.yaml"
     path.write_text("a: 1\na: 2\nb: 017\nc: !x 1\nd: &d [*d]\n<<: {}\n7: e\n", encoding="utf-8")
     expected = {

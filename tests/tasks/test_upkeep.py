@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from adamerge_core.atomic import sweep
+from adamerge_core.errors import InputError
 from tasks.running import failures, upkeep
 from tasks.running.aside import set_aside
 from tasks.running.json_files import read_object
@@ -38,6 +39,16 @@ def test_nothing_that_was_set_aside_is_written_over() -> None:
         set_aside(Path("x"), "is damaged", "go on")
     assert Path(".adamerge/aside/x.1").read_text() == "one"
     assert Path(".adamerge/aside/x.2").read_text() == "two"
+
+
+def test_a_path_below_which_no_database_opens_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    below = tmp_path / ("x" * 200) / ("y" * 200)
+    below.mkdir(parents=True)
+    monkeypatch.chdir(below)
+    with pytest.raises(InputError, match=r"must have at most 400, .*: move the project"):
+        upkeep.check()
 
 
 def test_a_link_to_nothing_is_named_and_kept() -> None:
@@ -102,4 +113,8 @@ def test_a_full_disk_and_a_limit_are_explained() -> None:
         "data/x: File too large; the limit of this shell for the size of a file is too low: "
         "ulimit -f unlimited"
     )
+    full = sqlite3.OperationalError("database or disk is full")
+    assert "the disk is full" in str(failures.explain(full))
+    written = sqlite3.OperationalError("disk I/O error")
+    assert "ulimit -f unlimited" in str(failures.explain(written))
     assert failures.explain(ValueError("x")) is None

@@ -13,7 +13,12 @@ from adamerge_core.vision.archive import SPLITS, ArchivedImage, DatasetImages, R
 from adamerge_core.vision.datasets.registry import Source
 from adamerge_core.vision.datasets.user_files import read_file, tree_faults
 from adamerge_core.vision.decoding import MAX_FILE_BYTES
-from adamerge_core.vision.names import alike_but_for_case, class_name_faults, printable
+from adamerge_core.vision.names import (
+    alike_but_for_case,
+    barred_in_paths,
+    class_name_faults,
+    printable,
+)
 
 Files = dict[str, dict[str, list[Path]]]
 """By split and class."""
@@ -43,8 +48,12 @@ class LabeledFiles(Source):
             for name in ("seed", "pretrain_per_class")
             if getattr(self, name) < 0
         ]
-        if not self.path.strip() or not self.path.isprintable():
-            lines.append(f"path = {self.path!r}: must be the path of a file or folder, printable")
+        if not self.path.strip():
+            rule = "must be the path of a file or folder; in a suite, none is the project itself"
+            lines.append(f"path = {self.path!r}: {rule}")
+        if barred := barred_in_paths(self.path):
+            rule = f"must not hold the characters {barred}; rename the folder"
+            lines.append(f"path = {self.path!r}: {rule}")
         lines += self.share_faults("val_fraction")
         if not self.templates:
             lines.append("templates: is empty; give at least one, as 'a photo of a {}.'")
