@@ -206,6 +206,10 @@ def test_a_merged_folder_is_measured_by_its_own_heads(models: Path, tmp_path: Pa
     merged = merge_models(merge, tmp_path / "out")
     measured = folder_accuracies(EvaluationRecipe(str(tmp_path / "out"), images))
     assert measured == merged.accuracies["merged"]
+    for broken in ("{}", "[", '{"recipe": {"architecture": 1, "pretrained": null}}'):
+        (tmp_path / "out/recipe.json").write_text(broken)
+        with pytest.raises(InputError, match="is no recipe of a merge"):
+            open_evaluation(EvaluationRecipe(str(tmp_path / "out"), images))
     one = {"colours": str(models / "colours.safetensors")}
     named = EvaluationRecipe(
         one["colours"], {"colours": images["colours"]}, ARCHITECTURE, merge.pretrained
