@@ -51,7 +51,7 @@ def read_classes(source: str) -> ClassList:
     A line is a class name, or the name of its folder, a tab and the class name. Raises InputError
     when there is no such file or data set, and listing what is wrong with the names.
     """
-    if not Path(source).exists() and source in published_names():
+    if not Path(source).is_file() and source in published_names():
         published = published_dataset(source)
         names, templates = published.classes, published.templates
         return ClassList(names, names, templates, f"the catalogue's {source}")

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -83,10 +84,6 @@ class _Work:
         self.inputs, self.folder, self.device, self.progress = inputs, folder, device, progress
         self.recipe, self.method = inputs.recipe, inputs.method
         self.heads = _made_heads(inputs)
-        pixels = scaling_of(self.recipe.architecture, self.recipe.pretrained)
-        self.encoder = encoder_of(
-            self.recipe.architecture, inputs.pretrained.tensors, self.recipe.pretrained, pixels
-        ).to(device)
         self.modules: dict[str, nn.Module] = {
             name: head.module().to(device) for name, head in self.heads.items()
         }
@@ -97,6 +94,14 @@ class _Work:
             if task.images
         }
         self.labels = {n: t.labels for n, t in inputs.tasks.items() if t.labels is not None}
+
+    @cached_property
+    def encoder(self) -> nn.Module:
+        """The image encoder, made where images pass through it."""
+        architecture, pretrained = self.recipe.architecture, self.recipe.pretrained
+        pixels = scaling_of(architecture, pretrained)
+        tensors = self.inputs.pretrained.tensors
+        return encoder_of(architecture, tensors, pretrained, pixels).to(self.device)
 
     def merged(self) -> MergedModel:
         """Merge, and measure where labels are known."""

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -70,12 +69,18 @@ def is_merged_folder(source: str | Path) -> bool:
     return (Path(source) / RECIPE).is_file() and (Path(source) / IMAGE_TOWER).is_file()
 
 
-def read_recipe(folder: str | Path) -> dict[str, Any]:
-    """Read the recipe of a merged folder. Raises InputError where it is broken."""
+def read_recipe(folder: str | Path) -> dict[str, str]:
+    """Read `architecture` and `pretrained` of a merged folder's recipe.
+
+    Raises InputError where it is broken.
+    """
     path = Path(folder) / RECIPE
     try:
         recipe = json.loads(path.read_text(encoding="utf-8"))["recipe"]
-        return {key: recipe[key] for key in ("architecture", "pretrained")}
+        found = {key: recipe[key] for key in ("architecture", "pretrained")}
+        if all(isinstance(value, str) for value in found.values()):
+            return found
+        raise TypeError
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise InputError(f"{path}: is no recipe of a merge; merge again") from error
 

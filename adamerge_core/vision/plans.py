@@ -17,13 +17,16 @@ from adamerge_core.vision.pretrained import encoder_of, input_size, scaling_of
 _TRIED = 8
 """Images of a trial."""
 
+_PROGRAM = 7 * 10**8
+"""Bytes of the process before it has read a model."""
+
 
 @dataclass(frozen=True)
 class Plan:
     """What work takes, in bytes and seconds."""
 
     memory: int
-    """Of tensors of models; activations come on top."""
+    """Of the program and of tensors of models; activations come on top."""
     written: int
     """Of what is there at the end."""
     working: int
@@ -65,8 +68,9 @@ def plan_merge(inputs: MergeInputs, device: str) -> Plan:
             recipe.architecture, recipe.pretrained, inputs.pretrained.tensors, images[0], device
         )
         seconds = count * speed.decode + measured * speed.forward + adapted * speed.backward
-    models = 2 * len(inputs.tasks) + 3  # fine-tuned, task vectors; pretrained, merged, encoder
-    return Plan(models * model, written, count * size * size * 3, seconds)
+    # fine-tuned and task vectors; pretrained, merged, a copy to write; with images the encoder
+    models = 2 * len(inputs.tasks) + (4 if images else 3)
+    return Plan(_PROGRAM + models * model + 2 * text, written, count * size * size * 3, seconds)
 
 
 def plan_finetuning(inputs: FinetuneInputs, device: str) -> Plan:
@@ -82,7 +86,8 @@ def plan_finetuning(inputs: FinetuneInputs, device: str) -> Plan:
     seconds = count * speed.decode + (2 * held_out + seen) * speed.forward
     seconds += settings.steps * settings.batch_size * speed.backward
     # pretrained, encoder, gradient, and two moments of AdamW; these three are the kept state too
-    return Plan(5 * model, model, count * size * size * 3 + 3 * model, seconds)
+    held = _PROGRAM + 5 * model + tensor_bytes(inputs.pretrained.text_tower)
+    return Plan(held, model, count * size * size * 3 + 3 * model, seconds)
 
 
 def plan_evaluation(inputs: EvaluationInputs, device: str) -> Plan:
@@ -90,7 +95,7 @@ def plan_evaluation(inputs: EvaluationInputs, device: str) -> Plan:
     tensors, folders = inputs.tower.tensors, list(inputs.images.values())
     speed = _speed(inputs.architecture, inputs.pretrained, tensors, folders[0], device)
     count = sum(len(images.files) for images in folders)
-    return Plan(2 * tensor_bytes(tensors), 0, 0, count * (speed.decode + speed.forward))
+    return Plan(_PROGRAM + 2 * tensor_bytes(tensors), 0, 0, count * (speed.decode + speed.forward))
 
 
 def tensor_bytes(tensors: Mapping[str, Tensor]) -> int:

@@ -18,6 +18,8 @@ _LOCK = "lock"
 
 def taken_fault(out: Path, option: str = "out") -> str | None:
     """Say what keeps a result from being written to `out`; None where there is nothing."""
+    if not out.name:
+        return f"{option} = {str(out)!r}: must be the path of something new"
     if out.is_dir() and not out.is_symlink() and not any(out.iterdir()):
         return None
     if os.path.lexists(out):

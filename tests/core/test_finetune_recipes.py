@@ -206,6 +206,10 @@ def test_a_merged_folder_is_measured_by_its_own_heads(models: Path, tmp_path: Pa
     merged = merge_models(merge, tmp_path / "out")
     measured = folder_accuracies(EvaluationRecipe(str(tmp_path / "out"), images))
     assert measured == merged.accuracies["merged"]
+    for broken in ("{}", "[", '{"recipe": {"architecture": 1, "pretrained": null}}'):
+        (tmp_path / "out/recipe.json").write_text(broken)
+        with pytest.raises(InputError, match="is no recipe of a merge"):
+            open_evaluation(EvaluationRecipe(str(tmp_path / "out"), images))
     one = {"colours": str(models / "colours.safetensors")}
     named = EvaluationRecipe(
         one["colours"], {"colours": images["colours"]}, ARCHITECTURE, merge.pretrained
@@ -326,7 +330,9 @@ def test_faults_of_a_conversion(models: Path, tower: Path) -> None:
 # --- lists of names -------------------------------------------------------------------------------
 
 
-def test_class_lists_are_read_in_each_form(tmp_path: Path) -> None:
+def test_class_lists_are_read_in_each_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mnist").mkdir()  # a folder of images, which is no list
     path = tmp_path / "classes.txt"
     path.write_text("n01\ttench\n\nn02\tgoldfish\n", encoding="utf-8")
     listed = read_classes(str(path))

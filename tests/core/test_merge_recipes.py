@@ -193,6 +193,8 @@ def test_what_is_there_is_not_overwritten(recipe: MergeRecipe, tmp_path: Path) -
     assert (out / "mine").read_text() == "mine"
     (out / "mine").unlink()
     merge_models(rule, out)  # an empty folder is filled
+    with pytest.raises(InputError, match="must be the path of something new"):
+        merge_models(rule, "")
     other = tmp_path / "new.partial"
     other.mkdir()
     (other / "mine").write_text("mine")
