@@ -39,14 +39,19 @@ def small_suite() -> str:
 
 def make_small(root: Path) -> Project:
     """A project with this code and the small suite."""
-    ignore = shutil.ignore_patterns("__pycache__", "cache", "tmp", "config.local")
-    for name in ("adamerge_core", "tasks", "flows", "suites", ".dvc"):
-        shutil.copytree(ROOT / name, root / name, ignore=ignore)
-    for name in (".gitignore", ".dvcignore"):
-        shutil.copy(ROOT / name, root)
-    project = Project(root)
+    project = copy_code(root)
     project.write("suites/small.yaml", small_suite())
     done = project.run("flows.cli", "suite", "use", "small")
     assert done.returncode == 0, done.stderr
     commit(root)
     return project
+
+
+def copy_code(root: Path) -> Project:
+    """A project with this code, in the new folder `root`."""
+    ignore = shutil.ignore_patterns("__pycache__", "cache", "tmp", "config.local")
+    for name in ("adamerge_core", "tasks", "flows", "suites", ".dvc"):
+        shutil.copytree(ROOT / name, root / name, ignore=ignore)
+    for name in (".gitignore", ".dvcignore"):
+        shutil.copy(ROOT / name, root)
+    return Project(root)
