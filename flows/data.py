@@ -1,5 +1,6 @@
 """`adamerge data`: the data sets of the catalogue, what they take, and fetching them."""
 
+import json
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -182,6 +183,24 @@ def verify_rows(names: Sequence[str]) -> int:
             print(f"{source.dataset}: {found.count} images of {len(found.classes)} classes: right")
     if faults:
         raise InputError("\n".join(faults))
+    return 0
+
+
+def import_copy(name: str, path: str) -> int:
+    """Count the images and classes of a local copy, and print its entry for a suite.
+
+    Raises InputError where it is not there, or is not the field's data set.
+    """
+    entry = {"source": "local_copy", "dataset": name, "path": path}
+    source = read_source(name, entry)
+    faults = [f"{each} {source.absent(each)}" for each in source.files() if not each.exists()]
+    faults = faults or source.file_faults()
+    if faults:
+        raise InputError.listing(f"data set {name} in {path}", faults, shown=20)
+    found = source.images(name)
+    print(f"{name}: {found.count} images of {len(found.classes)} classes: right")
+    shown = ", ".join(f"{key}: {json.dumps(value)}" for key, value in entry.items())
+    print(f"\nin `datasets` of a suite:\n  {name}: {{{shown}}}")
     return 0
 
 

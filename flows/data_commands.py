@@ -20,7 +20,25 @@ def add_data_commands(commands: Any, add: Callable[..., argparse.ArgumentParser]
     _download(inner, add)
     _verify(inner, add)
     _pin(inner, add)
+    _import(inner, add)
     _export(inner, add)
+
+
+def _import(inner: Any, add: Callable[..., argparse.ArgumentParser]) -> None:
+    def call(options: argparse.Namespace) -> int:
+        from flows.data import import_copy
+
+        return import_copy(options.name, options.path)
+
+    about = """\
+Looks through a copy of a data set in its authors' layout, as torchvision has it below its root:
+whether the numbers of images and classes are those of the field. Then prints the entry with which
+a suite reads it; the files stay where they are.
+
+  adamerge data import mnist /data/torchvision"""
+    parser = add(inner, "import", "look through a local copy, for a suite", about, call)
+    parser.add_argument("name", metavar="NAME", help="one of `adamerge data list`")
+    parser.add_argument("path", metavar="PATH", help="the folder in which the copy's own lies")
 
 
 def _list(options: argparse.Namespace) -> int:

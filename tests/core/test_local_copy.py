@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 from scipy.io import savemat
 
@@ -15,6 +16,7 @@ from adamerge_core.errors import InputError
 from adamerge_core.vision.datasets import published
 from adamerge_core.vision.datasets.published import PublishedDataset
 from adamerge_core.vision.datasets.registry import read_source
+from flows.data import import_copy
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
 
@@ -45,15 +47,21 @@ def idx(array: np.ndarray) -> bytes:
     return struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.tobytes()
 
 
-def test_mnist_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    few(monkeypatch, "mnist", 20, 10)
-    raw = tmp_path / "MNIST" / "raw"
+def write_mnist(folder: Path) -> Path:
+    """Write 20 and 10 images in the form of MNIST's files; return their folder."""
+    raw = folder / "MNIST" / "raw"
     raw.mkdir(parents=True)
     for stem, first, count in (("train", 0, 20), ("t10k", 20, 10)):
         gray = PIXELS[first : first + count, :28, :28, 0]
         labels = np.arange(count, dtype=np.uint8) % 10
         (raw / f"{stem}-images-idx3-ubyte").write_bytes(idx(np.ascontiguousarray(gray)))
         (raw / f"{stem}-labels-idx1-ubyte").write_bytes(idx(labels))
+    return raw
+
+
+def test_mnist_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    few(monkeypatch, "mnist", 20, 10)
+    raw = write_mnist(tmp_path)
     found = read("mnist", tmp_path, val=4)
     assert {split: len(images) for split, images in found.items()} == {
         "train": 16,
@@ -125,3 +133,20 @@ def test_pickles_of_cifar_are_read_by_torchvision_alone(tmp_path: Path) -> None:
     (tmp_path / "cifar-10-batches-py" / "data_batch_1").write_bytes(pickle.dumps({"data": 1}))
     with pytest.raises(InputError, match="not found or corrupted"):  # by their digests, unread
         read("cifar10", tmp_path)
+
+
+def test_a_copy_is_looked_through_for_a_suite(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few(monkeypatch, "mnist", 20, 10)
+    raw = write_mnist(tmp_path)
+    assert import_copy("mnist", str(tmp_path)) == 0
+    said = capsys.readouterr().out
+    assert "mnist: 30 images of 10 classes: right" in said
+    entries = yaml.safe_load(said.split("suite:")[1])
+    assert read_source("mnist", entries["mnist"]).splits() == ("train", "val", "test")
+    (raw / "t10k-labels-idx1-ubyte").write_bytes(idx(np.arange(9, dtype=np.uint8)))
+    with pytest.raises(InputError, match="split test: has 9 images"):
+        import_copy("mnist", str(tmp_path))
+    with pytest.raises(InputError, match="elsewhere/MNIST/raw does not exist"):
+        import_copy("mnist", str(tmp_path / "elsewhere"))
