@@ -6,9 +6,13 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from toy import ROOT, Project, commit, make_project
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["ROOT", "Project", "commit", "make_project"]
 
@@ -72,3 +76,32 @@ def prefect_server() -> Iterator[None]:
 
     with prefect_test_harness(server_startup_timeout=90):
         yield
+
+
+# --- a small CLIP, for the tests of checkpoints: made when it is first asked for -----------------
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Make the small architectures known, and forbid the hub."""
+    from clip_checkpoints import known
+
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    with known(monkeypatch):
+        yield
+
+
+@pytest.fixture(scope="session")
+def whole() -> "dict[str, Tensor]":
+    """A CLIP's state dict, in open_clip's names; not to be changed."""
+    from clip_checkpoints import whole_clip
+
+    return whole_clip(0)
+
+
+@pytest.fixture(scope="session")
+def tower(whole: "dict[str, Tensor]") -> "dict[str, Tensor]":
+    """Its image tower's."""
+    from clip_checkpoints import tower_of
+
+    return tower_of(whole)

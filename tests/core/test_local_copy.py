@@ -150,3 +150,26 @@ def test_a_copy_is_looked_through_for_a_suite(
         import_copy("mnist", str(tmp_path))
     with pytest.raises(InputError, match="elsewhere/MNIST/raw does not exist"):
         import_copy("mnist", str(tmp_path / "elsewhere"))
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("sun397", "splits"),
+        ("eurosat", "drawn without a seed"),
+        ("resisc45", "torchvision"),
+        ("fer2013_tall", "another order"),
+    ],
+)
+def test_trap_8_copies_that_are_not_the_fields_data_are_refused(name: str, reason: str) -> None:
+    with pytest.raises(InputError, match=f"(?s)dataset = '{name}'.*{reason}"):
+        read_source("x", {"source": "local_copy", "dataset": name, "path": "/data"})
+
+
+def test_trap_8_counts_are_the_fields_and_not_the_original_publications() -> None:
+    counts = {
+        name: published.published_dataset(name).images for name in ("gtsrb", "dtd", "eurosat")
+    }
+    assert counts["gtsrb"] == {"train": 26_640, "test": 12_630}  # not the 39,209 of its authors
+    assert counts["dtd"] == {"train": 3_760, "test": 1_880}
+    assert counts["eurosat"]["test"] == 2_700

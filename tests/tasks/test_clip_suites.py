@@ -39,8 +39,8 @@ def test_each_has_its_tasks_and_imports_all_models_or_none(loaded: dict[str, Sui
         }
 
 
-def test_a_models_folder_holds_one_line_of_checkpoints(loaded: dict[str, Suite]) -> None:
-    """Trap 9: never two lines in one column."""
+def test_trap_9_a_models_folder_holds_one_line_of_checkpoints(loaded: dict[str, Suite]) -> None:
+    """Never two lines in one column."""
     lines: dict[str, set[str]] = {}
     for suite in loaded.values():
         line = suite.checkpoints.line if suite.checkpoints else "own"
@@ -59,8 +59,7 @@ def test_an_import_depends_on_the_code_of_every_format(
     assert {path.relative_to(ROOT).as_posix() for path in formats} <= set(deps)
 
 
-def test_emnist_is_letters_or_digits_by_the_line(loaded: dict[str, Suite]) -> None:
-    """Trap 2."""
+def test_trap_2_emnist_is_letters_or_digits_by_the_line(loaded: dict[str, Suite]) -> None:
     for name, digits in (("fusionbench", False), ("finetune", False), ("local", True)):
         entry = loaded[f"clip-vit-b-32-20-{name}"].datasets["emnist"]
         dataset = published_dataset(entry["dataset"])
@@ -68,8 +67,7 @@ def test_emnist_is_letters_or_digits_by_the_line(loaded: dict[str, Suite]) -> No
         assert len(dataset.classes) == (10 if digits else 26)
 
 
-def test_fer2013_of_the_tall_line_has_its_published_head(loaded: dict[str, Suite]) -> None:
-    """Trap 3."""
+def test_trap_3_fer2013_of_the_tall_line_has_its_published_head(loaded: dict[str, Suite]) -> None:
     for name, suite in loaded.items():
         heads = suite.checkpoints.heads if suite.checkpoints else {}
         tall = name.endswith("-local") and "-8-" not in name
@@ -78,8 +76,7 @@ def test_fer2013_of_the_tall_line_has_its_published_head(loaded: dict[str, Suite
         )
 
 
-def test_openais_weights_are_in_a_model_with_quickgelu(loaded: dict[str, Suite]) -> None:
-    """Trap 1."""
+def test_trap_1_openais_weights_are_in_a_model_with_quickgelu(loaded: dict[str, Suite]) -> None:
     for suite in loaded.values():
         assert suite.model.weights == {"tag": "openai"}
         assert suite.model.architecture.endswith("-quickgelu")
