@@ -240,7 +240,11 @@ def _stages(text: str, folder: Path) -> None:
     out = io.StringIO()
     with redirect_stdout(out):
         download.run(Work("download_pets", Options(dataset="pets"), params))
-        prepare.run(Work("prepare@pets-8", Options(dataset="pets", size="8"), params))
+        prepare.run(
+            Work(
+                "prepare@pets-8", Options(dataset="pets", size="8", splits="train-val-test"), params
+            )
+        )
     printed = out.getvalue()
     printed.encode()
     json.dumps(printed)
