@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from adamerge_core.atomic import atomic_write
+from adamerge_core.vision.corruptions import CORRUPTIONS
 
 SUITES = Path(__file__).parent.parent / "suites"
 
@@ -185,6 +186,8 @@ compute:
 
 """.splitlines()
 
+_CORRUPTIONS = "\n".join(f"    - {name}" for name in CORRUPTIONS)
+
 _DATA = """\
 prepare:
   image_size: 224
@@ -193,18 +196,12 @@ prepare:
 corrupt:
   tasks: [stanford_cars, eurosat, resisc45, gtsrb]
   corruptions:
-    - motion_blur
-    - impulse_noise
-    - gaussian_noise
-    - pixelate
-    - spatter
-    - contrast
-    - jpeg_compression
+{CORRUPTIONS}
   severities: [5]
   images: 2000
   seed: 0
 
-""".splitlines()
+""".replace("{CORRUPTIONS}", _CORRUPTIONS).splitlines()
 
 _FINETUNE = """\
 finetune:                        # arXiv 2212.04089, appendix B
@@ -237,18 +234,12 @@ evaluate:
 robustness:
   corruptions:
     - clean
-    - motion_blur
-    - impulse_noise
-    - gaussian_noise
-    - pixelate
-    - spatter
-    - contrast
-    - jpeg_compression
+{CORRUPTIONS}
   severity: 5
   methods:
     task_arithmetic: {rule: task_arithmetic, scaling: 0.3}
     layer_wise_adamerging: {adapt: layer_wise}
-""".splitlines()
+""".replace("{CORRUPTIONS}", _CORRUPTIONS).splitlines()
 """Adaptations take the published settings, which are the defaults."""
 
 

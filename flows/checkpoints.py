@@ -10,7 +10,7 @@ from adamerge_core.vision.folder_accuracy import architecture_of
 from adamerge_core.vision.inspections import Comparison, Inspection, inspect_checkpoints
 from adamerge_core.vision.plans import tensor_bytes
 from adamerge_core.vision.work_folders import taken_fault
-from flows.model_options import megabytes
+from flows.sizes import gb
 
 
 def inspect(options: argparse.Namespace) -> int:
@@ -19,7 +19,7 @@ def inspect(options: argparse.Namespace) -> int:
     if options.dry_run:
         for source in options.checkpoints:
             size = Path(source).stat().st_size if Path(source).is_file() else 0
-            print(f"reads {source}{f', {megabytes(size)}' if size else ''}")
+            print(f"reads {source}{f', {gb(size)}' if size else ''}")
         print("writes      nothing")
         print("memory      all checkpoints at once, with --pretrained twice")
         print("time        that of reading them, and of a few passes over their entries")
@@ -44,7 +44,7 @@ def _architecture(sources: list[str], given: str | None) -> str:
 def _say(each: Inspection) -> None:
     print(each.source)
     if each.tower:
-        size = megabytes(tensor_bytes(each.tower.tensors))
+        size = gb(tensor_bytes(each.tower.tensors))
         count = f"{each.parameters:,} entries in {len(each.tower.tensors)} tensors"
         print(f"  {each.tower.format}; {count}, {each.dtypes}, {size}")
         text = "with" if each.tower.text_tower else "without"
@@ -79,13 +79,13 @@ def convert(options: argparse.Namespace) -> int:
     if faults:
         raise InputError.listing("adamerge convert", faults, shown=30)
     tower = ready.tower
-    print(f"{tower.source}: {tower.format}, {megabytes(tensor_bytes(tower.tensors))}")
+    print(f"{tower.source}: {tower.format}, {gb(tensor_bytes(tower.tensors))}")
     for remark in tower.remarks:
         print(f"  {remark}")
     if options.dry_run:
         held = tensor_bytes(tower.tensors) + tensor_bytes(tower.text_tower)
-        print(f"writes      {options.out}, for {ready.to}, about {megabytes(held)}")
-        print(f"memory      about {megabytes(3 * held)}")
+        print(f"writes      {options.out}, for {ready.to}, about {gb(held)}")
+        print(f"memory      about {gb(3 * held)}")
         print("time        that of reading and writing as much")
         print("nothing was written: --dry-run")
         return 0

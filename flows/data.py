@@ -16,6 +16,7 @@ from adamerge_core.vision.datasets.published import (
 )
 from adamerge_core.vision.datasets.registry import read_source
 from flows import model_downloads
+from flows.sizes import gb
 from tasks.graph.params_yaml import read_params
 from tasks.running.environment import permit_hub
 
@@ -75,14 +76,14 @@ def _show_needs(dataset: PublishedDataset) -> None:
         size: int | None = sum(file.bytes for file in files)
         exact = ""
         left = sum(file.bytes for file in cache.missing(files))
-        print(f"  download   {_gb(left)} of {_gb(size or 0)}, commit {pin.revision} ({path})")
+        print(f"  download   {gb(left)} of {gb(size or 0)}, commit {pin.revision} ({path})")
     else:
         size, exact = _estimate(dataset), "about "
-        said = f"about {_gb(size)}" if size else "size not known before the hub is asked"
+        said = f"about {gb(size)}" if size else "size not known before the hub is asked"
         print(f"  download   {said}; commit: the newest at the first download, then {path}")
-    raw = f"{exact}{_gb(size)}" if size else "as much as the download"
+    raw = f"{exact}{gb(size)}" if size else "as much as the download"
     prepared = images * pixels * pixels * 3
-    print(f"  disk       cache {raw}, archive {raw}, prepared {_gb(prepared)} at {pixels} pixels")
+    print(f"  disk       cache {raw}, archive {raw}, prepared {gb(prepared)} at {pixels} pixels")
     print("             the cache may be emptied after the stage download, the archive after")
     print("             prepare: what is needed again is fetched, or written, again")
 
@@ -103,11 +104,7 @@ def _size_in_short(dataset: PublishedDataset) -> str:
     if dataset.refused:
         return "not from the hub"
     size = _estimate(dataset)
-    return f"about {_gb(size)}" if size else "size not known"
-
-
-def _gb(size: int) -> str:
-    return f"{size / 1e9:.2f} GB" if size >= 5e6 else f"{size / 1e6:.3f} MB"
+    return f"about {gb(size)}" if size else "size not known"
 
 
 # --- with a connection --------------------------------------------------------------------------
@@ -125,7 +122,7 @@ def _write_pin(source: Hub, found: Pin) -> None:
     path = pin_path(found.dataset, source.pins)
     write_pin(path, found)
     files = found.all_files()
-    size = _gb(sum(file.bytes for file in files))
+    size = gb(sum(file.bytes for file in files))
     print(f"{found.dataset}: commit {found.revision}, {len(files)} files, {size}: {path}")
 
 
@@ -151,7 +148,7 @@ def download(names: Sequence[str]) -> int:
         plans.append(HubCache.of(found.only(source.published_splits), source.cache))
     for cache in plans:
         missing = cache.missing(cache.pin.all_files())
-        size = _gb(sum(file.bytes for file in missing))
+        size = gb(sum(file.bytes for file in missing))
         print(f"{cache.pin.dataset}: {len(missing)} files, {size}, into {cache.root}")
         check_room(cache, missing)
     for cache in plans:
@@ -242,6 +239,6 @@ def _progress(name: str) -> Callable[[int, int, str], None]:
             return
         shown[0] = now
         end = "\n" if done >= total else ""
-        print(f"\r{name}: {_gb(done)} of {_gb(total)}", end=end, flush=True)
+        print(f"\r{name}: {gb(done)} of {gb(total)}", end=end, flush=True)
 
     return tell

@@ -9,7 +9,8 @@ from adamerge_core.vision.folder_accuracy import (
 )
 from adamerge_core.vision.plans import plan_evaluation, tensor_bytes
 from flows.merge import print_accuracies, say_plan
-from flows.model_options import Progress, by_task, device, megabytes, refuse
+from flows.model_options import Progress, by_task, device, refuse
+from flows.sizes import gb
 
 
 def evaluate(options: argparse.Namespace) -> int:
@@ -27,7 +28,7 @@ def evaluate(options: argparse.Namespace) -> int:
     chosen = device(options.device, options.threads, faults)
     refuse("evaluate", faults + recipe.faults())
     inputs = open_evaluation(recipe)
-    size = megabytes(tensor_bytes(inputs.tower.tensors))
+    size = gb(tensor_bytes(inputs.tower.tensors))
     print(f"{inputs.tower.source}: {inputs.architecture}, {inputs.tower.format}, {size}")
     for name, images in inputs.images.items():
         head = inputs.heads[name]

@@ -7,7 +7,8 @@ from adamerge_core.vision.finetune_models import finetune_inputs, out_faults
 from adamerge_core.vision.finetune_recipes import FinetuneRecipe, open_finetune_inputs
 from adamerge_core.vision.plans import plan_finetuning
 from flows.merge import say_plan
-from flows.model_options import Progress, device, megabytes, refuse, settings
+from flows.model_options import Progress, device, refuse, settings
+from flows.sizes import gb
 
 
 def finetune(options: argparse.Namespace) -> int:
@@ -42,8 +43,8 @@ def finetune(options: argparse.Namespace) -> int:
     )
     if options.dry_run:
         plan = plan_finetuning(inputs, chosen)
-        print(f"writes      {out}, {megabytes(plan.written)}, and its head beside it")
-        print(f"            {out}.partial/ until then, {megabytes(plan.working)}")
+        print(f"writes      {out}, {gb(plan.written)}, and its head beside it")
+        print(f"            {out}.partial/ until then, {gb(plan.working)}")
         say_plan(plan, chosen)
         print("nothing was written: --dry-run")
         return 0

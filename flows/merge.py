@@ -17,7 +17,8 @@ from adamerge_core.vision.plans import Plan, plan_merge, tensor_bytes
 from adamerge_core.vision.task_heads import TaskHead
 from adamerge_core.vision.work_folders import taken_fault
 from flows.estimates import clock
-from flows.model_options import Progress, by_task, device, megabytes, refuse, settings
+from flows.model_options import Progress, by_task, device, refuse, settings
+from flows.sizes import gb
 
 
 def merge(options: argparse.Namespace) -> int:
@@ -50,7 +51,7 @@ def merge(options: argparse.Namespace) -> int:
 
 def _say_inputs(inputs: MergeInputs) -> None:
     base = inputs.pretrained
-    print(f"pretrained  {base.source}: {base.format}, {megabytes(tensor_bytes(base.tensors))}")
+    print(f"pretrained  {base.source}: {base.format}, {gb(tensor_bytes(base.tensors))}")
     for remark in base.remarks:
         print(f"            {remark}")
     for name, task in inputs.tasks.items():
@@ -83,8 +84,8 @@ def _say_plan(inputs: MergeInputs, out: Path, plan: Plan, chosen: str) -> None:
     parts += [COEFFICIENTS] if inputs.method.settings else []
     parts += [f"{OPEN_CLIP}/"] if inputs.pretrained.text_tower else []
     parts += [f"{TRANSFORMERS}/"] if is_clip_vit(inputs.recipe.architecture) else []
-    print(f"writes      {out}/, {megabytes(plan.written)}: {', '.join(parts)}")
-    print(f"            {out}.partial/ until then, {megabytes(plan.working)}")
+    print(f"writes      {out}/, {gb(plan.written)}: {', '.join(parts)}")
+    print(f"            {out}.partial/ until then, {gb(plan.working)}")
     say_plan(plan, chosen)
     if inputs.method.settings is None:
         print("            and what the rule takes, which is not tried")
@@ -93,7 +94,7 @@ def _say_plan(inputs: MergeInputs, out: Path, plan: Plan, chosen: str) -> None:
 
 def say_plan(plan: Plan, chosen: str) -> None:
     """Print what work takes in memory and time."""
-    print(f"memory      about {megabytes(plan.memory)}, and the activations of up to 64 images")
+    print(f"memory      about {gb(plan.memory)}, and the activations of up to 64 images")
     if plan.seconds is not None:
         print(f"time        about {clock(plan.seconds)} on {chosen}, by a trial of 8 images")
 

@@ -73,11 +73,6 @@ def refuse(command: str, faults: list[str]) -> None:
         raise InputError.listing(f"adamerge {command}", faults, shown=30)
 
 
-def megabytes(size: float) -> str:
-    """Write a size in bytes in MB or GB."""
-    return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
-
-
 class Progress:
     """Shows how far each part of the work is and how long it will take, on one line a part."""
 

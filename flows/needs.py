@@ -7,6 +7,7 @@ from typing import Any
 from adamerge_core.vision.architectures import ARCHITECTURES, configuration
 from adamerge_core.vision.datasets.published import PublishedDataset, published_dataset
 from adamerge_core.vision.datasets.published_source import PublishedSource
+from flows.sizes import gb
 from tasks.graph.paths import PROTOCOLS
 from tasks.suite.methods import AdaptMethod, Method
 from tasks.suite.schema import Suite
@@ -83,9 +84,9 @@ def _download(suite: Suite) -> Iterator[str]:
         known += models * _FLOAT
     if known or unknown:
         beside = f", and {', '.join(unknown)}, whose size is not known" if unknown else ""
-        yield f"download   about {_gb(known)}{beside}"
+        yield f"download   about {gb(known)}{beside}"
     prepared = _prepared(suite)
-    yield f"disk       about {_gb(2 * prepared)} for prepared images and their copies in the cache"
+    yield f"disk       about {gb(2 * prepared)} for prepared images and their copies in the cache"
 
 
 def _bytes_of(dataset: PublishedDataset, source: PublishedSource) -> int | None:
@@ -119,10 +120,10 @@ def _of_the_models(suite: Suite) -> Iterator[str]:
     adapted = [method for method in suite.merging.values() if method.adapts]
     merged = len(suite.merging) + len(adapted) * (len(PROTOCOLS) - 1)
     files = 2 + seeds * (2 * tasks + merged + (suite.traditional_mtl is not None))
-    yield f"           about {_gb(2 * files * size)} for models: {files} files, and their copies"
+    yield f"           about {gb(2 * files * size)} for models: {files} files, and their copies"
     work = (tasks + 3) * size + tower.activations(suite.compute.micro_batch)
     yield (
-        f"memory     about {_gb(work)} on the device: {tasks} task vectors, three models, and the "
+        f"memory     about {gb(work)} on the device: {tasks} task vectors, three models, and the "
         f"activations of {suite.compute.micro_batch} images"
     )
     operations = seeds * _operations(suite, tower)
@@ -161,7 +162,3 @@ def _adaptation_images(method: Method) -> int:
         return 0
     settings = method.settings
     return int(settings.steps * settings.images_per_task * settings.batches_per_step)
-
-
-def _gb(size: float) -> str:
-    return f"{size / 1e9:.1f} GB"

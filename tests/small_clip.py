@@ -45,6 +45,15 @@ def known_architecture() -> Iterator[None]:
         cached.cache_clear()
 
 
+@contextmanager
+def written_material(folder: Path) -> Iterator[Path]:
+    """Write models and images of the tiny CLIP, which is known meanwhile."""
+    with known_architecture():
+        write_models(folder)
+        write_images(folder / "images")
+        yield folder
+
+
 def write_models(folder: Path) -> None:
     """Write clip.safetensors, a whole CLIP, and an image tower a task that differs from its own."""
     torch.manual_seed(0)

@@ -11,15 +11,7 @@ import numpy as np
 import pytest
 import torch
 from published_pickles import head_pickle, write
-from small_clip import (
-    ARCHITECTURE,
-    CLASSES,
-    by_task,
-    known_architecture,
-    moved,
-    write_images,
-    write_models,
-)
+from small_clip import ARCHITECTURE, CLASSES, by_task, moved, write_images, written_material
 
 from adamerge_core import checkpoints
 from adamerge_core.errors import InputError
@@ -49,10 +41,7 @@ SETTINGS = {"steps": 6, "batch_size": 4, "learning_rate": 1e-3}
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    folder = tmp_path_factory.mktemp("models")
-    with known_architecture():
-        write_models(folder)
-        write_images(folder / "images")
+    with written_material(tmp_path_factory.mktemp("models")) as folder:
         yield folder
 
 

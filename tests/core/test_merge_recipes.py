@@ -11,14 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_clip import (
-    ARCHITECTURE,
-    CLASSES,
-    by_task,
-    known_architecture,
-    write_images,
-    write_models,
-)
+from small_clip import ARCHITECTURE, CLASSES, by_task, write_images, written_material
 
 from adamerge_core import RULES, LearnedCoefficients, TaskVectors, checkpoints
 from adamerge_core.errors import InputError
@@ -37,10 +30,7 @@ SETTINGS = {"steps": 3, "images_per_task": 2, "batches_per_step": 1, "learning_r
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    folder = tmp_path_factory.mktemp("models")
-    with known_architecture():
-        write_models(folder)
-        write_images(folder / "images")
+    with written_material(tmp_path_factory.mktemp("models")) as folder:
         yield folder
 
 

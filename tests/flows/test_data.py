@@ -36,7 +36,7 @@ def test_says_what_a_data_set_takes_before_anything_is_fetched(
     )
     assert data.show("eurosat") == 0
     shown = capsys.readouterr().out
-    assert "download   about 0.09 GB" in shown
+    assert "download   about 94.3 MB" in shown
     assert "prepared 3.66 GB at 224 pixels" in shown
     assert "doubtful   21,600 training images: second-hand" in shown
     assert data.show("emnist_digits") == 0

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from small_clip import ARCHITECTURE, CLASSES, known_architecture, write_images, write_models
+from small_clip import ARCHITECTURE, CLASSES, written_material
 
 from flows import cli, model_options
 
@@ -21,10 +21,7 @@ ADAPT = ["merge", *MODEL, "--finetuned", *PAIRS, "--images", *IMAGES, "--method"
 
 @pytest.fixture(scope="module")
 def material(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    folder = tmp_path_factory.mktemp("material")
-    with known_architecture():
-        write_models(folder)
-        write_images(folder / "images")
+    with written_material(tmp_path_factory.mktemp("material")) as folder:
         yield folder
 
 
