@@ -222,6 +222,7 @@ def in_a_process(folder: Path, offline: str, hub: Hub) -> subprocess.CompletedPr
     )
 
 
+@pytest.mark.slow
 def test_a_model_is_fetched_where_that_is_allowed(tmp_path: Path, tower: dict[str, Tensor]) -> None:
     """Its configuration and one form of its weights, once; read from the cache afterwards."""
     folder = save_vision_model(tmp_path / "model", tower)

@@ -285,7 +285,7 @@ def test_a_flow_without_a_command_mends_what_stands_in_its_way(ran: Project) -> 
     durations.mkdir()
     said, printed = run_flow()
     assert said.startswith("COMPLETED: 8 stages in")
-    assert "durations.json is no file: moved to .adamerge/aside/durations.json.1" in printed
+    assert "durations.json is no file (moved to .adamerge/aside/durations.json.1)" in printed
     durations.unlink(missing_ok=True)
     durations.symlink_to("gone")
     said, _ = run_flow()
