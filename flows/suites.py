@@ -9,6 +9,7 @@ from typing import Any
 
 from adamerge_core.atomic import atomic_write
 from adamerge_core.errors import InputError
+from adamerge_core.vision.datasets.user_files import tree_faults
 from flows.needs import needs
 from tasks import wiring
 from tasks.graph.dvc_yaml import DVC_YAML
@@ -111,10 +112,19 @@ def _check_files(suite: Suite) -> None:
         for name, source in suite.sources.items()
         for path in source.files()
         if not path.exists()
-    ] or [
-        f"datasets.{name}: {fault}"
-        for name, source in suite.sources.items()
-        for fault in source.file_faults()
+    ]
+    faults += [
+        f"{key}: {path} does not exist; bring it there, or mend its path"
+        for key, path in suite.model_files.items()
+        if not path.exists()
+    ]
+    faults = faults or [
+        *(
+            f"datasets.{name}: {fault}"
+            for name, source in suite.sources.items()
+            for fault in source.file_faults()
+        ),
+        *(f"{key}: {f}" for key, path in suite.model_files.items() for f in tree_faults(path)),
     ]
     if faults:
         raise InputError.listing(str(PARAMS_YAML), faults, shown=20)

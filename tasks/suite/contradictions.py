@@ -105,6 +105,12 @@ def _of_checkpoints(content: Mapping[str, Any], tasks: list[Any]) -> list[str]:
             where = f"checkpoints.{kind}.{written(task)}"
             faults += _of_a_checkpoint(where, entry) if isinstance(entry, Mapping) else []
     faults += [
+        f"checkpoints.heads.{written(task)} = {shown(dict(entry))}: heads are read from files; "
+        "give {file: PATH}"
+        for task, entry in heads.items()
+        if isinstance(entry, Mapping) and "hub" in entry
+    ]
+    faults += [
         f"checkpoints.finetuned: {' and '.join(named)} name the same model; each task has its own"
         for named in _alike(imported)
     ]

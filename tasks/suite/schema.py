@@ -97,6 +97,15 @@ class Suite(Section):
         return self.checkpoints.finetuned if self.checkpoints else {}
 
     @property
+    def model_files(self) -> dict[str, Path]:
+        """The user's files and folders that models and heads are read from, by their keys."""
+        entries = {"model.weights": self.model.weights}
+        for kind in ("finetuned", "heads"):
+            given = getattr(self.checkpoints, kind) if self.checkpoints else {}
+            entries |= {f"checkpoints.{kind}.{task}": entry for task, entry in given.items()}
+        return {key: Path(entry["file"]) for key, entry in entries.items() if "file" in entry}
+
+    @property
     def references(self) -> tuple[str, ...]:
         """The rows of its tables that merge nothing."""
         left_out = () if self.traditional_mtl else ("traditional_mtl",)

@@ -387,7 +387,7 @@ def test_imported_models_are_said_well(content: dict[str, Any], tmp_path: Path) 
             "landuse": {"path": "x"},
             "cars": {"file": "cars.pt"},
         },
-        "heads": {"svhn": {"file": "head.pt"}},
+        "heads": {"svhn": {"file": "head.pt"}, "mnist": {"hub": "o/n", "revision": "main"}},
     }
     expected = {
         "mnist and signs name the same model": "each task has its own",
@@ -397,6 +397,7 @@ def test_imported_models_are_said_well(content: dict[str, Any], tmp_path: Path) 
         "finetuned.landuse = {'path': 'x'}": "must be {file: PATH} or {hub",
         "checkpoints.finetuned: 'cars'": "must be one of tasks",
         "checkpoints.heads: 'svhn'": "must be one of tasks",
+        "checkpoints.heads.mnist = {": "heads are read from files",
         "finetune: is missing": "not all models are imported",
     }
     assert_only(expected, faults_of(write(tmp_path, content)))
