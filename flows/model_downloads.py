@@ -7,6 +7,7 @@ from typing import Any
 
 from adamerge_core.errors import InputError
 from tasks.graph.params_yaml import read_params
+from tasks.suite.sections import checkpoint_source
 
 
 def suite_models() -> dict[str, Callable[[], Path]]:
@@ -22,8 +23,8 @@ def suite_models() -> dict[str, Callable[[], Path]]:
         architecture = str(model.get("architecture"))
         found[f"{architecture}, {tag}"] = partial(_fetch_tag, architecture, str(tag))
     for entry in _section(checkpoints, "finetuned").values():
-        if isinstance(entry, Mapping) and "hub" in entry:
-            source = f"{entry['hub']}@{entry.get('revision')}"
+        if isinstance(entry, Mapping) and {"hub", "revision"} <= entry.keys():
+            source = checkpoint_source(entry)
             found[source] = partial(_fetch_model, source)
     return found
 

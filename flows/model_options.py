@@ -15,29 +15,27 @@ _EVERY_LINE = 15.0  # seconds between two lines elsewhere, as in a log
 
 def by_task(option: str, given: Sequence[str], faults: list[str]) -> dict[str, str]:
     """Read TASK=VALUE pairs; what is wrong with them is added to `faults`."""
-    found: dict[str, str] = {}
-    for text in given:
-        name, equals, value = text.partition("=")
-        if not equals or not name or not value:
-            faults.append(f"--{option} {text!r}: must be TASK=VALUE, as mnist=path")
-        elif name in found:
-            faults.append(f"--{option} {text!r}: task {name} stands twice; give it once")
-        else:
-            found[name] = value
-    return found
+    return _pairs(option, given, faults, "TASK=VALUE, as mnist=path", "task ")
 
 
 def settings(given: Sequence[str], faults: list[str]) -> dict[str, Any]:
     """Read NAME=VALUE pairs: numbers, true, false, null, JSON lists, and text."""
-    found: dict[str, Any] = {}
+    found = _pairs("set", given, faults, "NAME=VALUE, as scaling=0.4")
+    return {name: _value(value) for name, value in found.items()}
+
+
+def _pairs(
+    option: str, given: Sequence[str], faults: list[str], form: str, what: str = ""
+) -> dict[str, str]:
+    found: dict[str, str] = {}
     for text in given:
         name, equals, value = text.partition("=")
         if not equals or not name or not value:
-            faults.append(f"--set {text!r}: must be NAME=VALUE, as scaling=0.4")
+            faults.append(f"--{option} {text!r}: must be {form}")
         elif name in found:
-            faults.append(f"--set {text!r}: {name} stands twice; give it once")
+            faults.append(f"--{option} {text!r}: {what}{name} stands twice; give it once")
         else:
-            found[name] = _value(value)
+            found[name] = value
     return found
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from adamerge_core.vision.architectures import ARCHITECTURES, configuration
+from adamerge_core.vision.architectures import ARCHITECTURES, configuration, head_width
 from adamerge_core.vision.datasets.published import PublishedDataset, published_dataset
 from adamerge_core.vision.datasets.published_source import PublishedSource
 from flows.sizes import gb
@@ -24,8 +24,6 @@ does in TF32 without sparsity, and of two cores of a server."""
 _ACTIVATIONS = (34, 5)
 """Of a transformer's block, bytes in 16 bits: s b h (34 + 5 a s / h) (arXiv 2205.05198)."""
 
-_HEAD_WIDTH = 64
-
 
 @dataclass(frozen=True)
 class _Tower:
@@ -34,6 +32,7 @@ class _Tower:
     width: int
     layers: int
     tokens: int
+    heads: int
     parameters: int
 
     @classmethod
@@ -47,7 +46,8 @@ class _Tower:
         tokens = (vision["image_size"] // patch) ** 2 + 1
         around = 3 * patch * patch * width + (1 + tokens) * width + 4 * width
         blocks = layers * (12 * width * width + 13 * width)
-        return cls(width, layers, tokens, around + blocks + width * config["embed_dim"])
+        heads = width // head_width(architecture)
+        return cls(width, layers, tokens, heads, around + blocks + width * config["embed_dim"])
 
     def forward(self) -> float:
         """Floating-point operations of one image, twice the multiplications."""
@@ -57,8 +57,7 @@ class _Tower:
     def activations(self, images: int) -> float:
         """Bytes kept for a backward pass in float32."""
         linear, square = _ACTIVATIONS
-        heads = self.width / _HEAD_WIDTH
-        each = self.tokens * self.width * (linear + square * heads * self.tokens / self.width)
+        each = self.tokens * (linear * self.width + square * self.heads * self.tokens)
         return 2 * each * images * self.layers
 
 

@@ -197,7 +197,7 @@ def _published(
                     Cell(f"{shown(here[name]):.1f}" if name in here else "not run"),
                 ],
                 reference=name in above,
-                last=above != [] and name == above[-1],
+                last=name in above[-1:],
             )
             for name, average in figures.averages.items()
         ],
