@@ -78,6 +78,15 @@ def prefect_server() -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def signals() -> Iterator[None]:
+    """What the command does with signals ends with its process, which is that of the tests here."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 # --- a small CLIP, for the tests of checkpoints: made when it is first asked for -----------------
 
 

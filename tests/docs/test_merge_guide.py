@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
-import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +24,9 @@ FEWER = {  # what is long in the guide
 }
 
 
+pytestmark = pytest.mark.usefixtures("signals")
+
+
 def commands(text: str) -> list[str]:
     blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
     return [line for block in blocks for line in block.replace("\\\n", " ").splitlines() if line]
@@ -35,15 +36,6 @@ def shortened(command: str) -> str:
     for pattern, fewer in FEWER.items():
         command = re.sub(pattern, fewer, command)
     return command
-
-
-@pytest.fixture(autouse=True)
-def signals() -> Iterator[None]:
-    """What the command does with signals ends with its process, which is that of the tests here."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 def run(text: str, capsys: pytest.CaptureFixture[str]) -> str:

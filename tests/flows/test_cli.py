@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,6 +19,8 @@ from flows import cli, guard
 COMMANDS = ["run", "status", "ui", "lineage", "suite", "methods", "schedule"]
 COMMANDS += ["merge", "evaluate", "inspect", "convert", "finetune"]
 
+pytestmark = pytest.mark.usefixtures("signals")
+
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -28,15 +29,6 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-@pytest.fixture(autouse=True)
-def signals() -> Iterator[None]:
-    """What the command does with signals ends with its process, which is that of the tests here."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 def said(capsys: pytest.CaptureFixture[str]) -> str:
