@@ -15,12 +15,10 @@ from flows import project
 from flows.data_commands import add_data_commands
 from flows.model_commands import add_model_commands
 from tasks.running import failures
-from tasks.running.environment import WORK, configure, work_folder
+from tasks.running.environment import PORTS, WORK, configure, work_folder
 from tasks.running.failures import OperationError
 
 _FAILED, _BAD_INPUT, _INTERRUPTED = 1, 2, 130
-
-_PORTS = {"mlflow": 5000, "prefect": 4200}
 
 _AT_WORK = ("run", "status", "ui", "lineage", "schedule")  # in a project, with all of its files
 
@@ -177,7 +175,7 @@ def _add_port(parser: argparse.ArgumentParser, server: str) -> None:
     parser.add_argument(
         f"--{server}-port",
         type=int,
-        default=_PORTS[server],
+        default=PORTS[server],
         metavar="N",
         help="default: %(default)s",
     )
@@ -221,15 +219,17 @@ def _ui(commands: _Commands) -> None:
     def call(options: argparse.Namespace) -> int:
         from flows.commands import ui
 
-        return ui(options.mlflow_port, options.prefect_port)
+        return ui(options.mlflow_port, options.prefect_port, open_pages=options.open)
 
     about = """\
 Starts MLflow's server (runs, curves, models, lineage) and Prefect's (flow runs, logs, schedules)
-on 127.0.0.1 and prints their addresses. Ctrl-C ends both.
+on 127.0.0.1 and prints the addresses of the active suite's pages. Ctrl-C ends both.
 
   adamerge ui
+  adamerge ui --open           in your browser
   adamerge ui --mlflow-port 5001"""
-    parser = _add(commands, "ui", "open MLflow's and Prefect's pages", about, call)
+    parser = _add(commands, "ui", "serve MLflow's and Prefect's pages", about, call)
+    parser.add_argument("--open", action="store_true", help="open them in your browser as well")
     _add_port(parser, "mlflow")
     _add_port(parser, "prefect")
 

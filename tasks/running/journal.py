@@ -112,11 +112,11 @@ def _event(line: bytes) -> dict[str, Any] | None:
     return event if isinstance(event, dict) else None
 
 
-def start_pipeline(key: str, name: str, cmd: str) -> Journal:
-    """Open the journal of a pipeline run: the suite's parameters, the state of the code."""
+def start_pipeline(key: str, name: str, cmd: str, **facts: Any) -> Journal:
+    """Open the journal of a pipeline run: the parameters, the state of the code, `facts`."""
     commit = Commit.current()
     log = Journal(run=key)
     suite, params = params_yaml.suite_name(), params_yaml.read_params()
-    about = {"name": name, "cmd": cmd, "suite": suite, "params": params}
+    about = {"name": name, "cmd": cmd, "suite": suite, "params": params, **facts}
     log.start("pipeline", **about, commit=commit.revision, dirty=commit.dirty)
     return log

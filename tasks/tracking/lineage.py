@@ -19,7 +19,7 @@ from tasks.graph.dvc_lock import Locked
 from tasks.graph.dvc_yaml import Stage, is_code
 from tasks.running.hashes import md5
 from tasks.tracking.database import DATABASE
-from tasks.tracking.runs import FoundRun
+from tasks.tracking.found_run import FoundRun
 from tasks.tracking.store import Store
 
 _PARAMS_IN_A_LINE = 12
