@@ -7,11 +7,14 @@ import webbrowser
 from collections import Counter
 from collections.abc import Container
 from datetime import datetime
+from pathlib import Path
 
+from adamerge_core.atomic import atomic_write
 from flows import page_links, servers
 from flows.suites import activate, check
 from tasks.graph import dvc_lock, dvc_yaml, paths
 from tasks.report import results
+from tasks.running.environment import HOST, PORTS
 from tasks.suite.schema import Suite
 from tasks.tracking import database, ingest
 from tasks.tracking.database import DATABASE
@@ -153,15 +156,29 @@ def _last_run() -> str:
     return f"last pipeline run: {name}, {began}, {run.status}"
 
 
-def lineage(path: str, *, as_json: bool) -> int:
-    """Print where a file comes from."""
+def lineage(what: str, form: str, page: str | None) -> int:
+    """Print where a file, a registered model or a commit's results come from.
+
+    form: `screen`, `all` or `json`; page: a file that is written as HTML in place of that.
+    """
     from tasks.tracking import lineage as lines
+    from tasks.tracking import lineage_text
     from tasks.tracking.runs import explained
 
     _bring_in()
     with explained():
-        traced = lines.trace(path)
-    print(lines.as_json(traced) if as_json else lines.as_text(traced))
+        traced = lines.trace(what)
+    pages = page_links.served("MLflow")
+    if page is not None:
+        default = f"http://{HOST}:{PORTS['mlflow']}"
+        with atomic_write(Path(page)) as temporary:
+            temporary.write_text(lineage_text.as_html(traced, pages or default), "utf-8")
+        print(f"{page}: {len(traced.origins)} stage runs; its links lead to {pages or default}")
+    elif form == "json":
+        print(lineage_text.as_json(traced))
+    else:
+        write = lineage_text.as_full_text if form == "all" else lineage_text.as_text
+        print(write(traced, pages))
     return 0
 
 

@@ -11,7 +11,7 @@ import select
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 
 from tasks.running import journal, processes
 from tasks.running.environment import configure
@@ -57,10 +57,9 @@ class Follower:
         if self._process.stdin:
             with suppress(BrokenPipeError):
                 self._process.stdin.close()
-        with suppress(subprocess.TimeoutExpired):
+        with suppress(subprocess.TimeoutExpired), self._process.stdout or nullcontext() as said:
             self._process.wait(_END_SECONDS)
-            if self._process.stdout:
-                self.page = self._process.stdout.read().strip()
+            self.page = said.read().strip() if said else ""
 
 
 def _started() -> "subprocess.Popen[str]":

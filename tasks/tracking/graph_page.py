@@ -61,8 +61,11 @@ OUTCOMES = {
     "failed": "✕",
     "killed": "◐",
     "not run": "–",
+    "recorded": "●",
+    "not recorded": "–",
 }
-"""How a stage ended, each with the sign that tells it without colours."""
+"""How a stage ended, each with the sign that tells it without colours; of a lineage, whether its
+run is recorded."""
 
 
 def html(title: str, facts: Sequence[str], nodes: Sequence[Node], root: str) -> str:

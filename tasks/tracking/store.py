@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelInput
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
 
 from tasks.graph import paths
 from tasks.report import results
@@ -165,6 +167,29 @@ class Store(Runs):
     def pipeline(self, key: str) -> FoundRun | None:
         """Find the run of a pipeline by the key that its journal has."""
         run = self.search(f"tags.`{TAG}pipeline` = '{key}'")
+        return FoundRun.of(run) if run else None
+
+    def registered(self, name: str) -> ModelVersion | None:
+        """Find a version of a registered model by `NAME` (its champion), `NAME@ALIAS` or
+        `NAME/NUMBER`.
+        """
+        model, _, number = name.partition("/")
+        model, _, alias = model.partition("@")
+        try:
+            if number:
+                return self.client.get_model_version(model, number)
+            return self.client.get_model_version_by_alias(model, alias or "champion")
+        except MlflowException as error:
+            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                return None
+            raise
+
+    def made_results(self, commit: str) -> FoundRun | None:
+        """Find the latest run that made a suite's results from a commit."""
+        run = self.search(
+            f"tags.`{TAG}git.commit` = '{commit}' and tags.`{TAG}stage` LIKE 'report%' "
+            "and attributes.status = 'FINISHED'"
+        )
         return FoundRun.of(run) if run else None
 
     def last_pipeline(self) -> FoundRun | None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Project
+from journal_runs import stage_run
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
@@ -26,13 +27,8 @@ GRAPH_OF_TOY = {
 }
 
 
-def stage_run(name: str, pipeline: str, status: str = "FINISHED", **deps: str) -> None:
-    log = Journal()
-    facts = {"stage": name, "cmd": f"python -m work.{name.split('@')[0]}", "params": {}}
-    reads = dict(deps.items())
-    about = {"suite": "toy", "pipeline": pipeline, "commit": None, "dirty": True}
-    log.start("stage", **facts, deps=reads, **about)
-    log.end(status, outs={WROTE[name]: f"{name}-md5"} if status == "FINISHED" else {})
+def a_stage(name: str, pipeline: str, status: str = "FINISHED", **deps: str) -> None:
+    stage_run(name, pipeline, {WROTE[name]: f"{name}-md5"}, read=deps, status=status)
 
 
 def flow_run(key: str, reason: str = "") -> Journal:
@@ -50,13 +46,13 @@ def found(key: str) -> FoundRun:
 @pytest.mark.usefixtures("database")
 def test_a_pipelines_page_says_what_happened_and_links_to_all_of_it(project: Project) -> None:
     first = flow_run("one")
-    stage_run("raw@a", "one")
+    a_stage("raw@a", "one")
     first.end("FINISHED", counts={"run": 1})
     ingest.ingest()
     second = flow_run("two", reason="new data | <b>")
     second.cached("raw@a", signature="", outs={"data/a.txt": "raw@a-md5"})
-    stage_run("grow@a", "two", **{"data/a.txt": "raw@a-md5"})
-    stage_run("merge", "two", "FAILED", **{"data/b.txt": "grow@a-md5"})
+    a_stage("grow@a", "two", **{"data/a.txt": "raw@a-md5"})
+    a_stage("merge", "two", "FAILED", **{"data/b.txt": "grow@a-md5"})
     second.end("FAILED", counts={"run": 1, "failed": 1})
     ingest.ingest()
     run, note = found("two"), found("two").tags[NOTE]
@@ -76,8 +72,8 @@ def test_a_pipelines_page_says_what_happened_and_links_to_all_of_it(project: Pro
 @pytest.mark.usefixtures("database", "project")
 def test_stage_runs_link_up_and_down() -> None:
     log = flow_run("one")
-    stage_run("raw@a", "one")
-    stage_run("grow@a", "one", **{"data/a.txt": "raw@a-md5"})
+    a_stage("raw@a", "one")
+    a_stage("grow@a", "one", **{"data/a.txt": "raw@a-md5"})
     log.end("FINISHED", counts={})
     ingest.ingest()
     raw, grow = (
@@ -89,7 +85,7 @@ def test_stage_runs_link_up_and_down() -> None:
     assert FoundRun.of(raw).readers() == {"grow@a": FoundRun.of(grow).page}
     again = flow_run("two")
     again.cached("raw@a", signature="", outs={"data/a.txt": "raw@a-md5"})
-    stage_run("merge", "two", **{"data/a.txt": "raw@a-md5"})
+    a_stage("merge", "two", **{"data/a.txt": "raw@a-md5"})
     again.end("FINISHED", counts={})
     ingest.ingest()
     run = FoundRun.of(Store().client.get_run(raw.info.run_id))
@@ -100,13 +96,9 @@ def test_stage_runs_link_up_and_down() -> None:
 
 @pytest.mark.usefixtures("database", "project")
 def test_the_run_of_a_plain_dvc_repro_has_the_graph_of_what_ran() -> None:
-    for name, deps in (("raw@a", {}), ("grow@a", {"data/a.txt": "raw@a-md5"})):
-        log = Journal()
-        facts = {"stage": name, "cmd": f"python -m work.{name[:4].strip('@')}", "params": {}}
-        owner = {"owner_pid": 2**22 + 1, "owner_started": "x", "owner_cmd": "dvc repro"}
-        about = {"suite": "toy", "pipeline": "dvc-1", "commit": None, "dirty": True}
-        log.start("stage", **facts, deps=deps, **about, **owner)
-        log.end("FINISHED", outs={WROTE[name]: f"{name}-md5"})
+    owner = {"owner_pid": 2**22 + 1, "owner_started": "x", "owner_cmd": "dvc repro"}
+    stage_run("raw@a", "dvc-1", {"data/a.txt": "a"}, **owner)
+    stage_run("grow@a", "dvc-1", {"data/b.txt": "b"}, read={"data/a.txt": "a"}, **owner)
     ingest.ingest()
     note = found("dvc-1").tags[NOTE]
     assert "2 stages, 2 ran" in note
