@@ -10,11 +10,11 @@ from tasks.report.escapes import in_markdown
 from tasks.running.durations import clock
 from tasks.tracking import addresses
 from tasks.tracking.found_run import FoundRun
-from tasks.tracking.graph_page import Node, count, labels
-from tasks.tracking.run_page import shorten
+from tasks.tracking.graph_page import OUTCOMES, Node, count, labels
+from tasks.tracking.run_page import LONGEST_NOTE, shorten
 
 _ENDS = {"FINISHED": "ran", "FAILED": "failed"}
-_LINKS_OF_A_PHASE = 8
+_LINKS_OF_A_PHASE = (12, 8, 5, 3, 2, 1)  # the first that the description has room for
 _ERRORS = 5
 
 
@@ -87,9 +87,10 @@ def description(
         " · ".join(links),
         *([results] if results else []),
         "  \n".join([began, *reason]),
-        _phases(stages),
     ]
-    return shorten("\n\n".join(parts))
+    texts = ("\n\n".join([*parts, _phases(stages, shown)]) for shown in _LINKS_OF_A_PHASE)
+    fitting = (text for text in texts if len(text) <= LONGEST_NOTE)
+    return next(fitting, shorten("\n\n".join(parts)))
 
 
 def _failures(stages: Sequence[Node]) -> list[str]:
@@ -100,22 +101,23 @@ def _failures(stages: Sequence[Node]) -> list[str]:
     return [f"Failed: {links}{_more(failed, _ERRORS)}"]
 
 
-def _phases(stages: Sequence[Node]) -> str:
-    """Write a table of the phases in the order of the graph, with links to the stages that ran."""
+def _phases(stages: Sequence[Node], shown: int) -> str:
+    """Write a table of the phases in the order of the graph, each with links to `shown` stages."""
     phases: dict[str, list[Node]] = {}
     for node in stages:
         phases.setdefault(node.phase, []).append(node)
     rows = []
     for phase, members in phases.items():
-        told = zip(members, labels(members), strict=True)
-        done = [_link(n, label) for n, label in told if n.outcome not in ("cached", "not run")]
-        shown = " ".join(done[:_LINKS_OF_A_PHASE]) + _more(done, _LINKS_OF_A_PHASE)
-        rows.append(f"| {phase} | {count(members)} | {shown} |")
-    return "| phase | stages | those that ran |\n|---|---|---|\n" + "\n".join(rows)
+        links = [_link(node, label) for node, label in zip(members, labels(members), strict=True)]
+        rows.append(
+            f"| {phase} | {count(members)} | {' '.join(links[:shown])}{_more(links, shown)} |"
+        )
+    return "| phase | stages | |\n|---|---|---|\n" + "\n".join(rows)
 
 
 def _link(node: Node, label: str) -> str:
-    return f"[{in_markdown(label)}]({node.page})"
+    name = f"{OUTCOMES[node.outcome]} {in_markdown(label)}"
+    return f"[{name}]({node.page})" if node.page else name
 
 
 def _more(items: Sequence[object], shown: int) -> str:

@@ -22,7 +22,7 @@ NOTE = "mlflow.note.content"
 GRAPH = "graph.html"
 """The artifact of a pipeline's run that shows its graph."""
 
-_LONGEST_NOTE = 6000  # MLflow's limit of a tag is 8000, and readers are added
+LONGEST_NOTE = 6000  # MLflow's limit of a tag is 8000, and readers are added
 _READ_BY = "\n\nread by "
 _READERS_SHOWN = 12
 
@@ -137,9 +137,9 @@ def fit(value: Any, length: int = 8000) -> str:
 
 def shorten(note: str) -> str:
     """Cut a note to MLflow's limit: whole lines, and how many are left out."""
-    if len(note) <= _LONGEST_NOTE:
+    if len(note) <= LONGEST_NOTE:
         return note
-    kept = note[:_LONGEST_NOTE].rsplit("\n", 1)[0]
+    kept = note[:LONGEST_NOTE].rsplit("\n", 1)[0]
     left = note.count("\n") - kept.count("\n")
     return f"{kept}\n\nand {left} more: the tags of this run have them all."
 

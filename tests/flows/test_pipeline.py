@@ -74,7 +74,7 @@ def cached() -> dict[str, str]:
     run = Store().last_pipeline()
     assert run is not None
     assert all(page in run.tags["mlflow.note.content"] for page in run.cached().values())
-    return {stage: page.rsplit("/", 1)[1] for stage, page in run.cached().items()}
+    return {stage: page.partition("?")[0].rsplit("/", 1)[1] for stage, page in run.cached().items()}
 
 
 def test_the_first_run_shows_each_stage_and_is_in_mlflow(ran: Project) -> None:

@@ -57,7 +57,7 @@ def test_a_pipelines_page_says_what_happened_and_links_to_all_of_it(project: Pro
     ingest.ingest()
     run, note = found("two"), found("two").tags[NOTE]
     assert "4 stages, 1 ran, 1 cached, 1 failed, 1 not run" in note
-    assert re.search(r"Failed: \[merge\]\(#/experiments/\d+/runs/\w{32}\?", note)
+    assert re.search(r"Failed: \[✕ merge\]\(#/experiments/\d+/runs/\w{32}\?", note)
     assert "reason: new data \\| &lt;b&gt;" in note
     assert f"[graph](adamerge/runs/{run.run_id}/graph)" in note
     assert "/runs/flow-run/two)" in note
