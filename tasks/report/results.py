@@ -36,8 +36,11 @@ _PROTOCOLS = {
 def read(suite: str) -> list[Row]:
     """Read the rows of a suite's results.csv in its order; none where it does not exist."""
     path = paths.report(suite) / RESULTS_CSV
-    if not path.is_file():
-        return []
+    return read_rows(path) if path.is_file() else []
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Read the rows of a results.csv, whatever its file is called."""
     with path.open(newline="", encoding="utf-8") as file:
         return [_row(line) for line in csv.DictReader(file)]
 
