@@ -17,6 +17,8 @@ from tasks.report import results
 from tasks.report.escapes import in_markdown
 from tasks.running.hashes import md5, stored
 from tasks.tracking.models import MergedModels
+from tasks.tracking.offers import best_offer, tolerances_of
+from tasks.tracking.registry import ModelRegistry
 from tasks.tracking.run_page import (
     CACHED,
     IMAGES,
@@ -112,7 +114,7 @@ class Store(Runs):
             tags[NOTE] = shorten(cached_stages(pages))
         self.set_tags(run_id, tags)
         if end["status"] != "KILLED" and self._has_results(run_id, start):
-            self._publish(run_id, start["suite"], end["time"])
+            self._publish(run_id, start, end["time"])
         self.client.set_terminated(run_id, end["status"], int(end["time"] * 1000))
 
     def end_of_stages(self, run_id: str, end: Mapping[str, Any]) -> dict[str, Any]:
@@ -174,8 +176,9 @@ class Store(Runs):
         written = {run.data.tags.get(tag) for run in self.children(run_id)}
         return path.is_file() and md5(path) in written
 
-    def _publish(self, run_id: str, suite: str, time: float) -> None:
-        """Log the suite's results on its pipeline run; register the best merged model."""
+    def _publish(self, run_id: str, start: Mapping[str, Any], time: float) -> None:
+        """Log the suite's results on its pipeline run; offer its best model to the registry."""
+        suite = start["suite"]
         rows = results.read(suite)
         values = {f"average/{p}/{m}": value for (p, m), value in results.averages(rows).items()}
         self.log_points(run_id, [{"time": time, "step": 0, "values": values}])
@@ -183,9 +186,12 @@ class Store(Runs):
             path = paths.report(suite) / name
             if path.is_file():
                 self.log_file(run_id, path, name, "report")
-        best = results.best_merged(suite, rows, results.references(suite))
-        if best:
-            self._models.register(suite, *best)
+        offer, tolerances = best_offer(suite), tolerances_of(start)
+        if offer and tolerances:
+            ModelRegistry(self, suite).offer(offer, tolerances, run_id, time)
+        elif offer:
+            why = "params.yaml has no section registry, or is of another suite"
+            self.set_tags(run_id, {f"{TAG}not_registered": why})
 
     def _describe(
         self, start: Mapping[str, Any], end: Mapping[str, Any], outs: Mapping[str, str]
