@@ -76,11 +76,10 @@ class MultiTaskModel(nn.Module):
 
     def task_fault(self, task: Any) -> str | None:
         """Say what is wrong with a task that a caller names; None where nothing is."""
-        known = ", ".join(self.tasks)
-        if task is None:
-            return f"no task is given; give one of {known}"
-        shown = printable(str(task))[:60]
-        return None if task in self.tasks else f"task {shown!r}: must be one of {known}"
+        if task in self.tasks:
+            return None
+        given = "no task is given" if task is None else f"task {printable(str(task))[:60]!r}"
+        return f"{given}: must be one of {', '.join(self.tasks)}"
 
 
 def predict(
@@ -95,14 +94,15 @@ def predict(
     faults: list[str] = []
     if len(images) != len(tasks):
         raise InputError(f"{len(images)} images and {len(tasks)} tasks: must be as many")
+    if unhashable := [task for task in tasks if not isinstance(task, str | None)]:
+        raise InputError(f"task {unhashable[0]!r}: must be text, the name of a task")
     if len(model.tasks) == 1:
         tasks = [model.tasks[0] if task is None else task for task in tasks]
-    for row, task in enumerate(tasks):
-        if fault := model.task_fault(task):
-            faults.append(f"{_shown(row, images[row])}: {fault}")
     found: dict[int, Prediction] = {}
-    for task in model.tasks:
+    for task in dict.fromkeys(tasks):
         rows = [row for row, each in enumerate(tasks) if each == task]
+        fault = model.task_fault(task)
+        faults += [f"{_shown(row, images[row])}: {fault}" for row in rows if fault]
         for part in (rows[first : first + _BATCH] for first in range(0, len(rows), _BATCH)):
             decoded = []
             for row in part:

@@ -94,15 +94,20 @@ def table(candidate: Measures, champion: Measures | None) -> str:
     """Write the accuracies as a table of Markdown, beside those of the champion if there is one."""
     if champion is None or not champion.accuracies:
         rows = [f"| {name} | {value:.2f} |" for name, value in candidate.accuracies.items()]
-        return "\n".join(["| task | this version |", "|---|---:|", *rows])
+        return "\n".join([f"| task{_GAP} | this version |", "|---|---:|", *rows])
     changes = differences(candidate, champion)
     rows = [
         f"| {name} | {_cell(candidate.accuracies, name)} | {_cell(champion.accuracies, name)} | "
         f"{f'{changes[name]:+.2f}' if name in changes else ''} |"
         for name in dict.fromkeys([*candidate.tasks, *champion.tasks, AVERAGE])
     ]
-    head = f"| task | this version | champion (version {champion.version}) | difference |"
+    columns = (f"task{_GAP}", f"this version{_GAP}", f"champion (version {champion.version}){_GAP}")
+    head = f"| {' | '.join(columns)} | difference |"
     return "\n".join([head, "|---|---:|---:|---:|", *rows])
+
+
+_GAP = "&emsp;"
+"""Between columns: MLflow's pages put none."""
 
 
 def _cell(accuracies: Mapping[str, float], name: str) -> str:

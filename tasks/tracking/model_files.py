@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from mlflow.models import Model, ModelSignature
 from mlflow.types.schema import (
     AnyType,
@@ -38,20 +39,27 @@ _NEEDED = (
 def write_model(folder: Path, record: ModelRecord, model_id: str, run_id: str | None) -> None:
     """Write an MLmodel folder of a few kilobytes: signature, example, and where the weights are."""
     with warnings.catch_warnings():
-        # of MLflow's own types, at its import: they take anything, as the column `image` does
-        warnings.filterwarnings("ignore", ".*Any type hint is inferred as AnyType", UserWarning)
+        for said in _OF_MLFLOW:
+            warnings.filterwarnings("ignore", said)
         import mlflow.pyfunc
 
-    mlflow.pyfunc.save_model(
-        folder,
-        loader_module=_LOADER,
-        mlflow_model=Model(run_id=run_id, model_id=model_id),
-        signature=_signature(),
-        input_example=_example(record),
-        pip_requirements=list(_requirements(_NEEDED)),
-        metadata={"classes": {task: list(head.classes) for task, head in record.heads.items()}},
-    )
+        mlflow.pyfunc.save_model(
+            folder,
+            loader_module=_LOADER,
+            mlflow_model=Model(run_id=run_id, model_id=model_id),
+            signature=_signature(),
+            input_example=_example(record),
+            pip_requirements=list(_requirements(_NEEDED)),
+            metadata={"classes": {task: list(h.classes) for task, h in record.heads.items()}},
+        )
     record.write(folder)
+
+
+_OF_MLFLOW = (
+    ".*Any type hint is inferred as AnyType",  # of its own types, at its import
+    "Operation with range is deprecated",  # of its look at an example's columns, by pandas 3
+)
+"""Warnings about MLflow's own code."""
 
 
 def _signature() -> ModelSignature:
@@ -69,7 +77,7 @@ def _signature() -> ModelSignature:
     return ModelSignature(Schema(inputs), Schema(outputs), ParamSchema(params))
 
 
-def _example(record: ModelRecord) -> dict[str, list[str]]:
+def _example(record: ModelRecord) -> pd.DataFrame:
     """Take the first test image of the first task, where it is there, as a small JPEG in base64."""
     task, size = next(iter(record.heads)), record.image_size
     try:
@@ -78,7 +86,8 @@ def _example(record: ModelRecord) -> dict[str, list[str]]:
         pixels = np.full((size, size, 3), 128, np.uint8)
     content = io.BytesIO()
     Image.fromarray(pixels).save(content, "JPEG", quality=85)
-    return {"image": [base64.b64encode(content.getvalue()).decode()], "task": [task]}
+    encoded = base64.b64encode(content.getvalue()).decode()
+    return pd.DataFrame({"image": [encoded], "task": [task]})
 
 
 def _requirements(names: Iterable[str]) -> Iterable[str]:

@@ -20,7 +20,7 @@ from tasks.tracking.judgement import Judgement
 from tasks.tracking.model_files import write_model
 from tasks.tracking.offers import Offer
 from tasks.tracking.runs import FoundRun, Runs
-from tasks.tracking.versions import Version
+from tasks.tracking.versions import Details, Version
 
 CANDIDATE, CHAMPION = "candidate", "champion"
 
@@ -72,10 +72,9 @@ class ModelRegistry:
         run_id: of the pipeline; time: of its end, in seconds. Done twice, it is as done once.
         """
         self._make_registered_model()
-        found = (each for each in self.versions() if each.tags.get(tags.CONTENT) == offer.content)
+        found = (each for each in self.versions() if each.details.content == offer.content)
         version = next(found, None) or self._new_version(offer, run_id, time)
-        if tags.SETTLED not in version.tags:
-            self._settle(version, offer, tolerances)
+        self._settle(version, offer, tolerances)
         self._client.set_registered_model_alias(self.name, CANDIDATE, version.number)
 
     def _make_registered_model(self) -> None:
@@ -86,18 +85,21 @@ class ModelRegistry:
     def _new_version(self, offer: Offer, run_id: str, time: float) -> Version:
         run = FoundRun.of(self._client.get_run(run_id))
         row = offer.row
+        details = Details(
+            content=offer.content,
+            seed=row.seed,
+            held_out=row.accuracies,
+            test_images=offer.images,
+            run=run_id,
+            run_name=run.tags.get("mlflow.runName", run_id),
+            unloadable="" if offer.record else f"cannot be loaded: {offer.fault}",
+        )
         facts = {
-            tags.CONTENT: offer.content,
+            tags.METHOD: row.method,
+            tags.AVERAGE: f"{row.average:.2f}",
             tags.PATH: offer.path.as_posix(),
             tags.MD5: offer.md5,
-            tags.METHOD: row.method,
-            tags.SEED: str(row.seed),
-            tags.HELD_OUT: json.dumps(row.accuracies),
-            tags.AVERAGE: f"{row.average:.2f}",
-            tags.IMAGES: offer.images,
-            tags.RUN: run_id,
-            tags.RUN_NAME: run.tags.get("mlflow.runName", run_id),
-            **({} if offer.record else {tags.UNLOADABLE: f"cannot be loaded: {offer.fault}"}),
+            tags.DETAILS: json.dumps(asdict(details)),
         }
         model = self._logged_model(offer, run_id, time)
         made = self._client.create_model_version(
@@ -152,24 +154,28 @@ class ModelRegistry:
 
         What was judged is kept before anything moves: cut off, it is carried out, not done anew.
         """
-        kept = version.tags.get(tags.JUDGEMENT)
-        judged = Judgement(**json.loads(kept)) if kept else self._judged(version, offer, tolerances)
-        if judged.moves:
+        kept = json.loads(version.tags.get(tags.JUDGEMENT, "{}"))
+        if kept.get("done"):
+            return
+        if not kept:
+            kept = asdict(self._judged(version, offer, tolerances))
+            self._tag(version.number, tags.JUDGEMENT, json.dumps(kept))
+        if kept["moves"]:
             self._crown(version.number)
-        self._tag(version.number, tags.SETTLED, "true")
+        self._tag(version.number, tags.JUDGEMENT, json.dumps({**kept, "done": True}))
 
     def _judged(self, version: Version, offer: Offer, tolerances: Tolerances) -> Judgement:
+        """Judge a version, and write so into its description."""
         champion = self.holder(CHAMPION)
         before = champion.measures if champion else None
-        if offer.record is None:
-            judged = Judgement(False, f"it cannot be loaded: {offer.fault}")
+        if fault := version.details.unloadable:
+            judged = Judgement(False, fault)
         else:
             judged = judgement.judge(version.measures, before, tolerances)
         table = judgement.table(version.measures, before)
-        run = FoundRun.of(self._client.get_run(version.fact("run")))
+        run = FoundRun.of(self._client.get_run(version.details.run))
         text = version_page.describe(self.name, version.number, offer, judged, table, run)
         self._client.update_model_version(self.name, version.number, text)
-        self._tag(version.number, tags.JUDGEMENT, json.dumps(asdict(judged)))
         return judged
 
     # --- what a person does --------------------------------------------------------------------
@@ -177,7 +183,7 @@ class ModelRegistry:
     def promote(self, number: str, decision: "Decision") -> Version:
         """Make a version champion. Raises InputError where it is it, or cannot be loaded."""
         version, champion = self.version(number), self.holder(CHAMPION)
-        if fault := version.tags.get(tags.UNLOADABLE):
+        if fault := version.details.unloadable:
             raise InputError(f"version {number} of {self.name}: {fault}; promote another")
         if champion and champion.number == number:
             raise InputError(f"version {number} of {self.name} is the champion already")
@@ -221,15 +227,17 @@ class ModelRegistry:
     # --- the champions so far --------------------------------------------------------------------
 
     def _crown(self, number: str) -> None:
-        """Make a version champion, and the last of the champions so far."""
+        """Make a version champion, and the last of the champions so far; cut off between the two,
+        the second is made up for.
+        """
         champion, numbers = self.holder(CHAMPION), self._champions()
         last = numbers[-1] if numbers else None
         if champion and champion.number not in (last, number):  # an alias that was set elsewhere
             numbers.append(champion.number)
         if last != number:
             numbers.append(number)
-        self._remember(numbers)
         self._client.set_registered_model_alias(self.name, CHAMPION, number)
+        self._remember(numbers)
 
     def _champions(self) -> list[str]:
         kept = self._client.get_registered_model(self.name).tags

@@ -25,12 +25,13 @@ def describe(
     verb = "Became champion" if judged.moves else "Did not become champion"
     link = f"[{in_markdown(run.tags.get('mlflow.runName', run.run_id))}]({run.page})"
     parts = [
-        f"**{in_markdown(row.method)}**, seed {row.seed}: **{row.average:.2f} %** on average over "
-        f"{tasks} tasks. Made by the run {link}.",
+        # the registry's list shows the beginning as it is, without markup
+        f"{in_markdown(row.method)}, seed {row.seed}: {row.average:.2f} % on average over {tasks} "
+        f"tasks. Made by the run {link}.",
         f"**{verb}**: {in_markdown(judged.why)}.",
         table,
-        "Top-1 accuracy in percent on test images that no adaptation saw (held-out protocol); "
-        "differences in points.",
+        "Top-1 accuracy in percent, differences in points, on test images that no adaptation saw "
+        "(held-out protocol).",
         f"Weights: `{offer.path.as_posix()}`, md5 `{offer.md5}`, with DVC.",
     ]
     if offer.record:

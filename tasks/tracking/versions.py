@@ -9,13 +9,33 @@ from mlflow.entities.model_registry import ModelVersion
 from tasks.tracking.judgement import Measures
 from tasks.tracking.run_page import TAG
 
-CONTENT, MD5, PATH = TAG + "content", TAG + "md5", TAG + "path"
-METHOD, SEED, RUN, RUN_NAME = (TAG + n for n in ("method", "seed", "run", "run_name"))
-HELD_OUT, AVERAGE, IMAGES = TAG + "held_out", TAG + "held_out.average", TAG + "test_images"
-UNLOADABLE, JUDGEMENT, SETTLED = (TAG + n for n in ("unloadable", "judgement", "settled"))
-BY_HAND = TAG + "by_hand"
+CONTENT, MD5, PATH, METHOD = (TAG + name for name in ("content", "md5", "path", "method"))
+AVERAGE = TAG + "held_out.average"
+DETAILS, JUDGEMENT, BY_HAND = (TAG + name for name in ("details", "judgement", "by_hand"))
 CHAMPIONS = TAG + "champions"
 """Of the registered model: the numbers of its champions so far, the last is the present one."""
+
+
+@dataclass(frozen=True)
+class Details:
+    """What else the pipeline notes on a version, in one tag: the registry's list shows them all."""
+
+    content: str
+    """A hash of all that the version is made of."""
+    seed: int
+    held_out: Mapping[str, float]
+    """Top-1 in percent, by task and "average"."""
+    test_images: str
+    """A hash of what it was measured on."""
+    run: str
+    """Of the pipeline that made it."""
+    run_name: str
+    unloadable: str
+    """Why the version cannot be loaded; empty where it can."""
+
+
+_OTHERS = Details("", 0, {}, "", "", "", "cannot be loaded: this pipeline did not register it")
+"""Of a version that was registered otherwise."""
 
 
 @dataclass(frozen=True)
@@ -42,21 +62,22 @@ class Version:
             found.run_id or None,
         )
 
-    def fact(self, name: str) -> str:
-        """Read what the pipeline noted under `name`; empty where it noted nothing."""
-        return self.tags.get(TAG + name, "")
+    @property
+    def details(self) -> Details:
+        kept = self.tags.get(DETAILS)
+        return Details(**json.loads(kept)) if kept else _OTHERS
 
     @property
     def measures(self) -> Measures:
-        accuracies = json.loads(self.tags.get(HELD_OUT, "{}"))
-        return Measures(self.number, accuracies, self.tags.get(IMAGES, ""))
+        """What it is judged by."""
+        return Measures(self.number, self.details.held_out, self.details.test_images)
 
     @property
     def reason(self) -> str:
         """Why it is champion or is not, in a line: the last that was decided of it."""
         if by_hand := self.tags.get(BY_HAND):
             return by_hand
-        if fault := self.tags.get(UNLOADABLE):
+        if fault := self.details.unloadable:
             return fault
         judged = json.loads(self.tags.get(JUDGEMENT, "{}"))
         verb = "became champion" if judged.get("moves") else "not champion"
