@@ -52,7 +52,9 @@ def judge(candidate: Measures, champion: Measures | None, tolerances: Registry) 
         if change < -tolerances.task_tolerance
     ]
     if fallen:
-        faults.append(f"{', '.join(fallen)} (at most {tolerances.task_tolerance:g} allowed)")
+        more = f" and {len(fallen) - _NAMED} tasks more" if len(fallen) > _NAMED else ""
+        allowed = f"at most {tolerances.task_tolerance:g} allowed"
+        faults.append(f"{', '.join(fallen[:_NAMED])}{more} ({allowed})")
     against = f"against version {champion.version}"
     if faults:
         return Judgement(False, f"{against} {'; '.join(faults)}")
@@ -62,6 +64,9 @@ def judge(candidate: Measures, champion: Measures | None, tolerances: Registry) 
         f"{against} its average is {_points(average)}, and no task falls by more than "
         f"{tolerances.task_tolerance:g} points ({worst} is {_points(changes[worst])})",
     )
+
+
+_NAMED = 3  # of the tasks that fall, in a line
 
 
 def _not_comparable(candidate: Measures, champion: Measures) -> str | None:
@@ -93,14 +98,14 @@ def _points(change: float) -> str:
 def table(candidate: Measures, champion: Measures | None) -> str:
     """Write the accuracies as a table of Markdown, beside those of the champion if there is one."""
     if champion is None or not champion.accuracies:
-        rows = [f"| {name} | {value:.2f} |" for name, value in candidate.accuracies.items()]
+        rows = [f"| {name}{_GAP} | {value:.2f} |" for name, value in candidate.accuracies.items()]
         return "\n".join([f"| task{_GAP} | this version |", "|---|---:|", *rows])
     changes = differences(candidate, champion)
-    rows = [
-        f"| {name} | {_cell(candidate.accuracies, name)} | {_cell(champion.accuracies, name)} | "
-        f"{f'{changes[name]:+.2f}' if name in changes else ''} |"
-        for name in dict.fromkeys([*candidate.tasks, *champion.tasks, AVERAGE])
-    ]
+    rows = []
+    for name in dict.fromkeys([*candidate.tasks, *champion.tasks, AVERAGE]):
+        new, old = (_cell(each.accuracies, name) for each in (candidate, champion))
+        change = f"{changes[name]:+.2f}" if name in changes else ""
+        rows.append(f"| {name}{_GAP} | {new} | {old} | {change} |")
     columns = (f"task{_GAP}", f"this version{_GAP}", f"champion (version {champion.version}){_GAP}")
     head = f"| {' | '.join(columns)} | difference |"
     return "\n".join([head, "|---|---:|---:|---:|", *rows])

@@ -78,16 +78,23 @@ def test_what_was_measured_otherwise_is_not_compared() -> None:
 
 
 def test_the_table_has_both_and_their_difference() -> None:
-    lines = table(measures("2", a=71.0, c=50.0), measures("1", a=70.0, b=60.0)).splitlines()
-    assert lines[0].replace("&emsp;", "") == (
-        "| task | this version | champion (version 1) | difference |"
-    )
+    text = table(measures("2", a=71.0, c=50.0), measures("1", a=70.0, b=60.0))
+    lines = text.replace("&emsp;", "").splitlines()
+    assert lines[0] == "| task | this version | champion (version 1) | difference |"
     assert lines[2:] == [
         "| a | 71.00 | 70.00 | +1.00 |",
         "| c | 50.00 |  |  |",
         "| b |  | 60.00 |  |",
         "| average | 60.50 | 65.00 | -4.50 |",
     ]
+
+
+def test_of_many_tasks_that_fall_the_worst_are_named() -> None:
+    before = dict.fromkeys("abcde", 90.0)
+    after = {name: 80.0 - n for n, name in enumerate("abcde")}
+    judged = judge(measures("2", **after), measures("1", **before), TOLERANCES)
+    assert "e is 14.00 points below, d is 13.00 points below, c is 12.00 points below" in judged.why
+    assert judged.why.endswith(" and 2 tasks more (at most 2 allowed)")
 
 
 # by real journals
@@ -104,12 +111,12 @@ def test_a_worse_run_does_not_move_the_champion_and_a_better_one_does(
     worse = only("2")
     assert "not champion: against version 1 b is 3.00 points below" in worse.reason
     assert "**Did not become champion**: against version 1" in worse.description
-    assert "| b | 57.00 | 60.00 | -3.00 |" in worse.description
+    assert "| b&emsp; | 57.00 | 60.00 | -3.00 |" in worse.description
     run_with("better", {"a": 72.0, "b": 61.0})
     assert aliases() == {"candidate": "3", "champion": "3"}
     better = only("3")
     assert "became champion: against version 1 its average is 1.50 points above" in better.reason
-    assert "| average | 66.50 | 65.00 | +1.50 |" in better.description
+    assert "| average&emsp; | 66.50 | 65.00 | +1.50 |" in better.description
     run = Store().client.get_run(better.details.run)
     assert run.info.run_name == better.details.run_name
     assert run.info.run_id in better.description
