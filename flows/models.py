@@ -15,8 +15,8 @@ from tasks.graph import params_yaml
 from tasks.tracking import ingest
 
 if TYPE_CHECKING:
-    from tasks.tracking.registry import Decision, ModelRegistry
-    from tasks.tracking.versions import Version
+    from tasks.tracking.registry.registered_model import Decision, ModelRegistry
+    from tasks.tracking.registry.versions import Version
 
 _MOMENT = "%Y-%m-%d %H:%M"
 
@@ -43,7 +43,7 @@ def list_all(suite: str | None, *, as_json: bool) -> int:
 
 
 def _row(version: "Version") -> tuple[str, ...]:
-    from tasks.tracking.versions import AVERAGE, METHOD
+    from tasks.tracking.registry.versions import AVERAGE, METHOD
 
     return (
         version.number,
@@ -65,7 +65,7 @@ def _moment(version: "Version") -> str:
 
 
 def _facts(version: "Version") -> dict[str, Any]:
-    from tasks.tracking.versions import MD5, METHOD, PATH
+    from tasks.tracking.registry.versions import MD5, METHOD, PATH
 
     return {
         "version": version.number,
@@ -108,7 +108,7 @@ def roll_back(suite: str | None, why: str) -> int:
 
 
 def _decision(why: str) -> "Decision":
-    from tasks.tracking.registry import Decision
+    from tasks.tracking.registry.registered_model import Decision
 
     text = " ".join(why.split())
     if not text or len(text) > _LONGEST:
@@ -131,7 +131,7 @@ def _registry(suite: str | None) -> "Iterator[ModelRegistry]":
     """Open the registered model of a suite, with all that waits for MLflow in it; nothing else
     changes it meanwhile.
     """
-    from tasks.tracking.registry import ModelRegistry
+    from tasks.tracking.registry.registered_model import ModelRegistry
     from tasks.tracking.runs import explained
     from tasks.tracking.store import Store
 

@@ -52,8 +52,8 @@ def _open(name: str | None) -> "MultiTaskModel":
 
         return read_merged_model(name)
     project.enter()
-    from tasks.tracking.model_record import open_model
-    from tasks.tracking.registered import model_folder
+    from tasks.tracking.registry.addresses import model_folder
+    from tasks.tracking.registry.model_record import open_model
 
     return open_model(model_folder(name))
 

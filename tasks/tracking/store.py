@@ -17,8 +17,8 @@ from tasks.report import results
 from tasks.report.escapes import in_markdown
 from tasks.running.hashes import md5, stored
 from tasks.tracking.models import MergedModels
-from tasks.tracking.offers import best_offer, tolerances_of
-from tasks.tracking.registry import ModelRegistry
+from tasks.tracking.registry.offers import best_offer, tolerances_of
+from tasks.tracking.registry.registered_model import ModelRegistry
 from tasks.tracking.run_page import (
     CACHED,
     IMAGES,

@@ -104,7 +104,7 @@ def test_the_first_run_shows_each_stage_and_is_in_mlflow(ran: Project) -> None:
 
 def test_the_merged_model_is_a_logged_model_and_the_best_is_registered(ran: Project) -> None:
     """Its stand-in has no heads, so it cannot be loaded, and is no champion."""
-    from tasks.tracking.registry import CANDIDATE, CHAMPION, ModelRegistry
+    from tasks.tracking.registry.registered_model import CANDIDATE, CHAMPION, ModelRegistry
     from tasks.tracking.store import Store
 
     store = Store()

@@ -38,6 +38,7 @@ from tasks.tracking import ingest
 from tasks.tracking.database import relocate
 
 CHAMPION = "models:/mini-merged@champion"
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +153,10 @@ def test_signature_and_example_are_those_of_predict(model: Any) -> None:
     assert outputs.input_names() == ["class", "probability", "probabilities", "entropy"]
     found = model.predict(model.input_example)
     assert list(found.columns) == outputs.input_names()
-    assert model.metadata.flavors["python_function"]["loader_module"] == "tasks.tracking.loader"
+    assert (
+        model.metadata.flavors["python_function"]["loader_module"]
+        == "tasks.tracking.registry.loader"
+    )
 
 
 def test_the_torch_module_is_the_merged_model(model: Any) -> None:
@@ -188,7 +192,7 @@ def test_weights_come_from_dvcs_cache_and_else_are_said(
 
 
 def folder() -> Path:
-    from tasks.tracking.registered import model_folder
+    from tasks.tracking.registry.addresses import model_folder
 
     return model_folder(CHAMPION)
 
@@ -366,9 +370,25 @@ def test_the_projects_server_gives_models_away(
         monkeypatch.chdir("/")
         loaded = mlflow.pyfunc.load_model(CHAMPION)
         assert loaded.get_raw_model().tasks == ("stripes", "signs")
+        if BROWSER:
+            _look_at_the_page(f"http://127.0.0.1:{mlflow_port}", secret)
     finally:
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=60)
+
+
+def _look_at_the_page(server: str, secret: str) -> None:
+    """A version's page has its inputs and outputs, measures and reason."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        login = {"username": "me", "password": secret}
+        page = browser.new_page(http_credentials=login)
+        page.goto(f"{server}/#/models/mini-merged/versions/1")
+        for shown in ("Inputs (2)", "Outputs (4)", "Became champion", "held-out protocol"):
+            page.get_by_text(shown).first.wait_for(timeout=60_000, state="attached")
+        browser.close()
 
 
 def free_port() -> int:

@@ -12,11 +12,11 @@ from offered_models import begin_run, run_with
 from adamerge_core.errors import InputError
 from tasks.graph import paths
 from tasks.suite.sections import Registry
-from tasks.tracking import ingest, registry
-from tasks.tracking.judgement import Measures, judge, table
-from tasks.tracking.registry import Decision, ModelRegistry
+from tasks.tracking import ingest
+from tasks.tracking.registry.judgement import Measures, judge, table
+from tasks.tracking.registry.registered_model import CHAMPION, Decision, ModelRegistry
+from tasks.tracking.registry.versions import Version
 from tasks.tracking.store import Store
-from tasks.tracking.versions import Version
 
 TOLERANCES = Registry(average_tolerance=0.5, task_tolerance=2.0)
 ALICE = Decision("alice", "2026-01-02 03:04", "it is better on my photos")
@@ -268,7 +268,7 @@ def test_a_champion_that_was_set_in_mlflow_is_one_to_come_back_to(
 ) -> None:
     run_with("first", {"a": 70.0})
     run_with("worse", {"a": 60.0})
-    Store().client.set_registered_model_alias("toy-merged", registry.CHAMPION, "2")
+    Store().client.set_registered_model_alias("toy-merged", CHAMPION, "2")
     run_with("better", {"a": 75.0})
     assert aliases()["champion"] == "3"
     assert of_toy().roll_back(ALICE).number == "2"

@@ -14,13 +14,13 @@ from mlflow.exceptions import MlflowException
 
 from adamerge_core.errors import InputError
 from tasks.suite.sections import Registry as Tolerances
-from tasks.tracking import judgement, version_page
-from tasks.tracking import versions as tags
-from tasks.tracking.judgement import Judgement
-from tasks.tracking.model_files import write_model
-from tasks.tracking.offers import Offer
+from tasks.tracking.registry import judgement, version_page
+from tasks.tracking.registry import versions as tags
+from tasks.tracking.registry.judgement import Judgement
+from tasks.tracking.registry.model_files import write_model
+from tasks.tracking.registry.offers import Offer
+from tasks.tracking.registry.versions import Details, Version
 from tasks.tracking.runs import FoundRun, Runs
-from tasks.tracking.versions import Details, Version
 
 CANDIDATE, CHAMPION = "candidate", "champion"
 

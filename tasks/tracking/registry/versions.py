@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from mlflow.entities.model_registry import ModelVersion
 
-from tasks.tracking.judgement import Measures
+from tasks.tracking.registry.judgement import Measures
 from tasks.tracking.run_page import TAG
 
 CONTENT, MD5, PATH, METHOD = (TAG + name for name in ("content", "md5", "path", "method"))

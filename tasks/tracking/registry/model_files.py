@@ -25,9 +25,9 @@ from PIL import Image
 from adamerge_core.errors import InputError
 from adamerge_core.vision.images import open_images
 from tasks.graph import paths
-from tasks.tracking.model_record import ModelRecord
+from tasks.tracking.registry.model_record import ModelRecord
 
-_LOADER = "tasks.tracking.loader"
+_LOADER = "tasks.tracking.registry.loader"
 
 _NEEDED = (
     *("mlflow", "torch", "torchvision", "open_clip_torch", "timm", "safetensors"),

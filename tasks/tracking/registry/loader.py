@@ -9,7 +9,7 @@ import pandas as pd
 
 from adamerge_core.errors import InputError
 from adamerge_core.vision.predictions import MultiTaskModel, predict
-from tasks.tracking.model_record import open_model
+from tasks.tracking.registry.model_record import open_model
 
 _SERVED_MODEL = "__pyfunc_model_path__"
 """A variable that MLflow's scoring server has in its environment, and nothing else."""

@@ -8,9 +8,9 @@ from urllib.request import url2pathname
 from adamerge_core.errors import InputError
 from tasks.graph import params_yaml
 from tasks.tracking.database import DATABASE
-from tasks.tracking.registry import CHAMPION, ModelRegistry, model_name
+from tasks.tracking.registry.registered_model import CHAMPION, ModelRegistry, model_name
+from tasks.tracking.registry.versions import Version
 from tasks.tracking.runs import Runs, explained
-from tasks.tracking.versions import Version
 
 _ADDRESS = re.compile(r"models:/(?P<name>[^/@]+)(@(?P<alias>[^/@]+)|/(?P<number>\d+))")
 _SUFFIX = model_name("")

@@ -1,8 +1,8 @@
 """What the registry's pages say of a version, in Markdown."""
 
 from tasks.report.escapes import in_markdown
-from tasks.tracking.judgement import Judgement
-from tasks.tracking.offers import Offer
+from tasks.tracking.registry.judgement import Judgement
+from tasks.tracking.registry.offers import Offer
 from tasks.tracking.run_page import shorten
 from tasks.tracking.runs import FoundRun
 

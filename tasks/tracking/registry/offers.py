@@ -13,7 +13,7 @@ from tasks.report import results
 from tasks.report.rows import Row
 from tasks.running.hashes import digest, md5
 from tasks.suite.sections import Registry
-from tasks.tracking.model_record import ModelRecord, record_of, test_images
+from tasks.tracking.registry.model_record import ModelRecord, record_of, test_images
 
 
 @dataclass(frozen=True)
