@@ -12,6 +12,7 @@ from typing import Any
 
 from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelInput
 
+from adamerge_core.errors import InputError
 from tasks.graph import paths
 from tasks.report import results
 from tasks.report.escapes import in_markdown
@@ -186,12 +187,13 @@ class Store(Runs):
             path = paths.report(suite) / name
             if path.is_file():
                 self.log_file(run_id, path, name, "report")
-        offer, tolerances = best_offer(suite), tolerances_of(start)
-        if offer and tolerances:
+        try:
+            offer, tolerances = best_offer(suite), tolerances_of(start)
+        except InputError as error:
+            self.set_tags(run_id, {f"{TAG}not_registered": fit(str(error))})
+            return
+        if offer:
             ModelRegistry(self, suite).offer(offer, tolerances, run_id, time)
-        elif offer:
-            why = "params.yaml has no section registry, or is of another suite"
-            self.set_tags(run_id, {f"{TAG}not_registered": why})
 
     def _describe(
         self, start: Mapping[str, Any], end: Mapping[str, Any], outs: Mapping[str, str]

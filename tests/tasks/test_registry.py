@@ -11,6 +11,7 @@ from offered_models import begin_run, run_with
 
 from adamerge_core.errors import InputError
 from tasks.graph import paths
+from tasks.running.hashes import md5
 from tasks.suite.sections import Registry
 from tasks.tracking import ingest
 from tasks.tracking.registry.judgement import Measures, judge, table
@@ -179,6 +180,23 @@ def test_a_suite_without_tolerances_offers_nothing(project: Project, database: P
     run = Store().last_pipeline()
     assert run is not None
     assert "has no section registry" in str(run.fact("not_registered"))
+
+
+def test_results_of_an_earlier_model_offer_nothing(project: Project, database: Path) -> None:
+    """As after a run whose report failed: its accuracies are not those of the new weights."""
+    begin_run("first", {"a": 70.0})
+    lock, evaluation = Path("dvc.lock").read_text(), paths.evaluation("toy", "ties_merging", 0)
+    begin, _, end = lock.rpartition(md5(evaluation))
+    for stale, said in ((begin + "f" * 32 + end, "dvc repro"), (lock, "dvc checkout")):
+        Path("dvc.lock").write_text(stale)
+        ingest.ingest()
+        run = Store().last_pipeline()
+        assert run is not None
+        assert said in str(run.fact("not_registered"))
+        begin_run("first", {"a": 70.0})
+        results = paths.report("toy") / "results.csv"
+        results.write_text(results.read_text().replace("70.00", "99.00"))
+    assert of_toy().versions() == []
 
 
 def test_registering_that_is_cut_anywhere_ends_the_same(

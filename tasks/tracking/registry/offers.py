@@ -41,20 +41,22 @@ class Offer:
 def best_offer(suite: str) -> Offer | None:
     """Describe the best merged model of a suite's results; None where there is none with a file.
 
-    What keeps it from being described is said in the offer: a run does not fail over it.
+    What keeps it from being loaded is said in the offer: a run does not fail over it. Raises
+    InputError where the results are not of the models that dvc.lock names now.
     """
     row = results.best_merged(results.read(suite), results.references(suite))
     if row is None:
         return None
     lock = read_lock()
     evaluation = paths.evaluation(suite, row.method, row.seed).as_posix()
-    entry = next((each for each in lock.values() if evaluation in each.outs), None)
+    entry = _writer(lock, evaluation)
     path = _weights(suite, row, entry)
     if path is None:
         return None
     if entry is None:
         fault = "no stage in dvc.lock measured it"
         return Offer(row, path, md5(path), "", None, fault, {})
+    _check_results(suite, lock, evaluation, entry.outs[evaluation])
     images, evaluated = test_images(entry), {evaluation: entry.outs[evaluation]}
     try:
         record = record_of(entry, lock, path)
@@ -62,6 +64,23 @@ def best_offer(suite: str) -> Offer | None:
         fault, content = "; ".join(error.lines), entry.deps[path.as_posix()]
         return Offer(row, path, content, images, None, fault, evaluated)
     return Offer(row, path, record.encoder.md5, images, record, "", evaluated)
+
+
+def _writer(lock: Mapping[str, Locked], path: str) -> Locked | None:
+    """Find what dvc.lock says of the stage that wrote a file."""
+    return next((each for each in lock.values() if path in each.outs), None)
+
+
+def _check_results(suite: str, lock: Mapping[str, Locked], evaluation: str, content: str) -> None:
+    """Raise InputError unless the results were made of this evaluation: a run that failed, or ran
+    some stages alone, leaves older ones.
+    """
+    path = paths.report(suite) / results.RESULTS_CSV
+    report = _writer(lock, path.as_posix())
+    if report is None or report.deps.get(evaluation) != content:
+        raise InputError(f"{path} is not of the models in dvc.lock; bring it up to date: dvc repro")
+    if md5(path) != report.outs[path.as_posix()]:
+        raise InputError(f"{path} is not as its stage wrote it; bring it back: dvc checkout")
 
 
 def _weights(suite: str, row: Row, entry: Locked | None) -> Path | None:
@@ -74,16 +93,15 @@ def _weights(suite: str, row: Row, entry: Locked | None) -> Path | None:
     return next(there, None)
 
 
-def tolerances_of(start: Mapping[str, Any]) -> Registry | None:
-    """Read the section `registry` that a pipeline's run began with; None where nothing says it.
+def tolerances_of(start: Mapping[str, Any]) -> Registry:
+    """Read the section `registry` that a pipeline's run began with.
 
     A run of stages without a flow began with no parameters: then params.yaml has them, if it is
-    still of the same suite.
+    still of the same suite. Raises InputError where nothing says them.
     """
     params = start["params"]
     if start.get("adopted") and params_yaml.suite_name() == start["suite"]:
         params = params_yaml.read_params()
-    try:
-        return Registry.of(params)
-    except (InputError, KeyError):
-        return None
+    if Registry.key not in params:
+        raise InputError("params.yaml has no section registry, or is of another suite now")
+    return Registry.of(params)
