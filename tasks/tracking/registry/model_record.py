@@ -4,9 +4,9 @@ Nothing here imports mlflow.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -171,8 +171,9 @@ def open_model(folder: Path) -> "MultiTaskModel":
     return MultiTaskModel(encoder, heads, classes, record.image_size)
 
 
-def _stored_files(wanted: list[Any], root: Path) -> dict[str, Path]:
-    found, faults = {}, []
+def _stored_files(wanted: Sequence[StoredFile], root: Path) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    faults: list[str] = []
     for each in wanted:
         if file := stored(Path(each.path), each.md5, root):
             found[each.path] = file
