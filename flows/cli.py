@@ -14,6 +14,7 @@ from adamerge_core.errors import InputError
 from flows import project
 from flows.data_commands import add_data_commands
 from flows.model_commands import add_model_commands
+from flows.registry_commands import add_registry_commands
 from flows.run_options import add_notify, add_port, add_run_options
 from flows.schedule_commands import add_schedule_commands
 from tasks.running import failures
@@ -22,7 +23,8 @@ from tasks.running.failures import OperationError
 
 _FAILED, _BAD_INPUT, _INTERRUPTED = 1, 2, 130
 
-_AT_WORK = ("run", "status", "ui", "lineage", "schedule")  # in a project, with all of its files
+# in a project, with all of its files
+_AT_WORK = ("run", "status", "ui", "lineage", "models", "schedule")
 
 _WITH_PREFECT = ("run", "ui", "schedule")
 
@@ -35,6 +37,8 @@ Merge fine-tuned models into one, and trace every result to the files and runs b
   adamerge status              what is up to date, what would run
   adamerge ui                  MLflow's and Prefect's pages in your browser
   adamerge lineage PATH        which stage and run made a file, and all upstream of it
+  adamerge models              the registered models: which is champion, and why
+  adamerge predict IMAGE...    classify images by the champion
   adamerge suite list          the suites there are
   adamerge methods             the merging methods there are
   adamerge data list           the data sets of the field: what they need, fetching them
@@ -150,6 +154,7 @@ def _parser() -> argparse.ArgumentParser:
     _lineage(commands)
     _suite(commands)
     _methods(commands)
+    add_registry_commands(commands, _add)
     add_data_commands(commands, _add)
     add_model_commands(commands, _add)
     add_schedule_commands(commands, _add)

@@ -19,6 +19,7 @@ compute: {threads: 1, device: cpu}
 raw: {length: 3}
 grow: {steps: 5, seconds: 0.01, fail: []}
 merge: {scaling: 0.3}
+registry: {average_tolerance: 0.5, task_tolerance: 2.0}
 """
 
 PIPELINE = """\
