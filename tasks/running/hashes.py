@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tasks.running.dvc_config import object_folder
+from tasks.graph.dvc_config import object_folder
 
 CACHE = Path(".dvc/cache/files/md5")
 
