@@ -17,6 +17,7 @@ from adamerge_core.errors import InputError
 from adamerge_core.merging.registry import AFTER, BEFORE, RULES, Entry
 from adamerge_core.method_values import faults_of, faults_of_settings
 from adamerge_core.parameters import shown
+from adamerge_core.running_statistics import average_running_statistics
 from adamerge_core.task_vectors import TaskVectors
 
 ADAPTATIONS = ("task_wise", "layer_wise")
@@ -104,10 +105,11 @@ class MethodChoice:
         return self.finished(merged, task_vectors, statistics)
 
     def changed(self, task_vectors: TaskVectors) -> TaskVectors:
-        """Return the task vectors that the method merges."""
+        """Return the task vectors that the method merges, running statistics averaged."""
+        vectors = average_running_statistics(task_vectors)
         if self.before is None:
-            return task_vectors
-        changed: TaskVectors = self.before.entry(task_vectors, **self.before.parameters)
+            return vectors
+        changed: TaskVectors = self.before.entry(vectors, **self.before.parameters)
         return changed
 
     def finished(

@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Mapping
 from pathlib import Path
 
+from adamerge_core.vision.architectures import split_name
 from adamerge_core.vision.export import is_clip_vit
 from adamerge_core.vision.merge_models import MergedModel, merge_inputs
 from adamerge_core.vision.merge_recipes import MergeInputs, MergeRecipe, TaskInputs, open_inputs
@@ -84,6 +85,8 @@ def _say_plan(inputs: MergeInputs, out: Path, plan: Plan, chosen: str) -> None:
     parts += [COEFFICIENTS] if inputs.method.settings else []
     parts += [f"{OPEN_CLIP}/"] if inputs.pretrained.text_tower else []
     parts += [f"{TRANSFORMERS}/"] if is_clip_vit(inputs.recipe.architecture) else []
+    library = split_name(inputs.recipe.architecture)
+    parts += [f"{library[0]}/"] if library else []
     print(f"writes      {out}/, {gb(plan.written)}: {', '.join(parts)}")
     print(f"            {out}.partial/ until then, {gb(plan.working)}")
     say_plan(plan, chosen)

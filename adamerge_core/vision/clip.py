@@ -68,7 +68,7 @@ def image_encoder(clip: CLIP, pixels: PixelScaling) -> nn.Module:
     fold_batch_norms(tower)
     tower.to(memory_format=torch.channels_last)
     mean, deviation = pixels
-    tower.register_forward_pre_hook(partial(_scale_pixels, mean=mean, deviation=deviation))
+    tower.register_forward_pre_hook(partial(scale_pixels, mean=mean, deviation=deviation))
     return tower
 
 
@@ -91,10 +91,12 @@ def _in_pixels(channels: Sequence[float]) -> tuple[float, float, float]:
     return 255 * red, 255 * green, 255 * blue
 
 
-def _scale_pixels(
+def scale_pixels(
     tower: nn.Module, inputs: tuple[Tensor], mean: Sequence[float], deviation: Sequence[float]
 ) -> Tensor:
-    """uint8 [N, H, W, 3] on any device -> float32 [N, 3, H, W], channels last, on the tower's."""
+    """Scale images uint8 [N, H, W, 3] on any device to float32 [N, 3, H, W], channels last, on the
+    tower's: a forward pre-hook. Raises InputError for another dtype or shape.
+    """
     images = inputs[0]
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[3] != 3:
         raise InputError(

@@ -13,6 +13,8 @@ _ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w.-]+)?", re.ASCII)
 
 _CONFIGS = ("config.json", "open_clip_config.json", CONFIG)
 
+_PREPROCESSING = "preprocessor_config.json"  # how a classifier of transformers scales its images
+
 
 def is_hub_id(source: str) -> bool:
     """Tell whether a text is a model's id on the hub, `org/name` or `org/name@revision`."""
@@ -65,7 +67,7 @@ def _cached(model: str, revision: str | None) -> Path:
 
 def _wanted(files: Sequence[str], weights: Sequence[str]) -> list[str]:
     """Choose what to fetch of a model's files: configurations, and one form of the weights."""
-    found = [name for name in _CONFIGS if name in files]
+    found = [name for name in (*_CONFIGS, _PREPROCESSING) if name in files]
     if CONFIG in files:
         return [*found, WEIGHTS]
     for name in weights:

@@ -12,7 +12,7 @@ from adamerge_core import checkpoints
 from adamerge_core.checkpoints.torch_files import is_torch_file
 from adamerge_core.errors import InputError, collected
 from adamerge_core.method_choice import MethodChoice
-from adamerge_core.vision.architectures import configuration
+from adamerge_core.vision.architectures import check_architecture
 from adamerge_core.vision.class_lists import (
     ClassList,
     classes_of_folders,
@@ -21,8 +21,19 @@ from adamerge_core.vision.class_lists import (
 )
 from adamerge_core.vision.image_files import ImageFiles, find_images
 from adamerge_core.vision.image_towers import ImageTower, check_different, read_image_tower
-from adamerge_core.vision.pretrained import in_float32, read_pretrained, require_projection
-from adamerge_core.vision.task_heads import TaskHead, check_width, head_path, read_task_head
+from adamerge_core.vision.pretrained import (
+    feature_width,
+    in_float32,
+    read_pretrained,
+    require_projection,
+)
+from adamerge_core.vision.task_heads import (
+    TaskHead,
+    check_width,
+    checkpoint_head,
+    head_path,
+    read_task_head,
+)
 
 _TASK = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,49}")
 
@@ -57,7 +68,7 @@ class MergeRecipe:
         """List what is wrong before any file is looked at, a line each."""
         faults: list[str] = []
         with collected(faults):
-            configuration(self.architecture)
+            check_architecture(self.architecture)
         faults += task_faults(tuple(self.finetuned))
         if not self.finetuned:
             faults.append(
@@ -168,8 +179,9 @@ def _task(recipe: MergeRecipe, name: str, pretrained: ImageTower | None) -> Task
         images = find_images(recipe.images[name]) if name in recipe.images else None
     with collected(faults):
         classes = read_classes(recipe.classes[name]) if name in recipe.classes else None
-    with collected(faults):
-        head = task_head(recipe, name, classes, images)
+    if tower:
+        with collected(faults):
+            head = task_head(recipe, name, classes, images, tower)
     known = head.classes if isinstance(head, TaskHead) else head
     if images and known:
         with collected(faults):
@@ -180,22 +192,34 @@ def _task(recipe: MergeRecipe, name: str, pretrained: ImageTower | None) -> Task
 
 
 def task_head(
-    recipe: MergeRecipe, name: str, classes: ClassList | None, images: ImageFiles | None
+    recipe: MergeRecipe,
+    name: str,
+    classes: ClassList | None,
+    images: ImageFiles | None,
+    tower: ImageTower,
 ) -> TaskHead | ClassList | None:
     """Read a task's head, or say of which classes a zero-shot one is to be made.
 
-    A file that is named counts first, then class names that are, then the file beside the
-    checkpoint, then the names of the class folders.
+    A file that is named counts first, then the head in a classifier's checkpoint, then class names
+    that are named, then the file beside the checkpoint, then the names of the class folders.
     """
     beside = head_path(recipe.finetuned[name])
     if name in recipe.heads:
         return read_task_head(recipe.heads[name], classes)
+    if tower.head:
+        return checkpoint_head(tower, classes or class_folders(tower, images))
     if classes is None and beside.is_file():
         return read_task_head(beside)
     if classes is None and images and images.classes:
-        source = f"the folders of {images.folder}"
-        classes = classes_of_folders(images.classes, source)
+        classes = classes_of_folders(images.classes, f"the folders of {images.folder}")
     return with_templates(classes, recipe.templates.get(name)) if classes else None
+
+
+def class_folders(tower: ImageTower, images: ImageFiles | None) -> ClassList | None:
+    """Name classes by the folders of images, where a classifier's checkpoint does not name them."""
+    if tower.classes or images is None or not images.classes:
+        return None
+    return classes_of_folders(images.classes, f"the folders of {images.folder}")
 
 
 def _check_origin(source: str, pretrained: ImageTower) -> None:
@@ -215,7 +239,7 @@ def _check_heads(
 ) -> None:
     """Raise InputError listing the tasks without a head that the method needs, and misfits."""
     method, faults = recipe.choice(), list[str]()
-    width = configuration(recipe.architecture)["embed_dim"]
+    width = feature_width(recipe.architecture)
     with collected(faults):
         made = {n: task.head for n, task in tasks.items() if isinstance(task.head, TaskHead)}
         check_width(made, width)

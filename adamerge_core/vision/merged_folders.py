@@ -11,6 +11,8 @@ from adamerge_core.atomic import atomic_write
 from adamerge_core.checkpoints.content_hash import content_sha256
 from adamerge_core.coefficient_files import LearnedCoefficients
 from adamerge_core.errors import InputError
+from adamerge_core.vision.architectures import split_name
+from adamerge_core.vision.classifier_exports import export_classifier
 from adamerge_core.vision.export import export_open_clip, export_transformers, is_clip_vit
 from adamerge_core.vision.merge_recipes import MergeInputs
 from adamerge_core.vision.model_cards import model_card
@@ -35,8 +37,10 @@ def write_merged_folder(
     """Write a merged model.
 
     README.md: the model card; recipe.json: the same for programs; image_tower.safetensors: in
-    open_clip's names below `visual.`; heads/<task>.safetensors; coefficients.safetensors, where
-    they were learned; open_clip/, where the text tower is known; transformers/, for a ViT.
+    open_clip's names below `visual.`, or the encoder in a classifier's own;
+    heads/<task>.safetensors; coefficients.safetensors, where they were learned; open_clip/, where
+    the text tower is known; transformers/, for a ViT. Of a classifier LIBRARY/<task>/: the whole
+    model with a task's head, for its library.
     """
     architecture = inputs.recipe.architecture
     pixels = scaling_of(architecture, inputs.recipe.pretrained)
@@ -51,6 +55,9 @@ def write_merged_folder(
     if inputs.pretrained.text_tower:
         text = inputs.pretrained.text_tower
         export_open_clip(folder / OPEN_CLIP, architecture, pixels, merged, text)
+    if library := split_name(architecture):
+        for name, head in heads.items():
+            export_classifier(folder / library[0] / name, architecture, merged, head)
     if is_clip_vit(architecture):
         export_transformers(folder / TRANSFORMERS, architecture, pixels, merged)
     write_text(folder / RECIPE, json.dumps(facts, indent=2) + "\n")

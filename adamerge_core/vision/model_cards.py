@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from adamerge_core.coefficient_files import LearnedCoefficients
+from adamerge_core.vision.architectures import is_classifier
 from adamerge_core.vision.hub_models import is_hub_id
 from adamerge_core.vision.merge_recipes import MergeInputs
 from adamerge_core.vision.task_heads import TaskHead
@@ -32,14 +33,15 @@ def model_card(
 
     sha256: of the merged tensors, see content_sha256. accuracies: by model and task, in percent.
     """
-    recipe = inputs.recipe
+    recipe, classifier = inputs.recipe, is_classifier(inputs.recipe.architecture)
+    what, kept = ("encoder", "The") if classifier else ("image tower", "The text tower and the")
     prompted = "zero-shot-" if inputs.pretrained.text_tower else ""
     kind = f"{prompted}image-classification"
     parts = [
         _FRONT.format(architecture=recipe.architecture, kind=kind, base=_base_models(inputs)),
         f"# {recipe.architecture}, {len(inputs.tasks)} tasks merged by {recipe.method}\n",
-        f"One image tower for {_listed(inputs.tasks)}, merged from models fine-tuned on one task "
-        f"each. The text tower and the heads are not merged.\n",
+        f"One {what} for {_listed(inputs.tasks)}, merged from models fine-tuned on one task "
+        f"each. {kept} heads are not merged.\n",
         "## Recipe\n",
         *_recipe(inputs),
         *_coefficients(coefficients),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from adamerge_core.vision.architectures import is_classifier
 from adamerge_core.vision.export import is_clip_vit
 from adamerge_core.vision.finetune_recipes import FinetuneInputs
 from adamerge_core.vision.folder_accuracy import EvaluationInputs
@@ -62,6 +63,8 @@ def plan_merge(inputs: MergeInputs, device: str) -> Plan:
     )
     written = model + (model + text if text else 0)
     written += model if is_clip_vit(recipe.architecture) else 0
+    if is_classifier(recipe.architecture):  # a whole classifier a head
+        written += model * sum(task.head is not None for task in tasks)
     seconds = None
     if images:
         speed = _speed(

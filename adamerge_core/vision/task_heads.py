@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from adamerge_core import checkpoints
 from adamerge_core.checkpoints.torch_files import is_torch_file, read_torch_file
 from adamerge_core.errors import InputError
-from adamerge_core.vision.class_lists import ClassList
+from adamerge_core.vision.class_lists import ClassList, numbered, stated_classes
 from adamerge_core.vision.classifiers import LinearHead
 from adamerge_core.vision.clip import tokenizer
 from adamerge_core.vision.heads import ZeroShotHead, zero_shot_weight
+from adamerge_core.vision.image_towers import ImageTower
 from adamerge_core.vision.published_classes import PUBLISHED_CLASSES
 from adamerge_core.vision.published_heads import read_head
 
@@ -58,13 +59,11 @@ class TaskHead:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the head with its class names to a safetensors file."""
         tensors = {"weight": self.weight} | ({} if self.bias is None else {"bias": self.bias})
-        facts = {
-            "kind": self.kind,
-            "classes": self.classes.names,
-            "folders": self.classes.folders,
-            "templates": self.classes.templates,
-        }
-        checkpoints.save(path, tensors, {"head": json.dumps(facts)})
+        checkpoints.save(path, tensors, self.metadata())
+
+    def metadata(self) -> dict[str, str]:
+        """Describe the head for the metadata of a file: its kind and classes, as JSON."""
+        return {"head": json.dumps({"kind": self.kind, **self.classes.facts()})}
 
 
 def head_path(checkpoint: str | os.PathLike[str]) -> Path:
@@ -124,14 +123,24 @@ def _stated_classes(path: str | os.PathLike[str]) -> ClassList | None:
     """Read the class names that a head's own file has."""
     if is_torch_file(path) or "head" not in (entries := checkpoints.read_metadata(path)):
         return None
-    try:
-        facts = json.loads(entries["head"])
-        lists = [tuple(map(str, facts[key])) for key in ("classes", "folders", "templates")]
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise InputError(f"head {path}: its entry `head` is broken; make it again") from error
-    if len(lists[0]) != len(lists[1]):
-        raise InputError(f"head {path}: has {len(lists[0])} classes and {len(lists[1])} folders")
-    return ClassList(lists[0], lists[1], lists[2], f"the head's file {Path(path).name}")
+    return stated_classes(path, entries["head"])
+
+
+def checkpoint_head(tower: ImageTower, classes: ClassList | None) -> TaskHead:
+    """Take the head of a classifier's checkpoint, which has one.
+
+    classes: the names, which count before the checkpoint's own; without either its classes are
+    called 0, 1, … Raises InputError where the head has another number of classes.
+    """
+    weight = tower.head["weight"].float()
+    named = classes or tower.classes or numbered(len(weight), f"{tower.source}, by number")
+    if len(named.names) != len(weight):
+        raise InputError(
+            f"{tower.source}: its head has {len(weight)} classes, and {named.source} "
+            f"{len(named.names)}; give the list that the head was made with"
+        )
+    bias = tower.head.get("bias", torch.zeros(len(weight)))  # with one it is no zero-shot head
+    return TaskHead(weight, bias.float(), named, "the checkpoint's own")
 
 
 def zero_shot_head(clip: "CLIP", architecture: str, classes: ClassList) -> TaskHead:
