@@ -57,6 +57,6 @@ def _fetch_tag(architecture: str, tag: str) -> Path:
 
 
 def _fetch_model(source: str) -> Path:
-    from adamerge_core.vision.checkpoint_formats.contents import hub_folder
+    from adamerge_core.vision.hub_models import hub_folder
 
     return hub_folder(source)

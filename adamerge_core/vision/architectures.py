@@ -68,16 +68,6 @@ def is_classifier(architecture: str) -> bool:
     return split_name(architecture) is not None
 
 
-def check_architecture(architecture: str) -> None:
-    """Raise InputError for an unknown architecture, with those of a similar name."""
-    if is_classifier(architecture):
-        from adamerge_core.vision.classifier_architectures import classifier_input
-
-        classifier_input(architecture)
-    else:
-        configuration(architecture)
-
-
 def configuration(architecture: str) -> dict[str, Any]:
     """Read a CLIP architecture's configuration, in open_clip's form.
 
@@ -95,19 +85,6 @@ def configuration(architecture: str) -> dict[str, Any]:
         return ARCHITECTURES[architecture]
     text = (_configs() / f"{architecture}.json").read_text(encoding="utf-8")
     return dict(json.loads(text))
-
-
-def image_size(architecture: str) -> int | None:
-    """Return the pixels of a side of the images that a model takes; None for one that takes any, as
-    this project's own do. Raises InputError for an unknown architecture.
-    """
-    if is_classifier(architecture):
-        from adamerge_core.vision.classifier_architectures import classifier_input
-
-        given = classifier_input(architecture)
-        return given.size if given.fixed else None
-    config = configuration(architecture)
-    return None if architecture in ARCHITECTURES else int(config["vision_cfg"]["image_size"])
 
 
 def uses_quick_gelu(architecture: str) -> bool:

@@ -5,6 +5,7 @@ An architecture is called LIBRARY:NAME: `timm:resnet50`, `torchvision:resnet50`,
 """
 
 import difflib
+import importlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,9 +25,9 @@ from adamerge_core.vision.architectures import (
     PixelScaling,
     split_name,
 )
-from adamerge_core.vision.checkpoint_formats.contents import TRANSFORMERS_CONFIG, hub_folder
 from adamerge_core.vision.classifiers import classifier_name, feature_encoder
-from adamerge_core.vision.clip import scale_pixels
+from adamerge_core.vision.hub_models import TRANSFORMERS_CONFIG, hub_folder
+from adamerge_core.vision.pixels import in_pixels, scale_pixels
 
 PREPROCESSING = "preprocessor_config.json"
 """Where transformers keeps how images are scaled."""
@@ -105,11 +106,6 @@ def _unknown(architecture: str, name: str, known: Sequence[str]) -> InputError:
     )
 
 
-def _in_pixels(mean: Sequence[float], deviation: Sequence[float]) -> PixelScaling:
-    red, green, blue = ((255 * m, 255 * d) for m, d in zip(mean, deviation, strict=True))
-    return (red[0], green[0], blue[0]), (red[1], green[1], blue[1])
-
-
 # --- timm ---------------------------------------------------------------------------------------
 
 
@@ -123,7 +119,7 @@ def _timm_input(architecture: str, name: str) -> ClassifierInput:
         config = None
     if config is None:
         raise _unknown(architecture, name, [*timm.list_models(), *timm.list_pretrained()])
-    pixels = _in_pixels(config.mean, config.std)
+    pixels = in_pixels(config.mean, config.std)
     return ClassifierInput(int(config.input_size[-1]), bool(config.fixed_input_size), pixels)
 
 
@@ -148,7 +144,7 @@ def _torchvision_input(architecture: str, name: str) -> ClassifierInput:
     if name not in known:
         raise _unknown(architecture, name, known)
     images = models.get_model_weights(name).DEFAULT.transforms()
-    pixels = _in_pixels(images.mean, images.std)
+    pixels = in_pixels(images.mean, images.std)
     return ClassifierInput(int(images.crop_size[0]), name.startswith(_ONE_SIZE), pixels)
 
 
@@ -171,15 +167,14 @@ def transformers_folder(name: str) -> Path:
 
 
 def require_transformers() -> Any:
-    """Import transformers. Raises InputError where it is not installed."""
+    """Import transformers, which no extra brings. Raises InputError where it is not installed."""
     try:
-        import transformers
+        return importlib.import_module("transformers")
     except ImportError as error:
         raise InputError(
             "package transformers: not installed, and models called transformers:… need it; "
             "pip install transformers"
         ) from error
-    return transformers
 
 
 def transformers_config(name: str) -> Any:
@@ -199,7 +194,7 @@ def _transformers_input(architecture: str, name: str) -> ClassifierInput:
     config, path = transformers_config(name), transformers_folder(name) / PREPROCESSING
     try:
         images = json.loads(path.read_text(encoding="utf-8"))
-        pixels = _in_pixels(images["image_mean"], images["image_std"])
+        pixels = in_pixels(images["image_mean"], images["image_std"])
         size = getattr(config, "image_size", None) or _side(images)
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise InputError(

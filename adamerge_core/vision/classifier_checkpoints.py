@@ -33,6 +33,24 @@ _ALIKE = ("model_type", "hidden_act", "num_attention_heads", "layer_norm_eps", "
 """Entries of a configuration of transformers that change what a model computes, and no shape."""
 
 
+def read_classifier(
+    source: str | Path, model: nn.Module
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Read a checkpoint of a classifier like `model`: the encoder's and the head's state dict.
+
+    source: a file, a folder or a model of the hub (see image_towers.read_image_tower), in the names
+    of `model.state_dict()`, but for prefixes of wrappers; transformers 5 writes folders of some
+    models, ViT's among them, in other names. The head may have another number of classes than the
+    model's. Raises InputError listing tensors that do not fit the model.
+    """
+    classifier = classifier_name(model)
+    state = dict(unwrapped(open_content(source).tensors, str(source)))
+    encoder, head = split_state(state, classifier)
+    wanted, _ = split_state(model.state_dict(), classifier)
+    checkpoints.check_same_architecture(wanted, {str(source): encoder})
+    return encoder, head
+
+
 def read_classifier_tower(
     source: str | Path, pretrained: Mapping[str, Tensor] | None = None, *, architecture: str
 ) -> ImageTower:

@@ -5,15 +5,11 @@ their task. Merging and adaptation work on the encoder; the heads stay as they a
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
-from adamerge_core import checkpoints
-from adamerge_core.checkpoints.wrappers import unwrapped
 from adamerge_core.errors import InputError
-from adamerge_core.vision.checkpoint_formats.contents import open_content
 
 _TORCHVISION_HEADS = ("fc", "classifier", "heads", "head")
 """What torchvision's models call the modules that end in the classifier."""
@@ -86,24 +82,6 @@ def split_state(
             f"checkpoint has {', '.join(f'{n} {tuple(t.shape)}' for n, t in head.items())}"
         )
     return {n: t for n, t in state.items() if not n.startswith(prefix)}, head
-
-
-def read_classifier(
-    source: str | Path, model: nn.Module
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Read a checkpoint of a classifier like `model`: the encoder's and the head's state dict.
-
-    source: a file, a folder or a model of the hub (see image_towers.read_image_tower), in the names
-    of `model.state_dict()`, but for prefixes of wrappers; transformers 5 writes folders of some
-    models, ViT's among them, in other names. The head may have another number of classes than the
-    model's. Raises InputError listing tensors that do not fit the model.
-    """
-    classifier = classifier_name(model)
-    state = dict(unwrapped(open_content(source).tensors, str(source)))
-    encoder, head = split_state(state, classifier)
-    wanted, _ = split_state(model.state_dict(), classifier)
-    checkpoints.check_same_architecture(wanted, {str(source): encoder})
-    return encoder, head
 
 
 class LinearHead(nn.Module):

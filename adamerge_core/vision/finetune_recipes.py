@@ -9,7 +9,7 @@ import numpy as np
 from adamerge_core.errors import InputError, collected
 from adamerge_core.method_values import by_type
 from adamerge_core.parameters import of_dataclass
-from adamerge_core.vision.architectures import ARCHITECTURES, check_architecture, is_classifier
+from adamerge_core.vision.architectures import ARCHITECTURES, is_classifier
 from adamerge_core.vision.class_lists import (
     ClassList,
     classes_of_folders,
@@ -18,6 +18,7 @@ from adamerge_core.vision.class_lists import (
 )
 from adamerge_core.vision.image_files import ImageFiles, find_images
 from adamerge_core.vision.image_towers import ImageTower
+from adamerge_core.vision.known_models import check_architecture
 from adamerge_core.vision.pretrained import (
     in_float32,
     read_pretrained,

@@ -8,7 +8,6 @@ import torch
 
 from adamerge_core.errors import InputError, collected
 from adamerge_core.evaluation import correct, percent, with_average
-from adamerge_core.vision.architectures import check_architecture
 from adamerge_core.vision.class_lists import (
     ClassList,
     classes_of_folders,
@@ -18,6 +17,7 @@ from adamerge_core.vision.class_lists import (
 from adamerge_core.vision.export import is_clip_vit
 from adamerge_core.vision.image_files import ImageFiles, Progress, decoded, find_images
 from adamerge_core.vision.image_towers import ImageTower, read_image_tower
+from adamerge_core.vision.known_models import check_architecture, feature_width, input_size
 from adamerge_core.vision.merge_recipes import class_folders, task_faults
 from adamerge_core.vision.merged_folders import (
     IMAGE_TOWER,
@@ -27,9 +27,7 @@ from adamerge_core.vision.merged_folders import (
 )
 from adamerge_core.vision.pretrained import (
     encoder_of,
-    feature_width,
     in_float32,
-    input_size,
     read_pretrained,
     require_projection,
     scaling_of,

@@ -11,7 +11,19 @@ from adamerge_core.errors import InputError
 
 _ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w.-]+)?", re.ASCII)
 
-_CONFIGS = ("config.json", "open_clip_config.json", CONFIG)
+OPEN_CLIP_CONFIG, TRANSFORMERS_CONFIG = "open_clip_config.json", "config.json"
+
+WEIGHTS_FILES = {
+    "open_clip_model.safetensors": OPEN_CLIP_CONFIG,
+    "open_clip_pytorch_model.safetensors": OPEN_CLIP_CONFIG,
+    "model.safetensors": TRANSFORMERS_CONFIG,
+    "open_clip_pytorch_model.bin": OPEN_CLIP_CONFIG,
+    "pytorch_model.bin": TRANSFORMERS_CONFIG,
+}
+"""Files of weights in a folder, the first that is there, and the configuration beside each."""
+
+
+_CONFIGS = (TRANSFORMERS_CONFIG, OPEN_CLIP_CONFIG, CONFIG)
 
 _PREPROCESSING = "preprocessor_config.json"  # how a classifier of transformers scales its images
 
@@ -19,6 +31,11 @@ _PREPROCESSING = "preprocessor_config.json"  # how a classifier of transformers 
 def is_hub_id(source: str) -> bool:
     """Tell whether a text is a model's id on the hub, `org/name` or `org/name@revision`."""
     return _ID.fullmatch(source) is not None
+
+
+def hub_folder(model: str) -> Path:
+    """Give the folder of a model of the hub; see model_folder for what is fetched, and raised."""
+    return model_folder(model, [*WEIGHTS_FILES])
 
 
 def model_folder(model: str, weights: Sequence[str]) -> Path:

@@ -18,9 +18,10 @@ from adamerge_core.statistics import fisher_diagonal, gram_matrices
 from adamerge_core.task_vectors import TaskVectors
 from adamerge_core.vision.class_lists import ClassList
 from adamerge_core.vision.image_files import Progress, decode_into
+from adamerge_core.vision.known_models import input_size
 from adamerge_core.vision.merge_recipes import MergeInputs, MergeRecipe, open_inputs
 from adamerge_core.vision.merged_folders import write_merged_folder
-from adamerge_core.vision.pretrained import encoder_of, input_size, scaling_of, whole_clip
+from adamerge_core.vision.pretrained import encoder_of, scaling_of, whole_clip
 from adamerge_core.vision.task_heads import TaskHead, zero_shot_head
 from adamerge_core.vision.work_folders import put_in_place, taken_fault, work_folder
 

@@ -12,7 +12,6 @@ from adamerge_core import checkpoints
 from adamerge_core.checkpoints.torch_files import is_torch_file
 from adamerge_core.errors import InputError, collected
 from adamerge_core.method_choice import MethodChoice
-from adamerge_core.vision.architectures import check_architecture
 from adamerge_core.vision.class_lists import (
     ClassList,
     classes_of_folders,
@@ -21,8 +20,8 @@ from adamerge_core.vision.class_lists import (
 )
 from adamerge_core.vision.image_files import ImageFiles, find_images
 from adamerge_core.vision.image_towers import ImageTower, check_different, read_image_tower
+from adamerge_core.vision.known_models import check_architecture, feature_width
 from adamerge_core.vision.pretrained import (
-    feature_width,
     in_float32,
     read_pretrained,
     require_projection,

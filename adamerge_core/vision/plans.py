@@ -12,8 +12,9 @@ from adamerge_core.vision.export import is_clip_vit
 from adamerge_core.vision.finetune_recipes import FinetuneInputs
 from adamerge_core.vision.folder_accuracy import EvaluationInputs
 from adamerge_core.vision.image_files import ImageFiles, decoded
+from adamerge_core.vision.known_models import input_size
 from adamerge_core.vision.merge_recipes import MergeInputs
-from adamerge_core.vision.pretrained import encoder_of, input_size, scaling_of
+from adamerge_core.vision.pretrained import encoder_of, scaling_of
 
 _TRIED = 8
 """Images of a trial."""

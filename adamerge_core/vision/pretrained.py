@@ -19,14 +19,11 @@ from adamerge_core.errors import InputError
 from adamerge_core.vision.architectures import (
     SHIPPED_WEIGHTS,
     PixelScaling,
-    configuration,
-    image_size,
     is_classifier,
 )
 from adamerge_core.vision.classifier_architectures import (
     classifier_encoder,
     classifier_input,
-    classifier_width,
     create_classifier,
 )
 from adamerge_core.vision.classifiers import classifier_name, split_state
@@ -167,26 +164,6 @@ def whole_clip(architecture: str, tower: ImageTower) -> CLIP:
     checkpoints.check_same_architecture(clip.state_dict(), {tower.source: state})
     clip.load_state_dict(state)
     return clip
-
-
-def input_size(architecture: str) -> int:
-    """Return the side of the images that the architecture is made for, in pixels.
-
-    Raises InputError for an unknown architecture.
-    """
-    if is_classifier(architecture):
-        return classifier_input(architecture).size
-    return image_size(architecture) or int(configuration(architecture)["vision_cfg"]["image_size"])
-
-
-def feature_width(architecture: str) -> int:
-    """Return D, how many features the image encoder of an architecture gives.
-
-    Raises InputError for an unknown architecture.
-    """
-    if is_classifier(architecture):
-        return classifier_width(architecture)
-    return int(configuration(architecture)["embed_dim"])
 
 
 def stated_architecture(source: str) -> str | None:

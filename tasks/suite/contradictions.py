@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from adamerge_core.errors import InputError
-from adamerge_core.vision.architectures import image_size
 from adamerge_core.vision.datasets.registry import read_source, source_faults
+from adamerge_core.vision.known_models import image_size
 from tasks.suite.fields import MANY, shown, written
 from tasks.suite.method_entries import MANY_TASKS
 from tasks.suite.methods import Method, methods_faults, parse_methods
