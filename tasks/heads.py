@@ -1,7 +1,5 @@
 """heads: the zero-shot head of a dataset that the model's text tower was not trained on."""
 
-import json
-
 import torch
 
 from adamerge_core import checkpoints
@@ -10,6 +8,7 @@ from adamerge_core.vision.heads import zero_shot_weight
 from tasks.graph import paths
 from tasks.running.stage import run_stage
 from tasks.running.work import Work
+from tasks.shared.dataset_classes import read_classes
 from tasks.shared.device import set_up
 
 
@@ -25,8 +24,7 @@ def run(work: Work) -> None:
     checkpoints.check_same_architecture(wanted, {str(paths.text_tower(model)): text_tower})
     clip.load_state_dict(text_tower, strict=False)  # the image tower takes no part
     clip.eval()
-    text = json.loads(paths.classes(dataset).read_text(encoding="utf-8"))
-    weight = zero_shot_weight(clip, tokenizer(architecture), text["classes"], text["templates"])
+    weight = zero_shot_weight(clip, tokenizer(architecture), *read_classes(dataset))
     checkpoints.save(paths.head(model, dataset), {"weight": weight})
     print(f"{dataset}: a head of {len(weight)} classes")
 

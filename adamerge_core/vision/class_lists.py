@@ -3,7 +3,9 @@
 import json
 import os
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 
 from adamerge_core.errors import InputError
@@ -110,6 +112,28 @@ def stated_classes(path: str | os.PathLike[str], entry: str) -> ClassList:
     if len(lists[0]) != len(lists[1]):
         raise InputError(f"head {path}: has {len(lists[0])} classes and {len(lists[1])} folders")
     return ClassList(lists[0], lists[1], lists[2], f"the head's file {Path(path).name}")
+
+
+def check_same_classes(classes: Mapping[str, Sequence[str]]) -> None:
+    """Raise InputError listing the tasks whose class names are not those of the first task.
+
+    classes: by task, in the order of the labels. A line shows the first difference of a task.
+    """
+    (first, wanted), *others = classes.items()
+    faults = []
+    for task, names in others:
+        pairs = enumerate(zip_longest(wanted, names))
+        differing = next(((at, a, b) for at, (a, b) in pairs if a != b), None)
+        if differing:
+            at, one, other = differing
+            faults.append(f"class {at} is {_shown(one)} in {first} and {_shown(other)} in {task}")
+    if faults:
+        faults.append("fix: give tasks that share a head the same class names in the same order")
+        raise InputError.listing("a shared head", faults, shown=20)
+
+
+def _shown(name: str | None) -> str:
+    return "missing" if name is None else repr(printable(name))
 
 
 def numbered(count: int, source: str) -> ClassList:

@@ -22,11 +22,11 @@ from adamerge_core.vision.finetune_recipes import (
 from adamerge_core.vision.image_files import Progress, decode_into
 from adamerge_core.vision.images import LabeledImages
 from adamerge_core.vision.known_models import input_size
+from adamerge_core.vision.linear_probes import features
 from adamerge_core.vision.pretrained import encoder_of, scaling_of, whole_clip
 from adamerge_core.vision.task_heads import (
     ZERO_SHOT,
     TaskHead,
-    features,
     head_path,
     linear_probe,
     zero_shot_head,

@@ -2,13 +2,12 @@
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from adamerge_core import checkpoints
@@ -19,6 +18,7 @@ from adamerge_core.vision.classifiers import LinearHead
 from adamerge_core.vision.clip import tokenizer
 from adamerge_core.vision.heads import ZeroShotHead, zero_shot_weight
 from adamerge_core.vision.image_towers import ImageTower
+from adamerge_core.vision.linear_probes import fit_probe
 from adamerge_core.vision.published_classes import PUBLISHED_CLASSES
 from adamerge_core.vision.published_heads import read_head
 
@@ -27,10 +27,6 @@ if TYPE_CHECKING:
 
 ZERO_SHOT, LINEAR = "zero_shot", "linear"
 """Kinds of heads: of normalised features without bias, and of features as they are with one."""
-
-PENALTY = 0.3
-"""Of the square of a linear probe's weights: with hardly any, a probe on few images is right about
-all of them, and leaves nothing for the image tower to learn."""
 
 
 @dataclass(frozen=True)
@@ -149,42 +145,10 @@ def zero_shot_head(clip: "CLIP", architecture: str, classes: ClassList) -> TaskH
     return TaskHead(weight.cpu(), None, classes, "made of the class names")
 
 
-@torch.no_grad()
-def features(encoder: nn.Module, batches: Iterable[Tensor]) -> Tensor:
-    """Compute the features [N, D] float32 of images, batch by batch, on the CPU."""
-    encoder.eval()
-    return torch.cat([encoder(batch).float().cpu() for batch in batches])
-
-
-def linear_probe(
-    found: Tensor, labels: Tensor, classes: ClassList, penalty: float = PENALTY
-) -> TaskHead:
-    """Fit multinomial logistic regression on features (a linear probe).
-
-    found: [N, D] float32; labels: [N] int64. Features are standardised for the fit, and the head
-    takes them as they are. L-BFGS minimises the mean loss + penalty |W|^2 / 2.
-    """
-    mean, deviation = found.mean(dim=0), found.std(dim=0).clamp_min(1e-6)
-    inputs = (found - mean) / deviation
-    weight = torch.zeros(len(classes.names), found.shape[1], requires_grad=True)
-    bias = torch.zeros(len(classes.names), requires_grad=True)
-    optimizer = torch.optim.LBFGS(
-        [weight, bias], max_iter=_PROBE_STEPS, line_search_fn="strong_wolfe"
-    )
-
-    def loss() -> Tensor:
-        optimizer.zero_grad()
-        fit = F.cross_entropy(F.linear(inputs, weight, bias), labels)
-        value = fit + penalty * weight.square().sum() / 2
-        value.backward()
-        return value
-
-    optimizer.step(loss)
-    scaled = (weight / deviation).detach()
-    return TaskHead(scaled, (bias - scaled @ mean).detach(), classes, "linear probe")
-
-
-_PROBE_STEPS = 200
+def linear_probe(found: Tensor, labels: Tensor, classes: ClassList) -> TaskHead:
+    """Fit a head on features [N, D] float32 and their labels [N] int64 (see fit_probe)."""
+    weight, bias = fit_probe(found, labels, len(classes.names))
+    return TaskHead(weight, bias, classes, "linear probe")
 
 
 def check_width(heads: Mapping[str, TaskHead], width: int) -> None:

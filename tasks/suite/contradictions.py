@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from adamerge_core.errors import InputError
+from adamerge_core.vision.architectures import is_classifier
 from adamerge_core.vision.datasets.registry import read_source, source_faults
 from adamerge_core.vision.known_models import image_size
 from tasks.suite.fields import MANY, shown, written
@@ -76,11 +77,22 @@ def _of_the_model(content: Mapping[str, Any]) -> list[str]:
             f"model.weights.file = {shown(weights['file'])}: {rule}"
             for rule in faults_of_path(Path(weights["file"]))
         ]
+    architecture = str(model.get("architecture"))
+    if is_classifier(architecture):
+        if content.get("pretrain") is not None:
+            faults.append(
+                f"pretrain: {architecture} is a classifier, which has no text tower; remove it"
+            )
+        if _section(_section(content, "checkpoints"), "heads"):
+            faults.append(
+                "checkpoints.heads: a classifier's checkpoint brings its own head; give {}"
+            )
+        return faults + _of_the_image_size(content, architecture)
     if "package" in weights and content.get("pretrain") is None:
         faults.append("pretrain: is missing, and model.weights has no text tower; add it")
     if "package" not in weights and content.get("pretrain") is not None:
         faults.append("pretrain: model.weights has a text tower, which is not trained; remove it")
-    return faults + _of_the_image_size(content, str(model.get("architecture")))
+    return faults + _of_the_image_size(content, architecture)
 
 
 def _of_the_image_size(content: Mapping[str, Any], architecture: str) -> list[str]:
