@@ -35,6 +35,7 @@ def merge(options: argparse.Namespace) -> int:
         classes=by_task("classes", options.classes, faults),
         templates=by_task("templates", options.templates, faults),
         heads=by_task("heads", options.heads, faults),
+        head=options.head,
         seed=options.seed,
     )
     chosen, out = device(options.device, options.threads, faults), Path(options.out)

@@ -96,6 +96,12 @@ def _merge(commands: Any, add: _Adder) -> None:
     _by_task(parser, "finetuned", "CHECKPOINT", "the fine-tuned models", required=True)
     _by_task(parser, "images", "DIR", "folders of unlabeled images")
     _add_heads(parser)
+    parser.add_argument(
+        "--head",
+        default="own",
+        metavar="KIND",
+        help="own (the default): one a task; shared: one for all; average: the mean of theirs",
+    )
     parser.add_argument("--method", required=True, metavar="NAME", help="rule or adaptation")
     _add_settings(parser, "a parameter of the method, as scaling=0.4, steps=100 or preset=fast")
     _add_run(parser)

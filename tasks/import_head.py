@@ -6,7 +6,7 @@ from adamerge_core.vision.published_heads import read_head
 from tasks.graph import paths
 from tasks.running.stage import run_stage
 from tasks.running.work import Work
-from tasks.shared.dataset_classes import read_classes
+from tasks.shared.encoders import read_classes
 from tasks.suite.sections import checkpoint_source
 
 

@@ -4,8 +4,8 @@ from adamerge_core import checkpoints
 from tasks.graph import paths
 from tasks.running.stage import run_stage
 from tasks.running.work import Work
-from tasks.shared.dataset_classes import read_classes
-from tasks.shared.probes import probed_head
+from tasks.shared.encoders import read_classes
+from tasks.shared.made_heads import probed_head
 
 
 def run(work: Work) -> None:

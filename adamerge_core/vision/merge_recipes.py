@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from adamerge_core.errors import InputError, collected
 from adamerge_core.method_choice import MethodChoice
 from adamerge_core.vision.class_lists import (
     ClassList,
+    check_same_classes,
     classes_of_folders,
     read_classes,
     with_templates,
@@ -27,11 +28,15 @@ from adamerge_core.vision.pretrained import (
     require_projection,
 )
 from adamerge_core.vision.task_heads import (
+    AVERAGE,
+    HEADS,
+    OWN,
     TaskHead,
     check_width,
     checkpoint_head,
     head_path,
     read_task_head,
+    shared_head,
 )
 
 _TASK = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,49}")
@@ -61,6 +66,9 @@ class MergeRecipe:
     """Files of prompts; "a photo of a {}." where there is none."""
     heads: _Sources = field(default_factory=dict)
     """Files of heads: see read_task_head. Unnamed, the one beside a checkpoint is taken."""
+    head: str = OWN
+    """own: each task has its own; shared: all have one, which must be in all their checkpoints;
+    average: the mean of theirs (see shared_head)."""
     seed: int = 0
 
     def faults(self) -> list[str]:
@@ -79,6 +87,8 @@ class MergeRecipe:
                 for task in getattr(self, name)
                 if task not in self.finetuned
             ]
+        if self.head not in HEADS:
+            faults.append(f"head = {self.head!r}: must be one of {', '.join(HEADS)}")
         if not 0 <= self.seed < 2**32:
             faults.append(f"seed = {self.seed}: must be from 0 to 2**32 - 1")
         with collected(faults):
@@ -157,6 +167,8 @@ def open_inputs(recipe: MergeRecipe) -> MergeInputs:
     if pretrained and len(tasks) == len(recipe.finetuned):
         with collected(faults):
             _check_heads(recipe, pretrained, tasks)
+        with collected(faults):
+            tasks = tasks if recipe.head == OWN else _with_one_head(recipe, tasks)
     if faults or pretrained is None:
         raise InputError.listing("merge", faults, _SHOWN)
     return MergeInputs(recipe, recipe.choice(), in_float32(pretrained), tasks)
@@ -219,6 +231,29 @@ def class_folders(tower: ImageTower, images: ImageFiles | None) -> ClassList | N
     if tower.classes or images is None or not images.classes:
         return None
     return classes_of_folders(images.classes, f"the folders of {images.folder}")
+
+
+def _with_one_head(recipe: MergeRecipe, tasks: Mapping[str, TaskInputs]) -> dict[str, TaskInputs]:
+    """Give all tasks one head, or one class list to make a head of, with the prompts of all.
+
+    Raises InputError where class names, heads or kinds of heads differ.
+    """
+    heads = {name: task.head for name, task in tasks.items() if isinstance(task.head, TaskHead)}
+    lists = {name: task.head for name, task in tasks.items() if isinstance(task.head, ClassList)}
+    if len(heads) not in (0, len(tasks)) or len(lists) not in (0, len(tasks)):
+        has = ", ".join(heads) or ", ".join(lists)
+        raise InputError(
+            f"head = {recipe.head!r}: {has} have a head or class names, other tasks not; give the "
+            "file of one head to all (heads), or the same class list (classes)"
+        )
+    head: TaskHead | ClassList | None = None
+    if heads:
+        head = shared_head(heads, average=recipe.head == AVERAGE)
+    elif lists:
+        check_same_classes({name: each.names for name, each in lists.items()})
+        prompts = dict.fromkeys(text for each in lists.values() for text in each.templates)
+        head = replace(next(iter(lists.values())), templates=tuple(prompts))
+    return {name: replace(task, head=head) for name, task in tasks.items()}
 
 
 def _check_origin(source: str, pretrained: ImageTower) -> None:

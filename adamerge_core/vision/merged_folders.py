@@ -17,7 +17,7 @@ from adamerge_core.vision.export import export_open_clip, export_transformers, i
 from adamerge_core.vision.merge_recipes import MergeInputs
 from adamerge_core.vision.model_cards import model_card
 from adamerge_core.vision.pretrained import scaling_of
-from adamerge_core.vision.task_heads import TaskHead, read_task_head
+from adamerge_core.vision.task_heads import OWN, TaskHead, read_task_head
 
 IMAGE_TOWER = "image_tower.safetensors"
 RECIPE = "recipe.json"
@@ -40,7 +40,7 @@ def write_merged_folder(
     open_clip's names below `visual.`, or the encoder in a classifier's own;
     heads/<task>.safetensors; coefficients.safetensors, where they were learned; open_clip/, where
     the text tower is known; transformers/, for a ViT. Of a classifier LIBRARY/<task>/: the whole
-    model with a task's head, for its library.
+    model with a task's head, for its library; where all share one, LIBRARY/.
     """
     architecture = inputs.recipe.architecture
     pixels = scaling_of(architecture, inputs.recipe.pretrained)
@@ -57,7 +57,9 @@ def write_merged_folder(
         export_open_clip(folder / OPEN_CLIP, architecture, pixels, merged, text)
     if library := split_name(architecture):
         for name, head in heads.items():
-            export_classifier(folder / library[0] / name, architecture, merged, head)
+            own = folder / library[0] / ("" if inputs.recipe.head != OWN else name)
+            if not own.exists():  # one that is shared is written once
+                export_classifier(own, architecture, merged, head)
     if is_clip_vit(architecture):
         export_transformers(folder / TRANSFORMERS, architecture, pixels, merged)
     write_text(folder / RECIPE, json.dumps(facts, indent=2) + "\n")

@@ -81,7 +81,7 @@ def _cell(text: str) -> str:
 
 def _recipe(inputs: MergeInputs) -> list[str]:
     recipe, method = inputs.recipe, inputs.method
-    rows = [("method", recipe.method), ("seed", str(recipe.seed))]
+    rows = [("method", recipe.method), ("seed", str(recipe.seed)), ("heads", recipe.head)]
     if method.settings:
         rows += [(key, json.dumps(value)) for key, value in vars(method.settings).items()]
     elif method.rule:

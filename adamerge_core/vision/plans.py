@@ -15,6 +15,7 @@ from adamerge_core.vision.image_files import ImageFiles, decoded
 from adamerge_core.vision.known_models import input_size
 from adamerge_core.vision.merge_recipes import MergeInputs
 from adamerge_core.vision.pretrained import encoder_of, scaling_of
+from adamerge_core.vision.task_heads import OWN
 
 _TRIED = 8
 """Images of a trial."""
@@ -65,7 +66,8 @@ def plan_merge(inputs: MergeInputs, device: str) -> Plan:
     written = model + (model + text if text else 0)
     written += model if is_clip_vit(recipe.architecture) else 0
     if is_classifier(recipe.architecture):  # a whole classifier a head
-        written += model * sum(task.head is not None for task in tasks)
+        heads = sum(task.head is not None for task in tasks)
+        written += model * (heads if recipe.head == OWN else min(heads, 1))
     seconds = None
     if images:
         speed = _speed(

@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,12 @@ from torch import Tensor, nn
 from adamerge_core import checkpoints
 from adamerge_core.checkpoints.torch_files import is_torch_file, read_torch_file
 from adamerge_core.errors import InputError
-from adamerge_core.vision.class_lists import ClassList, numbered, stated_classes
+from adamerge_core.vision.class_lists import (
+    ClassList,
+    check_same_classes,
+    numbered,
+    stated_classes,
+)
 from adamerge_core.vision.classifiers import LinearHead
 from adamerge_core.vision.clip import tokenizer
 from adamerge_core.vision.heads import ZeroShotHead, zero_shot_weight
@@ -137,6 +142,50 @@ def checkpoint_head(tower: ImageTower, classes: ClassList | None) -> TaskHead:
         )
     bias = tower.head.get("bias", torch.zeros(len(weight)))  # with one it is no zero-shot head
     return TaskHead(weight, bias.float(), named, "the checkpoint's own")
+
+
+OWN, SHARED, AVERAGE = "own", "shared", "average"
+HEADS = (OWN, SHARED, AVERAGE)
+"""Whether each task has a head of its own, or all have one: that which is in all checkpoints, or
+the mean of theirs."""
+
+
+def shared_head(heads: Mapping[str, TaskHead], *, average: bool) -> TaskHead:
+    """Make one head of several tasks', which must have the same classes in the same order.
+
+    Without `average` they must be equal to the bit, as those of models that were fine-tuned under
+    one frozen head; with it their mean is taken, as that of any layer, which is meant for heads
+    that were trained on from one. Raises InputError listing what differs.
+    """
+    check_same_classes({task: head.classes.names for task, head in heads.items()})
+    (first, one), *others = heads.items()
+    faults = [
+        f"{task}: its head is {head.kind} and takes {head.weight.shape[1]} features, that of "
+        f"{first} is {one.kind} and takes {one.weight.shape[1]}"
+        for task, head in others
+        if (head.kind, head.weight.shape) != (one.kind, one.weight.shape)
+    ]
+    if not faults and not average:
+        faults = [
+            f"{task}: its head is not that of {first}; give one of the two to both, or take the "
+            "mean of all heads (head = average)"
+            for task, head in others
+            if not _equal(head, one)
+        ]
+    if faults:
+        raise InputError.listing("a shared head", faults)
+    if not average:
+        return replace(one, source=f"{one.source}, shared")
+    weight = torch.stack([head.weight for head in heads.values()]).mean(dim=0)
+    biases = [head.bias for head in heads.values() if head.bias is not None]
+    bias = torch.stack(biases).mean(dim=0) if biases else None
+    return replace(one, weight=weight, bias=bias, source=f"the mean of {len(heads)} heads")
+
+
+def _equal(one: TaskHead, other: TaskHead) -> bool:
+    if one.bias is not None and other.bias is not None and not torch.equal(one.bias, other.bias):
+        return False
+    return torch.equal(one.weight, other.weight)
 
 
 def zero_shot_head(clip: "CLIP", architecture: str, classes: ClassList) -> TaskHead:

@@ -39,13 +39,15 @@ def _of_a_clip(suite: Suite) -> list[Stage]:
     imported = suite.checkpoints.heads if suite.checkpoints else {}
     return [
         _pretrain(suite, suite.pretrain) if suite.pretrain else _import_clip(suite),
-        _heads(suite),
+        _shared_heads(suite) if suite.model.head else _heads(suite),
         *(_import_head(suite, task, entry) for task, entry in imported.items()),
     ]
 
 
 def _of_a_classifier(suite: Suite) -> list[Stage]:
     """The pretrained encoder, and heads: out of the tasks' checkpoints, or linear probes."""
+    if suite.model.head:
+        return [_import_classifier(suite), _shared_heads(suite)]
     return [
         _import_classifier(suite),
         *(_import_classifier_head(suite, task, entry) for task, entry in suite.imported.items()),
@@ -67,7 +69,7 @@ def _pretrain(suite: Suite, section: Pretrain) -> Stage:
             paths.text_tower(MODEL),
             paths.pretrain_curve(MODEL),
             paths.pretrain_accuracy(MODEL),
-            *(paths.head(MODEL, dataset) for dataset in datasets),
+            *(paths.head(MODEL, dataset) for dataset in datasets if not suite.model.head),
         ],
     )
 
@@ -172,6 +174,26 @@ def _probe_heads(suite: Suite) -> Stage:
         ],
         params=ENCODER,
         outs=[paths.head(MODEL, DATASET)],
+    )
+
+
+def _shared_heads(suite: Suite) -> Stage:
+    """One head a model: of prompts, of the tasks' checkpoints, or a probe on all their images."""
+    model, size, imported = suite.model, str(suite.size), suite.imported
+    reads: list[Path] = [paths.text_tower(model.name)]
+    if model.is_classifier and imported:
+        reads = [path for entry in imported.values() for path in _files(entry)]
+    elif model.is_classifier:
+        reads = [paths.pretrained(model.name), *split_files(suite.tasks, size, "train")]
+    entries = ["checkpoints.finetuned"] if model.is_classifier and imported else []
+    return template(
+        "shared_heads",
+        "tasks.shared_heads",
+        {"model": MODEL, "tasks": "${item.tasks}", "size": size},
+        matrix=axes(model=model.name, tasks=paths.tasks_together(suite.tasks)),
+        deps=[*reads, *map(paths.classes, suite.tasks)],
+        params=["tasks", *entries, *ENCODER],
+        outs=[paths.head(MODEL, task) for task in suite.tasks],
     )
 
 

@@ -1,5 +1,6 @@
 """Opening what the stages that run the image encoder share: encoder, heads, prepared images."""
 
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,12 @@ def _head_faults(state: checkpoints.StateDict) -> list[str]:
         shape = list(weight.shape)
         return [f"weight is {weight.dtype} of shape {shape}: must be floating, [classes, D]"]
     return checkpoints.non_finite("the head", state)
+
+
+def read_classes(dataset: str) -> tuple[list[str], list[str]]:
+    """Read the class names of a dataset, in the order of the labels, and its prompts."""
+    text = json.loads(paths.classes(dataset).read_text(encoding="utf-8"))
+    return text["classes"], text["templates"]
 
 
 def open_split(datasets: Iterable[str], size: str | int, split: str) -> dict[str, LabeledImages]:

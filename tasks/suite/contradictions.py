@@ -78,6 +78,7 @@ def _of_the_model(content: Mapping[str, Any]) -> list[str]:
             for rule in faults_of_path(Path(weights["file"]))
         ]
     architecture = str(model.get("architecture"))
+    faults += _of_one_head(content, is_classifier(architecture))
     if is_classifier(architecture):
         if content.get("pretrain") is not None:
             faults.append(
@@ -93,6 +94,20 @@ def _of_the_model(content: Mapping[str, Any]) -> list[str]:
     if "package" not in weights and content.get("pretrain") is not None:
         faults.append("pretrain: model.weights has a text tower, which is not trained; remove it")
     return faults + _of_the_image_size(content, architecture)
+
+
+def _of_one_head(content: Mapping[str, Any], classifier: bool) -> list[str]:
+    """What does not go with one head for all tasks."""
+    head, section = _section(content, "model").get("head"), _section(content, "checkpoints")
+    faults = []
+    if head and not classifier and _section(section, "heads"):
+        faults.append(f"checkpoints.heads: model.head is {head}, one for all tasks; give {{}}")
+    if head == "average" and not (classifier and _section(section, "finetuned")):
+        faults.append(
+            "model.head = 'average': is the mean of the heads of imported classifiers, and none is "
+            "imported; give shared"
+        )
+    return faults
 
 
 def _of_the_image_size(content: Mapping[str, Any], architecture: str) -> list[str]:

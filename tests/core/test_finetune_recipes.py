@@ -25,11 +25,11 @@ from adamerge_core.vision.folder_accuracy import (
     open_evaluation,
 )
 from adamerge_core.vision.inspections import inspect_checkpoints
+from adamerge_core.vision.linear_probes import PENALTY
 from adamerge_core.vision.merge_models import merge_models
 from adamerge_core.vision.merge_recipes import MergeRecipe
 from adamerge_core.vision.pretrained import read_pretrained
 from adamerge_core.vision.task_heads import (
-    PENALTY,
     TaskHead,
     head_path,
     linear_probe,

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from conftest import ROOT
+from PIL import Image
 from small_classifiers import finetuned
 from stage_runs import rows_of, run_all, use
 
@@ -138,6 +140,68 @@ def test_a_head_of_another_number_of_classes_is_refused() -> None:
         run_all(suite)
 
 
+def domains(raw: dict[str, Any]) -> dict[str, Any]:
+    """The suite on two data sets of the same digits, whose tasks share a head."""
+    few = raw["datasets"]["mnist"]
+    raw["tasks"] = ["mnist", "mnist_too"]
+    make_digits(Path("digits"))
+    folder = {"source": "image_folder", "path": "digits", "templates": ["a digit {}."]}
+    raw["datasets"] = {"mnist": few, "mnist_too": folder}
+    raw["corrupt"]["tasks"] = ["mnist"]
+    raw["model"]["head"] = "shared"
+    return raw
+
+
+def make_digits(folder: Path) -> None:
+    rng = np.random.default_rng(0)
+    for split in ("train", "test"):
+        for digit in range(10):
+            place = folder / split / f"digit {digit}"
+            place.mkdir(parents=True)
+            for index in range(3):
+                pixels = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(place / f"{index}.png")
+
+
+@pytest.mark.usefixtures("folder")
+def test_domains_of_one_label_set_share_a_head() -> None:
+    suite = checked(domains(parameters()), "tiny suite")
+    use(suite)
+    run_all(suite)
+    one, other = (checkpoints.load(paths.head("tiny", task)) for task in suite.tasks)
+    assert torch.equal(one["weight"], other["weight"])
+    assert torch.equal(one["bias"], other["bias"])
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize("head", ["shared", "average"])
+def test_imported_heads_are_shared_or_averaged(head: str) -> None:
+    raw = import_models(domains(parameters()), {"mnist": 10, "mnist_too": 10})
+    raw["model"]["head"] = head
+    states = {task: checkpoints.load(f"{task}.pt") for task in raw["tasks"]}
+    suite = checked(raw, "tiny suite")
+    use(suite)
+    if head == "shared":
+        with pytest.raises(InputError, match="mnist_too: its head is not that of mnist; give one"):
+            run_all(suite)
+        states["mnist_too"] |= {n: states["mnist"][n] for n in ("fc.weight", "fc.bias")}
+        torch.save(states["mnist_too"], "mnist_too.pt")
+    run_all(suite)
+    mean = torch.stack([state["fc.weight"] for state in states.values()]).mean(dim=0)
+    for task in suite.tasks:
+        assert torch.equal(checkpoints.load(paths.head("tiny", task))["weight"], mean)
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_shared_head_needs_the_same_classes_in_the_same_order() -> None:
+    raw = domains(parameters())
+    for split in ("train", "test"):
+        Path(f"digits/{split}/digit 3").rename(f"digits/{split}/digit 33")
+    use(suite := checked(raw, "tiny suite"))
+    with pytest.raises(InputError, match="class 3 is 'digit 3' in mnist and 'digit 33' in"):
+        run_all(suite)
+
+
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
@@ -174,6 +238,10 @@ def test_a_head_of_another_number_of_classes_is_refused() -> None:
                 }
             ),
             "checkpoints.heads: a classifier's checkpoint brings its own head; give {}",
+        ),
+        (
+            lambda raw: raw["model"].update(head="average"),
+            "model.head = 'average': is the mean of the heads of imported classifiers, and none is",
         ),
     ],
 )

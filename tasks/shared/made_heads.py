@@ -1,10 +1,11 @@
-"""Linear heads of a classifier's tasks, fitted on the features of its pretrained encoder."""
+"""Heads that are made here: zero-shot ones of prompts, and linear probes of a classifier's."""
 
 from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
+from adamerge_core import checkpoints
 from adamerge_core.batches import take
 from adamerge_core.checkpoints import StateDict
 from adamerge_core.vision.linear_probes import features, fit_probe
@@ -14,6 +15,24 @@ from tasks.shared.device import set_up
 from tasks.shared.encoders import load_weights, open_encoder, open_split
 
 _BATCH = 64
+
+
+def prompted_head(work: Work, classes: Sequence[str], templates: Sequence[str]) -> StateDict:
+    """Make the zero-shot head of class names and prompts: weight [classes, D], with the scale."""
+    # takes seconds to import
+    from adamerge_core.vision.clip import create_clip, tokenizer
+    from adamerge_core.vision.heads import zero_shot_weight
+
+    model, architecture = work.options["model"], work.params["model"]["architecture"]
+    device = set_up(work.params["compute"])
+    torch.manual_seed(0)
+    clip = create_clip(architecture).to(device)
+    text_tower = checkpoints.load(paths.text_tower(model))
+    wanted = {name: t for name, t in clip.state_dict().items() if not name.startswith("visual.")}
+    checkpoints.check_same_architecture(wanted, {str(paths.text_tower(model)): text_tower})
+    clip.load_state_dict(text_tower, strict=False)  # the image tower takes no part
+    clip.eval()
+    return {"weight": zero_shot_weight(clip, tokenizer(architecture), classes, templates)}
 
 
 def probed_head(work: Work, datasets: Sequence[str], classes: int) -> StateDict:
