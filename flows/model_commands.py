@@ -15,7 +15,9 @@ hub's cache, and fetched only where HF_HUB_OFFLINE=0 is set. No suite and no pro
 
 _MERGE = f"""\
 Merges models that were fine-tuned from one pretrained model. --method is a merge rule (`adamerge
-methods`), or task_wise or layer_wise: coefficients learned on the unlabeled images of --images.
+methods`), or task_wise, layer_wise or singular_components (AdaRank): learned on the unlabeled
+images of --images. --choose tries several values of a parameter, and keeps the best by the
+criterion --by on these images.
 {_SOURCES}
 
 --out becomes a folder with the image tower, the heads, a model card, what open_clip and
@@ -104,6 +106,14 @@ def _merge(commands: Any, add: _Adder) -> None:
     )
     parser.add_argument("--method", required=True, metavar="NAME", help="rule or adaptation")
     _add_settings(parser, "a parameter of the method, as scaling=0.4, steps=100 or preset=fast")
+    parser.add_argument(
+        "--choose", metavar="NAME=VALUES", help="a parameter's values to try, as scaling=0.1,0.3"
+    )
+    parser.add_argument(
+        "--by",
+        metavar="CRITERION",
+        help="what --choose goes by on --images: entropy, agreement, or accuracy of their labels",
+    )
     _add_run(parser)
     parser.add_argument("--out", required=True, metavar="DIR", help="a new folder")
 

@@ -55,7 +55,7 @@ class MergeRecipe:
     finetuned: _Sources
     """Paths, or models of the hub."""
     method: str
-    """A merge rule, or an adaptation: task_wise or layer_wise."""
+    """A merge rule, or an adaptation: task_wise, layer_wise or singular_components."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Of the method: see MethodChoice.read."""
     images: _Sources = field(default_factory=dict)
@@ -66,6 +66,9 @@ class MergeRecipe:
     """Files of prompts; "a photo of a {}." where there is none."""
     heads: _Sources = field(default_factory=dict)
     """Files of heads: see read_task_head. Unnamed, the one beside a checkpoint is taken."""
+    choose: Mapping[str, Any] = field(default_factory=dict)
+    """Values of a setting to try on the images, and a criterion: {"scaling": [0.1, 0.3], "by":
+    "entropy"}."""
     head: str = OWN
     """own: each task has its own; shared: all have one, which must be in all their checkpoints;
     average: the mean of theirs (see shared_head)."""
@@ -102,7 +105,7 @@ class MergeRecipe:
 
     def choice(self) -> MethodChoice:
         """Read the method. Raises InputError listing what is wrong with it."""
-        return MethodChoice.read(self.method, self.settings, len(self.finetuned))
+        return MethodChoice.read(self.method, self.settings, len(self.finetuned), self.choose)
 
     def as_json(self) -> dict[str, Any]:
         """Everything that the recipe says, as JSON has it."""
