@@ -187,7 +187,13 @@ def transformers_config(name: str) -> Any:
             "give the folder that save_pretrained wrote"
         )
     with quiet_transformers(transformers):
-        return transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        try:
+            return transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        except (ValueError, OSError, KeyError, TypeError) as error:
+            raise InputError(
+                f"model.architecture = 'transformers:{name}': its {TRANSFORMERS_CONFIG} is of no "
+                f"model that the installed transformers has ({str(error).splitlines()[0][:150]})"
+            ) from error
 
 
 def _transformers_input(architecture: str, name: str) -> ClassifierInput:
@@ -195,14 +201,21 @@ def _transformers_input(architecture: str, name: str) -> ClassifierInput:
     try:
         images = json.loads(path.read_text(encoding="utf-8"))
         pixels = in_pixels(images["image_mean"], images["image_std"])
-        size = getattr(config, "image_size", None) or _side(images)
+        fixed = getattr(config, "image_size", None)
+        size = _side(images) if fixed is None else _square(fixed)
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise InputError(
             f"model.architecture = {architecture!r}: {path} does not say how images are scaled "
             "(image_mean, image_std, size); write it with the model's image processor, "
             "save_pretrained"
         ) from error
-    return ClassifierInput(int(size), getattr(config, "image_size", None) is not None, pixels)
+    return ClassifierInput(size, fixed is not None, pixels)
+
+
+def _square(size: int | list[int]) -> int:
+    """Read the side of a square. Raises ValueError for another rectangle."""
+    (side,) = {size} if isinstance(size, int) else set(size)
+    return int(side)
 
 
 def _side(images: dict[str, Any]) -> int:
@@ -218,7 +231,9 @@ def _transformers_model(architecture: str, name: str, classes: int | None) -> nn
     transformers = require_transformers()
     with quiet_transformers(transformers):
         try:
-            model: nn.Module = transformers.AutoModelForImageClassification.from_config(config)
+            model: nn.Module = transformers.AutoModelForImageClassification.from_config(
+                config, trust_remote_code=False
+            )
         except ValueError as error:
             raise InputError(
                 f"model.architecture = {architecture!r}: a {config.model_type} of transformers is "

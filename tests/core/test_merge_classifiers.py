@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -214,6 +215,25 @@ def test_the_shipped_imagenet_weights_are_those_of_the_clip() -> None:
 
 
 # --- bad input ----------------------------------------------------------------------------------
+
+
+def test_no_code_in_a_folder_of_transformers_is_run(
+    of_transformers: MergeRecipe, tmp_path: Path
+) -> None:
+    folder = tmp_path / "evil"
+    shutil.copytree(of_transformers.architecture.partition(":")[2], folder)
+    (folder / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Evil: pass\n")
+    config = json.loads((folder / "config.json").read_text())
+    names = ("AutoConfig", "AutoModelForImageClassification")
+    own = {"auto_map": dict.fromkeys(names, "evil.Evil")}
+    text = json.dumps({**config, **own})
+    (folder / "config.json").write_text(text)
+    evil = replace(of_transformers, architecture=f"transformers:{folder}")
+    open_inputs(evil)  # as the model that transformers has
+    (folder / "config.json").write_text(text.replace('"vit"', '"evil"'))
+    classifier_input.cache_clear()
+    assert "is of no model that the installed transformers has" in faults(evil)
+    assert not (tmp_path / "ran").exists()
 
 
 def test_unknown_architectures_are_refused_with_those_alike(recipe: MergeRecipe) -> None:
