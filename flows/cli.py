@@ -15,12 +15,10 @@ from flows import project
 from flows.data_commands import add_data_commands
 from flows.model_commands import add_model_commands
 from tasks.running import failures
-from tasks.running.environment import WORK, configure, work_folder
+from tasks.running.environment import PORTS, WORK, configure, work_folder
 from tasks.running.failures import OperationError
 
 _FAILED, _BAD_INPUT, _INTERRUPTED = 1, 2, 130
-
-_PORTS = {"mlflow": 5000, "prefect": 4200}
 
 _AT_WORK = ("run", "status", "ui", "lineage", "schedule")  # in a project, with all of its files
 
@@ -89,10 +87,13 @@ def _mend(command: str) -> None:
 
 
 def _enter_project(options: argparse.Namespace) -> None:
-    """Go to the project's root; a path among the options is from where the user stands."""
+    """Go to the project's root; paths among the options are from where the user stands."""
     here = project.enter()
-    if "path" in options:
-        options.path = os.path.relpath(here / options.path)
+    for name in ("path", "html"):
+        if getattr(options, name, None) is not None:
+            setattr(options, name, os.path.relpath(here / getattr(options, name)))
+    if "what" in options and (here / options.what).exists():  # else a model, a commit
+        options.what = os.path.relpath(here / options.what)
 
 
 def _interrupt(number: int, frame: object) -> None:
@@ -177,7 +178,7 @@ def _add_port(parser: argparse.ArgumentParser, server: str) -> None:
     parser.add_argument(
         f"--{server}-port",
         type=int,
-        default=_PORTS[server],
+        default=PORTS[server],
         metavar="N",
         help="default: %(default)s",
     )
@@ -221,15 +222,17 @@ def _ui(commands: _Commands) -> None:
     def call(options: argparse.Namespace) -> int:
         from flows.commands import ui
 
-        return ui(options.mlflow_port, options.prefect_port)
+        return ui(options.mlflow_port, options.prefect_port, open_pages=options.open)
 
     about = """\
 Starts MLflow's server (runs, curves, models, lineage) and Prefect's (flow runs, logs, schedules)
-on 127.0.0.1 and prints their addresses. Ctrl-C ends both.
+on 127.0.0.1 and prints the addresses of the active suite's pages. Ctrl-C ends both.
 
   adamerge ui
+  adamerge ui --open           in your browser
   adamerge ui --mlflow-port 5001"""
-    parser = _add(commands, "ui", "open MLflow's and Prefect's pages", about, call)
+    parser = _add(commands, "ui", "serve MLflow's and Prefect's pages", about, call)
+    parser.add_argument("--open", action="store_true", help="open them in your browser as well")
     _add_port(parser, "mlflow")
     _add_port(parser, "prefect")
 
@@ -238,18 +241,34 @@ def _lineage(commands: _Commands) -> None:
     def call(options: argparse.Namespace) -> int:
         from flows.commands import lineage
 
-        return lineage(options.path, as_json=options.json)
+        return lineage(options.what, options.form, options.html)
 
     about = """\
-Prints, for a file that the pipeline wrote: its md5 and whether it is the one in dvc.lock, the
-stage, the MLflow run, the command, parameters and git commit that made it, and the same for all
-that is upstream, down to the downloads.
+Prints what made a file that the pipeline wrote: its md5 and whether it is the one in dvc.lock, the
+stage, the MLflow run, the command, parameters and git commit; then all that is upstream, down to
+the downloads, by what it runs. The same for a registered model, and for a commit's results.
 
   adamerge lineage data/suites/mini/report/results.csv
-  adamerge lineage --json data/suites/mini/merged/seed-0/ties_merging/model.safetensors"""
+  adamerge lineage mini-merged@champion
+  adamerge lineage HEAD~1
+  adamerge lineage --html lineage.html data/suites/mini/report/results.csv"""
     parser = _add(commands, "lineage", "say where a file comes from", about, call)
-    parser.add_argument("path", metavar="PATH", help="a file below data/")
-    parser.add_argument("--json", action="store_true", help="all of it, for programs")
+    parser.add_argument(
+        "what", metavar="WHAT", help="a file below data/, a registered model or a commit"
+    )
+    forms = parser.add_mutually_exclusive_group()
+    forms.add_argument(
+        "--all",
+        dest="form",
+        action="store_const",
+        const="all",
+        default="screen",
+        help="every run with all that is known of it",
+    )
+    forms.add_argument(
+        "--json", dest="form", action="store_const", const="json", help="all of it, for programs"
+    )
+    forms.add_argument("--html", metavar="FILE", help="write it as a page, its runs as links")
 
 
 def _suite(commands: _Commands) -> None:

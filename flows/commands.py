@@ -3,14 +3,18 @@
 import os
 import sys
 import time
+import webbrowser
 from collections import Counter
 from collections.abc import Container
 from datetime import datetime
+from pathlib import Path
 
-from flows import servers
+from adamerge_core.atomic import atomic_write
+from flows import page_links, servers
 from flows.suites import activate, check
 from tasks.graph import dvc_lock, dvc_yaml, paths
 from tasks.report import results
+from tasks.running.environment import HOST, PORTS
 from tasks.suite.schema import Suite
 from tasks.tracking import database, ingest
 from tasks.tracking.database import DATABASE
@@ -99,7 +103,15 @@ def _show_results(suite: Suite) -> None:
     if rows:
         print(f"\n{results.text_table(rows, results.references(suite.name))}\n")
         print(f"report   {paths.report(suite.name) / 'index.html'}")
-    print("pages    adamerge ui   (MLflow: runs, curves, lineage; Prefect: flow runs, logs)")
+    print(_pages())
+
+
+def _pages() -> str:
+    """Write the addresses of the pages whose servers are up; else how to start them."""
+    found = page_links.of_project(page_links.served("MLflow"), page_links.served("Prefect"))
+    if not found:
+        return "pages    adamerge ui   (MLflow: runs, curves, lineage; Prefect: flow runs, logs)"
+    return f"pages\n{page_links.written(found)}"
 
 
 def status() -> int:
@@ -109,10 +121,10 @@ def status() -> int:
     suite = check()
     plan, ran = dvc_plan.plan(), dvc_lock.read_lock()
     kinds = {name: _kind(name, plan.changed, ran) for name in plan.upstream}
-    commands = {name: stage.cmd for name, stage in dvc_yaml.read().items()}
+    phases = {name: stage.phase for name, stage in dvc_yaml.read().items()}
     groups: dict[str, Counter[str]] = {}
     for name, kind in kinds.items():
-        groups.setdefault(_what_runs(commands.get(name, name)), Counter())[kind] += 1
+        groups.setdefault(phases.get(name, name), Counter())[kind] += 1
     print(f"suite {suite.name}, seeds {', '.join(map(str, suite.seeds))}")
     for group, found in groups.items():
         print(f"  {group:<20} {', '.join(f'{n} {kind}' for kind, n in found.items())}")
@@ -120,13 +132,8 @@ def status() -> int:
         print(f"    {name}: {plan.changed[name]}")
     print(f"{len(plan.settled)} of {len(plan.upstream)} stages have nothing to do")
     print(_last_run())
+    print(_pages())
     return 0
-
-
-def _what_runs(cmd: str) -> str:
-    """Name the module that a stage's command runs by its last part: `merge` for all merges."""
-    words = cmd.split()
-    return words[2].split(".")[-1] if words[:2] == ["python", "-m"] else words[0]
 
 
 def _kind(name: str, changed: Container[str], ran: Container[str]) -> str:
@@ -146,23 +153,37 @@ def _last_run() -> str:
         return "no pipeline run is recorded yet"
     began = datetime.fromtimestamp(run.start_ms / 1000).strftime("%Y-%m-%d %H:%M:%S")
     name = run.tags.get("mlflow.runName", run.run_id)
-    return f"last pipeline run: {name}, {began}, {run.status} (MLflow: {run.page})"
+    return f"last pipeline run: {name}, {began}, {run.status}"
 
 
-def lineage(path: str, *, as_json: bool) -> int:
-    """Print where a file comes from."""
+def lineage(what: str, form: str, page: str | None) -> int:
+    """Print where a file, a registered model or a commit's results come from.
+
+    form: `screen`, `all` or `json`; page: a file that is written as HTML in place of that.
+    """
     from tasks.tracking import lineage as lines
+    from tasks.tracking import lineage_text
     from tasks.tracking.runs import explained
 
     _bring_in()
     with explained():
-        traced = lines.trace(path)
-    print(lines.as_json(traced) if as_json else lines.as_text(traced))
+        traced = lines.trace(what)
+    pages = page_links.served("MLflow")
+    if page is not None:
+        default = f"http://{HOST}:{PORTS['mlflow']}"
+        with atomic_write(Path(page)) as temporary:
+            temporary.write_text(lineage_text.as_html(traced, pages or default), "utf-8")
+        print(f"{page}: {len(traced.origins)} stage runs; its links lead to {pages or default}")
+    elif form == "json":
+        print(lineage_text.as_json(traced))
+    else:
+        write = lineage_text.as_full_text if form == "all" else lineage_text.as_text
+        print(write(traced, pages))
     return 0
 
 
-def ui(mlflow_port: int, prefect_port: int) -> int:
-    """Run MLflow's and Prefect's servers until Ctrl-C."""
+def ui(mlflow_port: int, prefect_port: int, *, open_pages: bool) -> int:
+    """Run MLflow's and Prefect's servers until Ctrl-C; open their first pages if asked."""
     _bring_in()
     if DATABASE.exists():
         database.probe(DATABASE)
@@ -177,9 +198,14 @@ def ui(mlflow_port: int, prefect_port: int) -> int:
         started.append(servers.mlflow(mlflow_port))
         for server in started:
             server.wait()
-            print(f"{server.name:<8} {server.address}", flush=True)
+        prefect, mlflow = (server.address for server in started)
+        pages = page_links.of_project(mlflow, prefect)
+        print(page_links.written(pages))
         print(servers.LOGIN)
         print("Ctrl-C ends both", flush=True)
+        if open_pages:
+            for name in ("flow runs", "runs"):  # the last one is in front
+                webbrowser.open(pages[name])
         while not (ended := [server for server in started if server.ended()]):
             time.sleep(0.5)
         for server in ended:

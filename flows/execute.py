@@ -16,10 +16,11 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.dvc.plan import Plan
 from flows.dvc.worker import Worker
-from flows.estimates import Estimates, clock
+from flows.estimates import Estimates
 from flows.order import Order, Outcome
 from tasks.graph import dvc_lock, dvc_yaml, params_yaml
 from tasks.graph.templates import uses_device
+from tasks.running.durations import clock
 from tasks.running.hashes import signature
 from tasks.running.journal import Journal
 

@@ -18,9 +18,9 @@ from adamerge_core.vision.merged_models import MergedModel
 from adamerge_core.vision.plans import Plan, plan_merge, tensor_bytes
 from adamerge_core.vision.task_heads import TaskHead
 from adamerge_core.vision.work_folders import taken_fault
-from flows.estimates import clock
 from flows.model_options import Progress, by_task, choices, device, refuse, settings
 from flows.sizes import gb
+from tasks.running.durations import clock
 
 
 def merge(options: argparse.Namespace) -> int:

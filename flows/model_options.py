@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from adamerge_core.errors import InputError
-from flows.estimates import clock
+from tasks.running.durations import clock
 
 _EVERY = 0.2  # seconds between two writings of a line on a terminal
 _EVERY_LINE = 15.0  # seconds between two lines elsewhere, as in a log

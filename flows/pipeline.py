@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from prefect import flow
 from prefect.client.orchestration import get_client
@@ -22,7 +23,7 @@ from flows import servers
 from flows.dvc.internals import no_experiments
 from flows.dvc.plan import Plan, plan
 from flows.execute import Run
-from tasks.graph import params_yaml
+from tasks.graph import dvc_yaml, params_yaml
 from tasks.running import journal, processes, upkeep
 from tasks.running.environment import RUN_LOCK, WORK, configure, work_folder
 from tasks.running.json_files import read_object
@@ -88,7 +89,8 @@ def _ready() -> tuple[Follower, Plan]:
 def _bring_up_to_date(follower: Follower, found: Plan) -> State[None]:
     key = str(flow_run.get_id())
     _bury_dead_runs(key)
-    log = journal.start_pipeline(key, str(flow_run.get_name()), "adamerge run")
+    name, graph = str(flow_run.get_name()), _graph(found)
+    log = journal.start_pipeline(key, name, "adamerge run", graph=graph)
     follower.follow(key)
     run, status = Run(found, log, workers()), "KILLED"
     try:
@@ -106,6 +108,15 @@ def _bring_up_to_date(follower: Follower, found: Plan) -> State[None]:
         follower.wait()
     run.say(run.summary())
     return Failed(message=run.summary()) if run.failed else Completed(message=run.summary())
+
+
+def _graph(found: Plan) -> dict[str, dict[str, Any]]:
+    """Note for MLflow what each stage runs, and what is upstream of it."""
+    stages = dvc_yaml.read()
+    return {
+        name: {"phase": stages[name].phase if name in stages else name, "above": list(above)}
+        for name, above in found.upstream.items()
+    }
 
 
 @contextmanager

@@ -23,17 +23,15 @@ from adamerge_core.atomic import atomic_write
 from adamerge_core.errors import InputError
 from flows import guard
 from tasks.running import processes
-from tasks.running.environment import WORK, work_folder
+from tasks.running.environment import HOST, WORK, work_folder
 from tasks.running.failures import OperationError
 from tasks.running.json_files import read_object
 from tasks.running.secret import SECRET, project_secret
 
-HOST = "127.0.0.1"
-
 LOGIN = f"login    once a browser; any user name, and the password that `cat {SECRET}` prints"
 
-_RECORD = WORK / "prefect-server.json"
 _LOG = WORK / "prefect-server.log"
+_HEALTH = {"Prefect": "/api/health", "MLflow": "/health"}
 _GOES_ON = "what was done until then is kept, and the same command goes on from here"
 _START_SECONDS = 300.0  # of a busy machine
 _SILENT_SECONDS = 60.0  # without an answer: it hangs; stages may take all cores for a while
@@ -130,25 +128,22 @@ def prefect(port: int | None, *, pages: bool) -> Server:
     Without a port, on any that is free. `pages` says whether a new one serves Prefect's pages. Does
     not wait until it answers.
     """
-    running = _recorded()
-    if running:
-        return running
+    found = running("Prefect")
+    if found:
+        return found
     listening = _listen(port, "Prefect", "--prefect-port")
-    more = ["pages"] if pages else []
-    server = _start("Prefect", "flows.prefect_server", listening, "/api/health", more)
-    if pages and server.process:
-        root = str(Path.cwd().resolve())
-        about = {"port": server.port, "root": root}
-        about |= processes.process_facts(server.process.pid)
-        with atomic_write(_RECORD) as temporary:
-            temporary.write_text(json.dumps(about))
+    server = _start("Prefect", "flows.prefect_server", listening, ["pages"] if pages else [])
+    if pages:
+        _record(server)
     return server
 
 
 def mlflow(port: int) -> Server:
     """Start an MLflow server over this project's database. Does not wait until it answers."""
     listening = _listen(port, "MLflow", "--mlflow-port")
-    return _start("MLflow", "tasks.tracking.server", listening, "/health", [])
+    server = _start("MLflow", "tasks.tracking.server", listening, [])
+    _record(server)
+    return server
 
 
 def use_prefect(server: Server) -> None:
@@ -181,9 +176,7 @@ def leave(message: str) -> NoReturn:
     os._exit(1)
 
 
-def _start(
-    name: str, module: str, listening: socket.socket, health: str, arguments: list[str]
-) -> Server:
+def _start(name: str, module: str, listening: socket.socket, arguments: list[str]) -> Server:
     """Start a server on a socket that listens already, so that no other process can be there."""
     log, port = work_folder() / f"{name.lower()}-server.log", int(listening.getsockname()[1])
     with listening, log.open("w") as file:
@@ -195,17 +188,32 @@ def _start(
             pass_fds=[listening.fileno()],
         )
     _STARTED.append(process)
-    return Server(name, port, health, process, log)
+    return Server(name, port, _HEALTH[name], process, log)
 
 
-def _recorded() -> Server | None:
-    """Find the server with pages that another process of this project has started."""
-    about = read_object(_RECORD)
+def record_path(name: str) -> Path:
+    """Name the file that says where this project's server `name` answers."""
+    return WORK / f"{name.lower()}-server.json"
+
+
+def _record(server: Server) -> None:
+    """Write down where a server with pages answers, for other commands of this project."""
+    if server.process is None:
+        return
+    about = {"port": server.port, "root": str(Path.cwd().resolve())}
+    about |= processes.process_facts(server.process.pid)
+    with atomic_write(record_path(server.name)) as temporary:
+        temporary.write_text(json.dumps(about))
+
+
+def running(name: str) -> Server | None:
+    """Find this project's server with pages, `Prefect` or `MLflow`, that a process has started."""
+    about = read_object(record_path(name))
     port, root = about.get("port"), about.get("root")
     # that of another folder is a copy's, of the project that it was copied from
     if not isinstance(port, int) or root != str(Path.cwd().resolve()):
         return None
-    server = Server("Prefect", port, "/api/health")
+    server = Server(name, port, _HEALTH[name])
     # its process has held the port from before it was recorded, so nobody else answers there
     if processes.is_alive(about) and _answers(server.address + server.health):
         return server

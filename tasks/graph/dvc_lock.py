@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from adamerge_core.errors import InputError
-from tasks.suite.yaml_files import PARAMS_YAML, load_yaml
+from tasks.suite.yaml_files import PARAMS_YAML, load_yaml, parse_yaml
 
 DVC_LOCK = Path("dvc.lock")
 
@@ -23,9 +23,23 @@ class Locked:
 def read_lock() -> dict[str, Locked]:
     """Read the stages that have run, by name; empty where there is no dvc.lock or it is torn."""
     try:
-        content = load_yaml(DVC_LOCK)
+        return _stages(load_yaml(DVC_LOCK))
+    except (OSError, InputError):
+        return {}
+
+
+def parse_lock(text: str) -> dict[str, Locked]:
+    """Read the text of a dvc.lock, as of an earlier commit; empty where it is none."""
+    try:
+        return _stages(parse_yaml(text, DVC_LOCK))
+    except InputError:
+        return {}
+
+
+def _stages(content: Any) -> dict[str, Locked]:
+    try:
         return {name: _locked(entry) for name, entry in content["stages"].items()}
-    except (OSError, InputError, AttributeError, KeyError, TypeError):
+    except (AttributeError, KeyError, TypeError):
         return {}
 
 

@@ -47,6 +47,11 @@ class Stage:
         """Everything that the stage writes."""
         return self.outs + self.metrics + self.plots
 
+    @property
+    def phase(self) -> str:
+        """What it runs, the last part of the module: `merge` of all merges."""
+        return phase_of(self.cmd)
+
     def expand(self) -> list["Stage"]:
         """Make the stages of a template, named as DVC names them: `finetune@mini_clip-mnist-0`."""
         if not self.matrix:
@@ -73,6 +78,12 @@ class Stage:
             metrics=fill_all(self.metrics),
             plots=fill_all(self.plots),
         )
+
+
+def phase_of(cmd: str) -> str:
+    """Name what a stage's command runs: the last part of its module, else its first word."""
+    words = cmd.split()
+    return words[2].split(".")[-1] if words[:2] == ["python", "-m"] else words[0]
 
 
 def is_code(dep: str) -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 
 from tasks.graph import paths
 from tasks.graph.paths import PROTOCOLS
+from tasks.report.escapes import in_markdown
 from tasks.report.rows import AVERAGE, CorruptedRow, Row
 from tasks.report.summaries import Summary, best_by_column, summarise
 from tasks.suite.fields import REFERENCES
@@ -127,6 +128,38 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
 def _cell(summary: Summary, column: str) -> str:
     spread = f" ±{summary.deviation[column]:.1f}" if summary.deviation else ""
     return f"{summary.mean[column]:.1f}{spread}"
+
+
+def markdown_table(
+    averages: Mapping[tuple[str, str], float], before: Mapping[tuple[str, str], float]
+) -> str:
+    """Write a table of methods by protocols in Markdown, with the change since the averages
+    `before`, both by protocol and method; empty for no averages.
+    """
+    methods = list(dict.fromkeys(method for _, method in averages))
+    rows = [
+        f"| {in_markdown(method)} | "
+        + " | ".join(_average((protocol, method), averages, before) for protocol in PROTOCOLS)
+        + " |"
+        for method in methods
+    ]
+    heading = (
+        f"| average over tasks, % | {' | '.join(PROTOCOLS)} |\n|---|{'---:|' * len(PROTOCOLS)}"
+    )
+    return "\n".join([heading, *rows]) if rows else ""
+
+
+def _average(
+    key: tuple[str, str],
+    averages: Mapping[tuple[str, str], float],
+    before: Mapping[tuple[str, str], float],
+) -> str:
+    if key not in averages:
+        return ""
+    if key not in before:
+        return f"{averages[key]:.2f}"
+    change = round(averages[key] - before[key], 2)
+    return f"{averages[key]:.2f} ({f'{change:+.2f}' if change else 'same'})"
 
 
 # --- the best -------------------------------------------------------------------------------------

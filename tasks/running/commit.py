@@ -29,6 +29,18 @@ class Commit:
         return cls(revision, _git("status", "--porcelain", "--untracked-files=no", *code) != "")
 
 
+def revision_of(name: str) -> str | None:
+    """Find the commit that git knows by a name or the beginning of a hash; None for no commit."""
+    if name.startswith("-"):  # an option
+        return None
+    return _git("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")
+
+
+def content_at(revision: str, path: str) -> str | None:
+    """Read a file of the project as it was in a commit; None where that has no such file."""
+    return _git("show", f"{revision}:./{path}")
+
+
 def _git(*arguments: str) -> str | None:
     command = ["git", "--no-optional-locks", *arguments]
     try:

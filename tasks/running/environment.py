@@ -18,6 +18,10 @@ RUN_LOCK = WORK / "run.lock"
 # /var/tmp/dvc, is open to every user of the machine
 DVC_STATE = WORK / "dvc"
 
+HOST = "127.0.0.1"
+PORTS = {"mlflow": 5000, "prefect": 4200}
+"""Where the servers of `adamerge ui` answer, unless the user says otherwise."""
+
 # names the pipeline run that a stage process belongs to
 PIPELINE_RUN = "ADAMERGE_PIPELINE_RUN"
 

@@ -8,6 +8,7 @@ leaves whole lines and at most one broken last one.
 import errno
 import json
 import os
+import threading
 import time
 import uuid
 from collections.abc import Mapping
@@ -31,13 +32,14 @@ _LONGEST_START = 16 * 2**20
 
 
 class Journal:
-    """Appends one run's events to its file. Not safe for several threads."""
+    """Appends one run's events to its file; metrics may come from several threads."""
 
     def __init__(self, folder: Path = FOLDER, run: str | None = None) -> None:
         self.run = run or uuid.uuid4().hex
         self.path = folder / f"{self.run}.jsonl"
         self._points: list[dict[str, Any]] = []
         self._written = time.monotonic()
+        self._lock = threading.Lock()
 
     def start(self, kind: str, **facts: Any) -> None:
         """Write the first line. `kind` is pipeline or stage; `facts` must go into JSON."""
@@ -46,11 +48,13 @@ class Journal:
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
         """Add a point to each named curve; kept back for up to a second, to put many in a line."""
-        point = {"step": step, "time": time.time()}
-        self._points.append(point | {"values": {name: float(v) for name, v in values.items()}})
-        waited = time.monotonic() - self._written
-        if len(self._points) >= _BATCH_POINTS or waited >= _BATCH_SECONDS:
-            self._flush()
+        point: dict[str, Any] = {"step": step, "time": time.time()}
+        point["values"] = {name: float(v) for name, v in values.items()}
+        with self._lock:
+            self._points.append(point)
+            waited = time.monotonic() - self._written
+            if len(self._points) >= _BATCH_POINTS or waited >= _BATCH_SECONDS:
+                self._flush()
 
     def cached(self, stage: str, **facts: Any) -> None:
         """Note in a pipeline's journal a stage that was up to date, and what it is known by."""
@@ -58,7 +62,8 @@ class Journal:
 
     def end(self, status: str, **facts: Any) -> None:
         """Write the last line. `status` is FINISHED, FAILED or KILLED, as MLflow names them."""
-        self._flush()
+        with self._lock:
+            self._flush()
         self._append({"event": "end", "status": status, "time": time.time()} | facts)
 
     def _flush(self) -> None:
@@ -112,11 +117,11 @@ def _event(line: bytes) -> dict[str, Any] | None:
     return event if isinstance(event, dict) else None
 
 
-def start_pipeline(key: str, name: str, cmd: str) -> Journal:
-    """Open the journal of a pipeline run: the suite's parameters, the state of the code."""
+def start_pipeline(key: str, name: str, cmd: str, **facts: Any) -> Journal:
+    """Open the journal of a pipeline run: the parameters, the state of the code, `facts`."""
     commit = Commit.current()
     log = Journal(run=key)
     suite, params = params_yaml.suite_name(), params_yaml.read_params()
-    about = {"name": name, "cmd": cmd, "suite": suite, "params": params}
+    about = {"name": name, "cmd": cmd, "suite": suite, "params": params, **facts}
     log.start("pipeline", **about, commit=commit.revision, dirty=commit.dirty)
     return log

@@ -1,5 +1,6 @@
 """Processes known for good: by pid, boot and clock ticks of their start."""
 
+import getpass
 import os
 import shlex
 import socket
@@ -20,7 +21,15 @@ def process_facts(pid: int | None = None) -> dict[str, Any]:
         "pid": pid,
         "pid_started": started(pid),
         "host": socket.gethostname(),
+        "user": _user(),
     }
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # an id without a name, as in containers
+        return str(os.geteuid())
 
 
 def owner_facts(owner: psutil.Process) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from tasks.running.commit import Commit
 from tasks.running.environment import PIPELINE_RUN, WORK, configure
 from tasks.running.hashes import digest, md5, md5_of_dep, signature
 from tasks.running.journal import Journal
+from tasks.running.resources import Sampler
 from tasks.running.work import Options, PlainReporter, Work
 
 SCRATCH = WORK / "scratch"
@@ -91,8 +92,12 @@ def _run(cmd: str, run: Callable[[Work], None]) -> int:
         _open(log, owner, stage, params, deps)
         scratch = _scratch_folder(stage, digest([stage.cmd, params, deps]))
         _make_room(stage)
-        report = StageReporter(scratch, log)
-        run(Work(name, options(cmd), params_yaml.nested(params), stage.deps, report))
+        report, sampler = StageReporter(scratch, log), Sampler(log.metrics)
+        sampler.start()
+        try:
+            run(Work(name, options(cmd), params_yaml.nested(params), stage.deps, report))
+        finally:
+            sampler.stop()
         outs = _hash_outs(stage)
         log.end("FINISHED", outs=outs, signature=signature(stage.name, deps, params, outs))
         shutil.rmtree(scratch, ignore_errors=True)

@@ -45,6 +45,7 @@ _FILES = (
     WORK / "error.log",
     WORK / "prefect-server.json",
     WORK / "prefect-server.log",
+    WORK / "mlflow-server.json",
     WORK / "mlflow-server.log",
     _DVC / "tmp/lock",
     _DVC / "tmp/rwlock",

@@ -28,6 +28,7 @@ class _Start(_Event):
     pid: int
     pid_started: str | None
     host: str
+    user: str
     suite: str
     cmd: str
     params: dict[str, Any]
@@ -45,10 +46,18 @@ class _StageStart(_Start):
     owner_cmd: str = ""
 
 
+class _GraphStage(BaseModel):
+    model_config = ConfigDict(strict=True)
+    phase: str
+    above: list[str]
+
+
 class _PipelineStart(_Start):
     kind: Literal["pipeline"]
     name: str
     adopted: bool = False
+    graph: dict[str, _GraphStage] | None = None
+    reason: str = ""
 
 
 class _Cached(_Event):

@@ -11,10 +11,11 @@ import select
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 
 from tasks.running import journal, processes
 from tasks.running.environment import configure
+from tasks.tracking.database import TrackingError
 from tasks.tracking.ingest import IngestionError, ingest
 
 _PAUSE = 2.0  # seconds between two looks at the journals
@@ -26,6 +27,8 @@ class Follower:
 
     def __init__(self) -> None:
         self._process, self._key = _started(), ""
+        self.page = ""
+        """The pipeline's run below the address of MLflow's server, after wait()."""
 
     def follow(self, key: str) -> None:
         """Have the process begin with the pipeline run `key`."""
@@ -54,8 +57,9 @@ class Follower:
         if self._process.stdin:
             with suppress(BrokenPipeError):
                 self._process.stdin.close()
-        with suppress(subprocess.TimeoutExpired):
+        with suppress(subprocess.TimeoutExpired), self._process.stdout or nullcontext() as said:
             self._process.wait(_END_SECONDS)
+            self.page = said.read().strip() if said else ""
 
 
 def _started() -> "subprocess.Popen[str]":
@@ -63,7 +67,7 @@ def _started() -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [sys.executable, "-m", "tasks.tracking.follower"],
         stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
         start_new_session=True,
         text=True,
     )
@@ -110,7 +114,23 @@ def main() -> int:
     import tasks.tracking.store  # noqa: F401 - takes seconds, so before there is work
 
     key = sys.stdin.readline().strip()
-    return follow(key, flow) if key else 0
+    if not key:
+        return 0
+    code = follow(key, flow)
+    if not code:
+        print(_page(key))
+    return code
+
+
+def _page(key: str) -> str:
+    """Find the page of the run of a pipeline; empty where MLflow cannot be asked."""
+    from tasks.tracking.runs import explained
+    from tasks.tracking.store import Store
+
+    with suppress(TrackingError), explained():
+        run = Store().pipeline(key)
+        return run.page if run else ""
+    return ""
 
 
 if __name__ == "__main__":

@@ -185,7 +185,7 @@ def _adopt(start: Mapping[str, Any]) -> None:
     command = start["owner_cmd"] or start["cmd"]
     words = itertools.takewhile(str.isalpha, command.split())  # as in dvc exp run -S ...
     name = " ".join(words) if command.startswith("dvc ") else start["stage"]
-    about = {key: start[key] for key in ("suite", "commit", "dirty", "time", "host")}
+    about = {key: start[key] for key in ("suite", "commit", "dirty", "time", "host", "user")}
     facts = {"name": name, "cmd": command, "params": {}, "adopted": True}
     log.start("pipeline", **facts, **about, **owner)
 

@@ -6,10 +6,9 @@ agree.
 """
 
 import difflib
-import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,14 @@ from adamerge_core.errors import InputError
 from tasks.graph import dvc_lock, dvc_yaml
 from tasks.graph.dvc_lock import Locked
 from tasks.graph.dvc_yaml import Stage, is_code
+from tasks.running.commit import content_at, revision_of
 from tasks.running.hashes import md5
 from tasks.tracking.database import DATABASE
-from tasks.tracking.runs import FoundRun
+from tasks.tracking.found_run import FoundRun
+from tasks.tracking.run_page import TAG
 from tasks.tracking.store import Store
 
-_PARAMS_IN_A_LINE = 12
+RESULTS = "results.csv"
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,9 @@ class Origin:
     commit: str | None
     dirty: bool | None
     params: Mapping[str, Any]
+    status: str | None
+    start_ms: int | None
+    seconds: float | None
     reads: Mapping[str, str]
     code: Mapping[str, str]
     writes: Mapping[str, str]
@@ -47,34 +51,88 @@ class Lineage:
 
     path: str
     md5: str
+    about: str
+    """What was asked for, where that is no file: a registered model, a commit."""
     locked_md5: str | None
     origins: tuple[Origin, ...]
     recorded: bool
     """Whether there is a database of runs at all."""
 
 
-def trace(path: str) -> Lineage:
-    """Trace a file that a stage of dvc.yaml wrote back to its sources.
+def trace(what: str) -> Lineage:
+    """Trace what a stage of dvc.yaml wrote back to its sources.
 
-    Raises InputError for any other file, and for one that is not there.
+    what: a file; a registered model (`mini-merged`, its champion; `mini-merged/3`;
+    `mini-merged@candidate`); or a commit, for the results that it has or made. Raises InputError
+    for anything else, and for a file that is not there.
     """
-    stages, locked = dvc_yaml.read(), dvc_lock.read_lock()
-    name = _in_project(path)
+    stages = dvc_yaml.read()
     writer = {out: stage for stage in stages.values() for out in stage.files}
-    if name not in writer:
-        raise InputError(_unknown(path, list(writer)))
+    name = _in_project(what)
+    store = Store() if DATABASE.is_file() else None
+    if name in writer:
+        return _of_file(what, name, writer, store)
+    found = _of_model(what, store) or _of_commit(what, store)
+    if found is None:
+        raise InputError(_unknown(what, list(writer)))
+    path, content, about = found
+    return _traced(path, content, about, writer, store)
+
+
+def _of_file(what: str, name: str, writer: Mapping[str, Stage], store: Store | None) -> Lineage:
     if not Path(name).is_file():
         raise InputError(
-            f"{path} is not there: bring it back with `dvc checkout {name}`, "
+            f"{what} is not there: bring it back with `dvc checkout {name}`, "
             "or make it with `adamerge run`"
         )
-    recorded = DATABASE.is_file()
-    search = _Search(writer, locked, Store() if recorded else None)
-    content = md5(Path(name))
-    search.visit(name, content)
-    entry = locked.get(writer[name].name)
-    in_lock = entry.outs.get(name) if entry else None
-    return Lineage(name, content, in_lock, tuple(search.found.values()), recorded)
+    return _traced(name, md5(Path(name)), "", writer, store)
+
+
+def _traced(
+    path: str, content: str, about: str, writer: Mapping[str, Stage], store: Store | None
+) -> Lineage:
+    locked = dvc_lock.read_lock()
+    search = _Search(writer, locked, store)
+    search.visit(path, content)
+    entry = locked.get(writer[path].name) if path in writer else None
+    in_lock = entry.outs.get(path) if entry else None
+    origins = tuple(search.found.values())
+    return Lineage(path, content, about, in_lock, origins, store is not None)
+
+
+def _of_model(what: str, store: Store | None) -> tuple[str, str, str] | None:
+    """Find the weights of a registered model: their path, their md5, and which version it is."""
+    version = store.registered(what.removeprefix("models:/")) if store else None
+    if version is None:
+        return None
+    path, digest = version.tags[TAG + "path"], version.tags[TAG + "md5"]
+    return path, digest, f"{version.name}, version {version.version}"
+
+
+def _of_commit(what: str, store: Store | None) -> tuple[str, str, str] | None:
+    """Find the results that a commit has in its dvc.lock, else those made from it last."""
+    revision = revision_of(what)
+    if revision is None:
+        return None
+    text = content_at(revision, dvc_lock.DVC_LOCK.as_posix())
+    outs = [entry.outs for entry in dvc_lock.parse_lock(text).values()] if text else []
+    files = [(path, digest) for out in outs for path, digest in out.items()]
+    about = f"commit {revision[:12]}"
+    for path, digest in files:
+        if _is_results(path):
+            return path, digest, f"{about}, its dvc.lock"
+    run = store.made_results(revision) if store else None
+    if run is None:
+        raise InputError(
+            f"commit {what}: its dvc.lock has no results, and no run that made results from it is "
+            "recorded; ask for a file, a registered model or another commit"
+        )
+    path = next(path for path in run.outs() if _is_results(path))
+    return path, run.outs()[path], f"{about}, the last run from it"
+
+
+def _is_results(path: str) -> bool:
+    return Path(path).name == RESULTS and "report" in Path(path).parts
 
 
 class _Search:
@@ -91,50 +149,66 @@ class _Search:
         waiting = [(path, content)]
         while waiting:
             path, content = waiting.pop(0)
-            if path not in self._writer or self._is_known(path, content):
+            if self._is_known(path, content):
                 continue
             origin = self._origin(path, content)
+            if origin is None:  # no stage's: a user's own
+                continue
             self.found[origin.stage, content] = origin
             waiting += origin.reads.items()
 
     def _is_known(self, path: str, content: str) -> bool:
         return any(origin.writes.get(path) == content for origin in self.found.values())
 
-    def _origin(self, path: str, content: str) -> Origin:
-        stage = self._writer[path]
+    def _origin(self, path: str, content: str) -> Origin | None:
         run = self._store.find({path: content}) if self._store else None
         if run:
-            return _recorded(stage, run)
+            return _recorded(run)
+        stage = self._writer.get(path)
+        if stage is None:
+            return None
         entry = self._locked.get(stage.name)
         if entry and entry.outs.get(path) == content:
-            return _from_lock(stage, entry)
-        nothing: dict[str, str] = {}
-        written = {path: content}
-        return Origin(
-            stage.name, stage.cmd, None, None, None, None, nothing, nothing, nothing, written
-        )
+            return _unrecorded(stage, entry)
+        return _unrecorded(stage, Locked({}, {}, {path: content}))
 
 
-def _recorded(stage: Stage, run: FoundRun) -> Origin:
+def _recorded(run: FoundRun) -> Origin:
     reads, code = _split(run.deps())
     return Origin(
-        stage.name,
-        run.fact("cmd") or stage.cmd,
-        run.run_id,
-        run.page,
-        run.fact("git.commit"),
-        run.fact("git.dirty") == "true",
-        run.params,
-        reads,
-        code,
-        run.outs(),
+        stage=run.stage,
+        cmd=run.fact("cmd") or "",
+        run_id=run.run_id,
+        page=run.page,
+        commit=run.fact("git.commit"),
+        dirty=run.fact("git.dirty") == "true",
+        params=run.params,
+        status=run.status,
+        start_ms=run.start_ms,
+        seconds=run.seconds,
+        reads=reads,
+        code=code,
+        writes=run.outs(),
     )
 
 
-def _from_lock(stage: Stage, entry: Locked) -> Origin:
+def _unrecorded(stage: Stage, entry: Locked) -> Origin:
+    """Tell of a stage run that MLflow does not have what dvc.lock says."""
     reads, code = _split(entry.deps)
     return Origin(
-        stage.name, stage.cmd, None, None, None, None, entry.params, reads, code, entry.outs
+        stage=stage.name,
+        cmd=stage.cmd,
+        run_id=None,
+        page=None,
+        commit=None,
+        dirty=None,
+        params=entry.params,
+        status=None,
+        start_ms=None,
+        seconds=None,
+        reads=reads,
+        code=code,
+        writes=entry.outs,
     )
 
 
@@ -161,61 +235,3 @@ def _unknown(path: str, known: list[str]) -> str:
     lines.append("what can be asked are the files in")
     lines += [f"  {folder} ({count})" for folder, count in folders.items()]
     return "\n".join(lines)
-
-
-def as_json(lineage: Lineage) -> str:
-    """Format a lineage with everything in it, for programs."""
-    return json.dumps(asdict(lineage), indent=2)
-
-
-def as_text(lineage: Lineage) -> str:
-    """Format a lineage for a person: the file's origin, then a block for each run upstream."""
-    first, *upstream = lineage.origins
-    lines = [lineage.path, *_indent([f"md5      {lineage.md5}{_compare(lineage)}"])]
-    lines += _indent(_describe(first, lineage))
-    if upstream:
-        lines.append(f"upstream, {len(upstream)} stage runs:")
-    for origin in upstream:
-        lines.append(f"  {origin.stage}")
-        lines += _indent(_describe(origin, lineage)[1:], 4)
-        wanted = {path for other in lineage.origins for path in other.reads}
-        lines += _indent([f"{h}  {p}" for p, h in origin.writes.items() if p in wanted], 4)
-    return "\n".join(lines)
-
-
-def _compare(lineage: Lineage) -> str:
-    if lineage.locked_md5 is None:
-        return "  (not in dvc.lock)"
-    if lineage.locked_md5 == lineage.md5:
-        return "  (as in dvc.lock)"
-    return f"  differs from dvc.lock, which has {lineage.locked_md5}"
-
-
-def _params_in_a_line(params: Mapping[str, Any]) -> str:
-    """Keys and values; of a stage that reads whole sections, their names."""
-    if len(params) <= _PARAMS_IN_A_LINE:
-        return ", ".join(f"{key}={value}" for key, value in params.items())
-    sections = dict.fromkeys(key.split(".")[0] for key in params)
-    return f"{len(params)} in {', '.join(sections)} (--json shows them)"
-
-
-def _describe(origin: Origin, lineage: Lineage) -> list[str]:
-    lines = [f"stage    {origin.stage}"]
-    if origin.run_id:
-        lines.append(f"run      {origin.run_id}  (adamerge ui, then {origin.page})")
-    elif lineage.recorded:
-        lines.append("run      no run that wrote this content is recorded")
-    else:
-        lines.append(f"run      no run is recorded: there is no {DATABASE}")
-    lines.append(f"command  {origin.cmd}")
-    if origin.params:
-        lines.append(f"params   {_params_in_a_line(origin.params)}")
-    if origin.run_id:
-        dirty = " with uncommitted changes" if origin.dirty else ""
-        lines.append(f"commit   {origin.commit or 'none'}{dirty}")
-    made = {path for other in lineage.origins for path in other.writes}
-    return lines + [f"from     {h}  {path}" for path, h in origin.reads.items() if path not in made]
-
-
-def _indent(lines: list[str], by: int = 2) -> list[str]:
-    return [" " * by + line for line in lines]

@@ -5,18 +5,26 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tasks.graph.paths import PROTOCOLS
+from tasks.report.escapes import in_markdown
 from tasks.running.hashes import stored
+
+Value = TypeVar("Value")
 
 TAG = "adamerge."
 READS = TAG + "reads."
 CACHED = TAG + "cached."
+READERS = TAG + "readers."
 OUTS = "out/"
 NOTE = "mlflow.note.content"
+GRAPH = "graph.html"
+"""The artifact of a pipeline's run that shows its graph."""
 
-_LONGEST_NOTE = 7000  # MLflow's limit of a tag is 8000
+LONGEST_NOTE = 6000  # MLflow's limit of a tag is 8000, and readers are added
+_READ_BY = "\n\nread by "
+_READERS_SHOWN = 12
 
 # prepared images, as tasks.graph.paths names them
 IMAGES = re.compile(r"data/datasets/(?P<dataset>[^/]+)/\d+px/(?P<split>\w+)_images\.npy")
@@ -32,6 +40,7 @@ def origin(start: Mapping[str, Any]) -> dict[str, str]:
     tags = {
         TAG + "git.dirty": str(start["dirty"]).lower(),
         TAG + "host": start["host"],
+        "mlflow.user": start["user"],
         TAG + "cmd": fit(start["cmd"]),
         "mlflow.source.name": start["cmd"].split("\n")[0][:250],
         "mlflow.source.type": "PROJECT",
@@ -55,15 +64,14 @@ def from_parts(prefix: str, tags: Mapping[str, str]) -> dict[str, str]:
     return {name: text for _, part in parts for name, text in json.loads(part).items()}
 
 
-def cached_stages(pages: Mapping[str, str]) -> str:
-    """Write the table of the stages that were up to date; `pages` has the addresses of the runs
-    that made their files, empty where none is recorded.
+def with_readers(note: str, pages: Mapping[str, str]) -> str:
+    """Write a stage run's description anew with links to the runs that read what it wrote; `pages`
+    has their addresses by stage.
     """
-    rows = [
-        f"| {stage} | {f'[run]({page})' if page else 'not recorded'} |"
-        for stage, page in sorted(pages.items())
-    ]
-    return "| up to date | files of |\n|---|---|\n" + "\n".join(rows)
+    links = [f"[{in_markdown(stage)}]({page})" for stage, page in pages.items()]
+    shown = " ".join(links[:_READERS_SHOWN])
+    more = f" and {len(links) - _READERS_SHOWN} more" if len(links) > _READERS_SHOWN else ""
+    return f"{note.split(_READ_BY)[0]}{_READ_BY}{shown}{more}"
 
 
 def final_metrics(outs: Mapping[str, str], time: float) -> dict[str, Any]:
@@ -129,9 +137,9 @@ def fit(value: Any, length: int = 8000) -> str:
 
 def shorten(note: str) -> str:
     """Cut a note to MLflow's limit: whole lines, and how many are left out."""
-    if len(note) <= _LONGEST_NOTE:
+    if len(note) <= LONGEST_NOTE:
         return note
-    kept = note[:_LONGEST_NOTE].rsplit("\n", 1)[0]
+    kept = note[:LONGEST_NOTE].rsplit("\n", 1)[0]
     left = note.count("\n") - kept.count("\n")
     return f"{kept}\n\nand {left} more: the tags of this run have them all."
 
@@ -146,8 +154,8 @@ def out_tag(path: str) -> str:
     return metric_name(f"{OUTS}{path}")
 
 
-def prefixed(tags: Mapping[str, str], prefix: str) -> dict[str, str]:
-    """Pick the tags whose names begin with `prefix`, without it."""
+def prefixed(tags: Mapping[str, Value], prefix: str) -> dict[str, Value]:
+    """Pick the tags, or metrics, whose names begin with `prefix`, without it."""
     return {key.removeprefix(prefix): v for key, v in tags.items() if key.startswith(prefix)}
 
 

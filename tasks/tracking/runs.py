@@ -6,7 +6,6 @@ import sqlite3
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,19 +26,8 @@ from tasks.tracking.database import (
     probe,
     relocate,
 )
-from tasks.tracking.run_page import (
-    CACHED,
-    OUTS,
-    READS,
-    TAG,
-    batches,
-    fit,
-    flatten,
-    from_parts,
-    metric_name,
-    out_tag,
-    prefixed,
-)
+from tasks.tracking.found_run import FoundRun
+from tasks.tracking.run_page import TAG, batches, fit, flatten, metric_name, out_tag
 
 # it tells of every table it makes, and prints the traceback of every error that it raises
 logging.getLogger("mlflow").setLevel(logging.CRITICAL)
@@ -56,53 +44,6 @@ def explained() -> Iterator[None]:
         yield
     except (MlflowException, SQLAlchemyError, sqlite3.Error) as error:
         raise TrackingError(explain(error)) from error
-
-
-@dataclass(frozen=True)
-class FoundRun:
-    """A run that wrote a certain file."""
-
-    run_id: str
-    experiment_id: str
-    status: str
-    start_ms: int
-    params: Mapping[str, str]
-    tags: Mapping[str, str]
-
-    @classmethod
-    def of(cls, run: Run) -> "FoundRun":
-        info = run.info
-        return cls(
-            info.run_id,
-            info.experiment_id,
-            info.status,
-            info.start_time,
-            run.data.params,
-            run.data.tags,
-        )
-
-    @property
-    def page(self) -> str:
-        """The address of the run's page below that of MLflow's server."""
-        return f"#/experiments/{self.experiment_id}/runs/{self.run_id}"
-
-    def deps(self) -> dict[str, str]:
-        """Read from the run's tags the md5s of what it read, by path."""
-        return from_parts(READS, self.tags)
-
-    def cached(self) -> dict[str, str]:
-        """Read from a pipeline run's tags the stages that were up to date: by stage, the address of
-        the page of the run that made its files, empty where none is recorded.
-        """
-        return from_parts(CACHED, self.tags)
-
-    def outs(self) -> dict[str, str]:
-        """Read from its tags the md5s of what it wrote, by path."""
-        return prefixed(self.tags, OUTS)
-
-    def fact(self, name: str) -> str | None:
-        """Read what the pipeline noted on the run under `name`."""
-        return self.tags.get(TAG + name)
 
 
 def _make_database() -> None:

@@ -1,19 +1,22 @@
 """`python -m tasks.tracking.server PORT DESCRIPTOR`: MLflow's server of this project.
 
 MLflow's own app over mlflow.db and mlartifacts/, behind the gate, which asks for the project's
-secret. It serves runs, experiments and models: what MLflow has beyond them would have the server
-send requests (gateway, webhooks, traces' judges), start programs (jobs, the assistant) or write
-files, and the pipeline uses none of it.
+secret. It serves runs, experiments and models, and two pages of this project's own (graph_route,
+first_page). What MLflow has beyond them would have the server send requests (gateway, webhooks,
+traces' judges), start programs (jobs, the assistant) or write files, and the pipeline uses none of
+it.
 """
 
 import os
 import re
 import sys
+from pathlib import Path
 from typing import Any
 
 from tasks.running.environment import configure
 from tasks.running.gate import serve
 from tasks.running.secret import project_secret
+from tasks.tracking import first_page, graph_route
 from tasks.tracking.database import ARTIFACTS, DATABASE, keep_private
 
 _PAGES = re.compile(
@@ -26,13 +29,20 @@ _API = re.compile(
     r"(server-info|artifacts/list|get-trace-artifact"
     r"|(experiments|runs|metrics|registered-models|model-versions|logged-models|datasets)(/.*)?)"
 )
+_PAGES_FOLDER = "js/build"  # below MLflow's server
 _NOT_SERVED = re.compile(r".*/runs/create-promptlab-run")
 
 
 def served(method: str, path: str) -> bool:
-    """Whether a request is for runs, experiments or models; artifacts can be read, not written."""
+    """Whether a request is for runs, experiments, models or a run's graph; artifacts can be read,
+    not written.
+    """
     if _READ.fullmatch(path):
         return method in ("GET", "HEAD")
+    if graph_route.PATH.fullmatch(path):
+        return method in ("GET", "HEAD")
+    if path == first_page.NO_GATEWAY:
+        return method == "GET"  # answered by this project
     if _PAGES.fullmatch(path):
         return method in ("GET", "HEAD") or path == "/graphql"
     return bool(_API.fullmatch(path)) and not _NOT_SERVED.fullmatch(path)
@@ -41,6 +51,7 @@ def served(method: str, path: str) -> bool:
 def app() -> Any:
     """Make MLflow's app over this project's database, with its stores bound to the project."""
     os.environ.update(_settings())
+    from mlflow.server import app as flask_app
     from mlflow.server import handlers
     from mlflow.server.fastapi_app import app as made
 
@@ -48,6 +59,9 @@ def app() -> Any:
 
     handlers._tracking_store_registry.register("sqlite", bound_runs)
     handlers._model_registry_store_registry.register("sqlite", bound_models)
+    # before MLflow's own, which end in a catch-all
+    static = Path(flask_app.root_path) / _PAGES_FOLDER
+    made.router.routes[:0] = [graph_route.route(), *first_page.routes(static)]
     return made
 
 

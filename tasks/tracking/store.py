@@ -6,35 +6,46 @@ with the same result, so that an ingestion cut in the middle is simply repeated.
 """
 
 import json
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelInput
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
 
 from tasks.graph import paths
 from tasks.report import results
 from tasks.report.escapes import in_markdown
 from tasks.running.hashes import md5, stored
+from tasks.tracking import graph_page, pipeline_page
+from tasks.tracking.found_run import FoundRun
+from tasks.tracking.graph_page import Node
 from tasks.tracking.models import MergedModels
 from tasks.tracking.run_page import (
     CACHED,
+    GRAPH,
     IMAGES,
     MERGED,
     NOTE,
+    READERS,
     READS,
     TAG,
-    cached_stages,
     figures_folder,
     final_metrics,
     fit,
     in_parts,
     origin,
     out_tag,
+    prefixed,
     shorten,
+    with_readers,
 )
-from tasks.tracking.runs import FoundRun, Runs
+from tasks.tracking.runs import Runs
 
+_AVERAGE = "average/"
+_EARLIER = 50  # pipeline runs that are looked at for earlier results
 _SHOWN = (".json", ".csv", ".html", ".md", ".png")
 
 
@@ -106,14 +117,40 @@ class Store(Runs):
     ) -> None:
         """Log the suite's parameters and results, how many stages ran, and how it ended."""
         self.log_params(run_id, start["params"])
+        children = [FoundRun.of(run) for run in self.children(run_id)]
+        self._link_down(children)
+        table = ""
+        if end["status"] != "KILLED" and self._has_results(children, start):
+            table = self._publish(run_id, start, end["time"])
+        run = FoundRun.of(self.client.get_run(run_id))
+        stages = pipeline_page.nodes(start, run, children)
+        self._log_graph(run, pipeline_page.facts(start, end, stages), stages)
         counts = end.get("counts", {})
         tags = {f"{TAG}stages.{name}": str(n) for name, n in counts.items()}
-        if pages := FoundRun.of(self.client.get_run(run_id)).cached():
-            tags[NOTE] = shorten(cached_stages(pages))
+        tags[NOTE] = pipeline_page.description(start, end, run, stages, table)
         self.set_tags(run_id, tags)
-        if end["status"] != "KILLED" and self._has_results(run_id, start):
-            self._publish(run_id, start["suite"], end["time"])
         self.client.set_terminated(run_id, end["status"], int(end["time"] * 1000))
+
+    def _link_down(self, children: Sequence[FoundRun]) -> None:
+        """Note on each run which of these runs read what it wrote."""
+        readers: dict[str, dict[str, str]] = {}
+        for child in children:
+            for run_id in child.upstream():
+                readers.setdefault(run_id, {})[child.stage] = child.page
+        for run_id, pages in readers.items():
+            if self.has_run(run_id):
+                run = FoundRun.of(self.client.get_run(run_id))
+                known = run.readers() | pages
+                note = with_readers(run.tags.get(NOTE, ""), known)
+                self.set_tags(run_id, {**in_parts(READERS, known), NOTE: note})
+
+    def _log_graph(self, run: FoundRun, facts: Sequence[str], stages: Sequence[Node]) -> None:
+        name = run.tags.get("mlflow.runName", run.run_id)
+        page = graph_page.html(f"Pipeline run {name}", facts, stages, "/")
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / GRAPH
+            path.write_text(page, "utf-8")
+            self.client.log_artifact(run.run_id, str(path))
 
     def end_of_stages(self, run_id: str, end: Mapping[str, Any]) -> dict[str, Any]:
         """Make the end of a pipeline run that said none from the ends of its stages' runs."""
@@ -126,6 +163,34 @@ class Store(Runs):
             "time": last or end["time"],
             "counts": {"run": len(infos) - failed, "failed": failed},
         }
+
+    def pipeline(self, key: str) -> FoundRun | None:
+        """Find the run of a pipeline by the key that its journal has."""
+        run = self.search(f"tags.`{TAG}pipeline` = '{key}'")
+        return FoundRun.of(run) if run else None
+
+    def registered(self, name: str) -> ModelVersion | None:
+        """Find a version of a registered model by `NAME` (its champion), `NAME@ALIAS` or
+        `NAME/NUMBER`.
+        """
+        model, _, number = name.partition("/")
+        model, _, alias = model.partition("@")
+        try:
+            if number:
+                return self.client.get_model_version(model, number)
+            return self.client.get_model_version_by_alias(model, alias or "champion")
+        except MlflowException as error:
+            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                return None
+            raise
+
+    def made_results(self, commit: str) -> FoundRun | None:
+        """Find the latest run that made a suite's results from a commit."""
+        run = self.search(
+            f"tags.`{TAG}git.commit` = '{commit}' and tags.`{TAG}stage` LIKE 'report%' "
+            "and attributes.status = 'FINISHED'"
+        )
+        return FoundRun.of(run) if run else None
 
     def last_pipeline(self) -> FoundRun | None:
         """Find the latest pipeline run."""
@@ -161,7 +226,7 @@ class Store(Runs):
             if path.endswith(_SHOWN) and (source := stored(Path(path), digest)):
                 self.log_file(run_id, source, Path(path).name, figures_folder(path))
 
-    def _has_results(self, run_id: str, start: Mapping[str, Any]) -> bool:
+    def _has_results(self, children: Sequence[FoundRun], start: Mapping[str, Any]) -> bool:
         """Whether the suite's results, as they are now, are those of this pipeline run.
 
         Of a flow they are: it ends as they are published. Stages that DVC ran without one may have
@@ -170,14 +235,19 @@ class Store(Runs):
         path = paths.report(start["suite"]) / "results.csv"
         if not start.get("adopted"):
             return True
-        tag = out_tag(path.as_posix())
-        written = {run.data.tags.get(tag) for run in self.children(run_id)}
+        written = {child.outs().get(path.as_posix()) for child in children}
         return path.is_file() and md5(path) in written
 
-    def _publish(self, run_id: str, suite: str, time: float) -> None:
-        """Log the suite's results on its pipeline run; register the best merged model."""
+    def _publish(self, run_id: str, start: Mapping[str, Any], time: float) -> str:
+        """Log the suite's results on its pipeline run, and register the best merged model.
+
+        Returns the table of results in Markdown, with the change since the pipeline run before.
+        """
+        suite = start["suite"]
         rows = results.read(suite)
-        values = {f"average/{p}/{m}": value for (p, m), value in results.averages(rows).items()}
+        averages = results.averages(rows)
+        values = {f"{_AVERAGE}{p}/{m}": value for (p, m), value in averages.items()}
+        before = self._averages_before(run_id, start)
         self.log_points(run_id, [{"time": time, "step": 0, "values": values}])
         for name in ("results.csv", "index.html", "report.md"):
             path = paths.report(suite) / name
@@ -186,6 +256,25 @@ class Store(Runs):
         best = results.best_merged(suite, rows, results.references(suite))
         if best:
             self._models.register(suite, *best)
+        return results.markdown_table(averages, before)
+
+    def _averages_before(
+        self, run_id: str, start: Mapping[str, Any]
+    ) -> dict[tuple[str, str], float]:
+        """Find the averages of the latest pipeline run of the suite before this one that has any,
+        by protocol and method.
+        """
+        earlier = self.client.search_runs(
+            [self.experiment(start["suite"])],
+            f"tags.`{TAG}pipeline` != '' and attributes.start_time < {int(start['time'] * 1000)}",
+            max_results=_EARLIER,
+            order_by=["attributes.start_time DESC"],
+        )
+        for run in earlier:
+            found = prefixed(run.data.metrics, _AVERAGE)
+            if found and run.info.run_id != run_id:
+                return {_pair(name): value for name, value in found.items()}
+        return {}
 
     def _describe(
         self, start: Mapping[str, Any], end: Mapping[str, Any], outs: Mapping[str, str]
@@ -205,6 +294,11 @@ class Store(Runs):
             *(["| read | md5 | written by |\n|---|---|---|\n" + "\n".join(read)] if read else []),
         ]
         return shorten("\n\n".join(parts))
+
+
+def _pair(name: str) -> tuple[str, str]:
+    protocol, _, method = name.partition("/")
+    return protocol, method
 
 
 def _link(run: FoundRun) -> str:

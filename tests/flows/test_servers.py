@@ -90,8 +90,9 @@ def test_mlflow_serves_runs_and_models_alone() -> None:
     api = "/ajax-api/2.0/mlflow/"
     for path in ("/", api + "runs/search", api + "experiments/create", api + "logged-models/x"):
         assert served("GET", path), path
-    for path in (api + "gateway-proxy", "/ajax-api/3.0/mlflow/assistant/config", "/v1/traces"):
+    for path in ("/ajax-api/3.0/mlflow/assistant/config", "/v1/traces", api + "gateway-proxy/x"):
         assert not served("GET", path), path
+    assert not served("POST", api + "gateway-proxy")
     artifact = "/api/2.0/mlflow-artifacts/artifacts/x"
     assert served("GET", artifact)
     assert not served("PUT", artifact)
@@ -123,8 +124,8 @@ def test_a_working_folder_that_others_may_enter_is_narrowed() -> None:
 @pytest.mark.parametrize("record", ["", "[]", '{"port": "x"}', json.dumps({"port": 1, "pid": 1})])
 def test_no_server_is_taken_for_ours_by_its_port(record: str) -> None:
     work_folder()
-    servers._RECORD.write_text(record)
-    assert servers._recorded() is None
+    servers.record_path("Prefect").write_text(record)
+    assert servers.running("Prefect") is None
 
 
 def test_a_port_is_held_from_the_start() -> None:

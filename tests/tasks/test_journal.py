@@ -7,8 +7,10 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -16,9 +18,10 @@ from conftest import Project
 
 from adamerge_core.atomic import atomic_write
 from adamerge_core.errors import InputError
-from tasks.running import journal, processes
+from tasks.running import journal, processes, resources
 from tasks.running.hashes import md5
 from tasks.running.journal import Journal
+from tasks.running.resources import Sampler
 from tasks.running.stage import options
 from tasks.running.work import PlainReporter
 from tasks.tracking import ingest
@@ -415,3 +418,65 @@ def test_json_of_events_is_one_line_each(tmp_path: Path) -> None:
     log = Journal(tmp_path)
     log.start("stage", stage="two\nlines")
     assert json.loads(log.path.read_text())["stage"] == "two\nlines"
+
+
+# what a stage takes of the machine
+
+
+def test_a_long_stage_says_what_it_takes_of_the_machine() -> None:
+    samples: list[tuple[dict[str, float], int]] = []
+    sampler = Sampler(lambda sample, number: samples.append((sample, number)), seconds=0.05)
+    sampler.start()
+    until = time.monotonic() + 30
+    while len(samples) < 3 and time.monotonic() < until:
+        sum(range(10_000))
+    sampler.stop()
+    count = len(samples)
+    time.sleep(0.2)
+    assert len(samples) == count >= 3
+    assert [number for _, number in samples] == list(range(count))
+    sample = samples[1][0]
+    assert 0 < sample["system/cpu_utilization_percentage"] <= 110
+    assert sample["system/process_memory_usage_megabytes"] == pytest.approx(
+        psutil.Process().memory_info().rss / 1e6, rel=0.5
+    )
+
+
+def test_a_gpu_is_sampled_where_the_process_uses_one() -> None:
+    class Cuda:
+        initialized = True
+
+        def is_initialized(self) -> bool:
+            return self.initialized
+
+        def mem_get_info(self) -> tuple[int, int]:
+            return 30 * 10**9, 40 * 10**9
+
+        def utilization(self) -> int:
+            raise ModuleNotFoundError("pynvml")
+
+    torch = SimpleNamespace(cuda=Cuda())
+    sample = resources._device({"torch": torch})
+    assert sample["system/gpu_0_memory_usage_megabytes"] == 10_000
+    assert sample["system/gpu_0_memory_usage_percentage"] == 25
+    assert len(sample) == 2
+    torch.cuda.initialized = False
+    assert resources._device({"torch": torch}) == {}
+    assert resources._device({}) == {}
+
+
+def test_two_threads_may_write_metrics(tmp_path: Path) -> None:
+    log = Journal(tmp_path)
+    log.start("stage")
+    writers = [
+        threading.Thread(target=lambda n=n: [log.metrics({f"m{n}": s}, s) for s in range(500)])
+        for n in range(4)
+    ]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    log.end("FINISHED")
+    points = [p for e in events(log.path) if e["event"] == "metrics" for p in e["points"]]
+    for n in range(4):
+        assert [p["step"] for p in points if f"m{n}" in p["values"]] == list(range(500))

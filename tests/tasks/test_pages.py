@@ -1,5 +1,6 @@
 """MLflow's pages in a headless browser: what a person sees of a pipeline run."""
 
+import itertools
 import shutil
 import signal
 import socket
@@ -40,7 +41,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory, prefect_server: None) -> Itera
 
 @pytest.fixture(scope="module")
 def addresses(ran: Project) -> Iterator[dict[str, str]]:
-    """MLflow's and Prefect's, as `adamerge ui` prints them; Ctrl-C ends both servers."""
+    """The pages, as `adamerge ui` prints them; Ctrl-C ends both servers."""
     mlflow, prefect = str(free_port()), str(free_port())
     ports = ["--mlflow-port", mlflow, "--prefect-port", prefect]
     process = subprocess.Popen(
@@ -51,8 +52,9 @@ def addresses(ran: Project) -> Iterator[dict[str, str]]:
     )
     assert process.stdout is not None
     try:
-        lines = [process.stdout.readline().split() for _ in range(2)]
-        yield dict(lines)
+        lines = iter(process.stdout.readline, "")
+        printed = list(itertools.takewhile(lambda line: "login" not in line, lines))
+        yield {line[:16].strip(): line[16:].strip() for line in printed}
     finally:
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=60)
@@ -64,7 +66,7 @@ def addresses(ran: Project) -> Iterator[dict[str, str]]:
 
 @pytest.fixture(scope="module")
 def read(addresses: dict[str, str]) -> Iterator[object]:
-    """Opens a page of MLflow and waits until it shows some text; gives all its text."""
+    """Opens a page and waits until it shows some text; gives all its text."""
     if BROWSER is None:
         pytest.skip("needs chromium")
     from playwright.sync_api import sync_playwright
@@ -75,8 +77,10 @@ def read(addresses: dict[str, str]) -> Iterator[object]:
         size = {"width": 1500, "height": 1200}
         page = browser.new_page(viewport=size, http_credentials=login)
 
-        def text(path: str, until: str, folder: Path = Path("pages")) -> str:
-            page.goto(f"{addresses['MLflow']}/{path}")
+        def text(address: str, until: str, folder: Path = Path("pages")) -> str:
+            if "//" not in address:
+                address = f"{addresses['runs'].partition('#')[0]}{address}"
+            page.goto(address)
             page.get_by_text(until).first.wait_for(timeout=60_000, state="attached")
             time.sleep(1.5)
             folder.mkdir(exist_ok=True)
@@ -88,7 +92,7 @@ def read(addresses: dict[str, str]) -> Iterator[object]:
 
 
 def found(condition: str) -> object:
-    from tasks.tracking.runs import FoundRun
+    from tasks.tracking.found_run import FoundRun
     from tasks.tracking.store import Store
 
     run = Store().search(condition)
@@ -111,12 +115,30 @@ def test_the_page_of_a_pipeline_run_shows_its_stages(ran: Project, read: object)
     page = read(run.page, "average/transductive/ties_merging")
     for shown in ("Child runs", "report", "merge", "adamerge run", "adamerge.stages.run"):
         assert shown in page, shown
+    for shown in ("FINISHED after", "8 stages, 8 ran", "ties_merging", "grow", "graph"):
+        assert shown in page, shown
+
+
+def test_the_pages_that_are_printed_show_what_they_say(
+    addresses: dict[str, str], read: object
+) -> None:
+    shown = {
+        "runs": "matching runs",
+        "last run": "8 stages, 8 cached",
+        "its graph": "8 cached",
+        "merged models": "ties_merging-seed-0",
+        "registry": "toy-merged",
+        "flow runs": "pipeline",
+    }
+    assert addresses.keys() == shown.keys()
+    for name, text in shown.items():
+        assert text in read(addresses[name], text), name
 
 
 def test_the_page_of_a_cached_run_leads_to_the_runs_behind_it(ran: Project, read: object) -> None:
     run = found("tags.`adamerge.stages.cached` = '8'")
-    page = read(run.page, "up to date")
-    assert all(stage in page for stage in run.cached())
+    page = read(f"adamerge/runs/{run.run_id}/graph", "8 cached")
+    assert all(stage.partition("@")[2] in page for stage in run.cached())
     assert read(run.cached()["merge"], "python -m work --kind merge")
 
 
@@ -133,7 +155,8 @@ def test_the_best_model_is_in_the_registry(ran: Project, read: object) -> None:
 
 
 def test_prefect_answers(addresses: dict[str, str]) -> None:
-    with urllib.request.urlopen(addresses["Prefect"] + "/api/health") as answer:
+    prefect = addresses["flow runs"].removesuffix("/runs")
+    with urllib.request.urlopen(f"{prefect}/api/health") as answer:
         assert answer.status == 200
-    with urllib.request.urlopen(addresses["Prefect"]) as answer:
+    with urllib.request.urlopen(addresses["flow runs"]) as answer:
         assert "<html" in answer.read().decode().lower()

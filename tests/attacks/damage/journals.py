@@ -21,6 +21,7 @@ START = {
     "pid": 999999,
     "pid_started": None,
     "host": "another",
+    "user": "someone",
     "stage": "raw@a",
     "cmd": "python -m work --kind raw --task a",
     "params": {"raw.length": 3},
@@ -54,7 +55,7 @@ def _bad_starts() -> dict[str, bytes]:
         for key, values in wrong.items()
         for value in values
     }
-    for key in ("kind", "run", "time", "stage", "pipeline", "suite", "host", "deps"):
+    for key in ("kind", "run", "time", "stage", "pipeline", "suite", "host", "user", "deps"):
         kept = {k: v for k, v in {**START, "run": "bad"}.items() if k != key}
         made[f"without {key}"] = projects.events(kept)
     text = projects.events({**START, "run": "bad"})

@@ -23,8 +23,10 @@ def _bad_record(text: str, folder: Path) -> None:
         dead = {**facts, "pid": 2**22 + 1}
         other = {**facts, "pid_started": "00000000-1"}
         known = {"impostor": {"port": port}, "dead": dead, "other start": other}
-        servers._RECORD.write_text(json.dumps(known[text]) if text in known else text)
-        if servers._recorded() is not None:
+        servers.record_path("Prefect").write_text(
+            json.dumps(known[text]) if text in known else text
+        )
+        if servers.running("Prefect") is not None:
             raise FaultError("an impostor is taken for the project's server")
         if heard:
             raise FaultError(f"was asked: {heard}")

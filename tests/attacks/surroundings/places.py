@@ -174,11 +174,11 @@ def _moved() -> Iterator[Case]:
         projects.copy(folder / "first")
         about = {"port": 4200, "root": str(folder / "first"), **processes.process_facts()}
         servers._answers = lambda url: True
-        servers._RECORD.write_text(json.dumps(about))
-        expect(servers._recorded() is not None, "its own server is not found")
+        servers.record_path("Prefect").write_text(json.dumps(about))
+        expect(servers.running("Prefect") is not None, "its own server is not found")
         shutil.copytree(folder / "first", folder / "second")
         projects.enter(folder / "second")
-        expect(servers._recorded() is None, "the copy uses the first one's server")
+        expect(servers.running("Prefect") is None, "the copy uses the first one's server")
 
     yield case("a copy has no server of the first", server_of_the_first, "high")
 
