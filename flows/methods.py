@@ -80,7 +80,8 @@ def _groups() -> dict[str, list[_Shown]]:
 
 def _references() -> list[_Shown]:
     texts = {
-        "pretrained": "The pretrained model on every task, zero-shot: what merging starts from.",
+        "pretrained": "The pretrained model on every task, zero-shot or, of a classifier, with the "
+        "tasks' heads: what merging starts from.",
         "individual": "Each task's own fine-tuned model: K models, the upper reference.",
         "traditional_mtl": "One model trained on the union of the K training sets.",
     }

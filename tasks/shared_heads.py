@@ -16,7 +16,7 @@ def run(work: Work) -> None:
     """Write the head for each task. Raises InputError where their class names differ."""
     tasks, model = work.params["tasks"], work.options["model"]
     lists = {task: read_classes(task) for task in tasks}
-    check_same_classes({task: classes for task, (classes, _) in lists.items()})
+    check_same_classes({task: classes for task, (classes, _) in lists.items()}, "a shared head")
     head = _made(work, tasks, {task: templates for task, (_, templates) in lists.items()})
     for task in tasks:
         checkpoints.save(paths.head(model, task), head)

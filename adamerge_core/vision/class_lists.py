@@ -114,10 +114,11 @@ def stated_classes(path: str | os.PathLike[str], entry: str) -> ClassList:
     return ClassList(lists[0], lists[1], lists[2], f"the head's file {Path(path).name}")
 
 
-def check_same_classes(classes: Mapping[str, Sequence[str]]) -> None:
-    """Raise InputError listing the tasks whose class names are not those of the first task.
+def check_same_classes(classes: Mapping[str, Sequence[str]], subject: str) -> None:
+    """Raise InputError about `subject`, listing whose class names are not those of the first.
 
-    classes: by task, in the order of the labels. A line shows the first difference of a task.
+    classes: by whose they are, as tasks, in the order of the labels. A line shows the first
+    difference of one.
     """
     (first, wanted), *others = classes.items()
     faults = []
@@ -128,8 +129,8 @@ def check_same_classes(classes: Mapping[str, Sequence[str]]) -> None:
             at, one, other = differing
             faults.append(f"class {at} is {_shown(one)} in {first} and {_shown(other)} in {task}")
     if faults:
-        faults.append("fix: give tasks that share a head the same class names in the same order")
-        raise InputError.listing("a shared head", faults, shown=20)
+        faults.append("fix: give all of them the same class names in the same order")
+        raise InputError.listing(subject, faults, shown=20)
 
 
 def _shown(name: str | None) -> str:

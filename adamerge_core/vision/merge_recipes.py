@@ -253,7 +253,8 @@ def _with_one_head(recipe: MergeRecipe, tasks: Mapping[str, TaskInputs]) -> dict
     if heads:
         head = shared_head(heads, average=recipe.head == AVERAGE)
     elif lists:
-        check_same_classes({name: each.names for name, each in lists.items()})
+        names = {name: each.names for name, each in lists.items()}
+        check_same_classes(names, "a shared head")
         prompts = dict.fromkeys(text for each in lists.values() for text in each.templates)
         head = replace(next(iter(lists.values())), templates=tuple(prompts))
     return {name: replace(task, head=head) for name, task in tasks.items()}

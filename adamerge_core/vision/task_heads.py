@@ -157,7 +157,7 @@ def shared_head(heads: Mapping[str, TaskHead], *, average: bool) -> TaskHead:
     one frozen head; with it their mean is taken, as that of any layer, which is meant for heads
     that were trained on from one. Raises InputError listing what differs.
     """
-    check_same_classes({task: head.classes.names for task, head in heads.items()})
+    check_same_classes({task: head.classes.names for task, head in heads.items()}, "a shared head")
     (first, one), *others = heads.items()
     faults = [
         f"{task}: its head is {head.kind} and takes {head.weight.shape[1]} features, that of "

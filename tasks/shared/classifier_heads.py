@@ -44,5 +44,6 @@ def _read(dataset: str, entry: dict[str, str], architecture: str) -> TaskHead:
         )
     names = tuple(read_classes(dataset)[0])
     if tower.classes:
-        check_same_classes({dataset: names, f"the checkpoint {source}": tower.classes.names})
+        stated = {dataset: names, f"the checkpoint {source}": tower.classes.names}
+        check_same_classes(stated, f"the head of {dataset}")
     return checkpoint_head(tower, ClassList(names, names, source=f"the data set {dataset}"))

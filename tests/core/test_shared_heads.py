@@ -9,13 +9,16 @@ import pytest
 import timm
 import torch
 from small_classifiers import TIMM, write_classifiers
-from small_clip import CLASSES
+from small_clip import ARCHITECTURE, CLASSES, written_material
 
 from adamerge_core import checkpoints
 from adamerge_core.errors import InputError
 from adamerge_core.vision.class_lists import ClassList, check_same_classes
+from adamerge_core.vision.clip import tokenizer
+from adamerge_core.vision.heads import zero_shot_weight
 from adamerge_core.vision.merge_models import merge_models
 from adamerge_core.vision.merge_recipes import MergeRecipe, open_inputs
+from adamerge_core.vision.pretrained import read_pretrained, whole_clip
 from adamerge_core.vision.task_heads import TaskHead, shared_head
 
 NAMES = ("red", "green")
@@ -55,9 +58,9 @@ def test_heads_of_two_kinds_are_refused() -> None:
 
 
 def test_the_first_difference_of_class_names_is_shown() -> None:
-    check_same_classes({"a": NAMES, "b": list(NAMES)})
+    check_same_classes({"a": NAMES, "b": list(NAMES)}, "heads")
     with pytest.raises(InputError) as caught:
-        check_same_classes({"a": NAMES, "b": ("green", "red"), "c": ("red",)})
+        check_same_classes({"a": NAMES, "b": ("green", "red"), "c": ("red",)}, "heads")
     assert "class 0 is 'red' in a and 'green' in b" in str(caught.value)
     assert "class 1 is 'green' in a and missing in c" in str(caught.value)
 
@@ -98,6 +101,29 @@ def test_a_merge_shares_the_head_that_all_checkpoints_have(
     assert torch.equal(model.fc.weight, states["colours"]["fc.weight"])
     assert merged.heads["colours"].classes.names == CLASSES["colours"]
     assert "| heads | shared |" in (tmp_path / "out/README.md").read_text(encoding="utf-8")
+
+
+def test_a_clips_shared_head_is_made_of_the_prompts_of_all(tmp_path: Path) -> None:
+    with written_material(tmp_path) as folder:
+        prompts = {"colours": "a photo of {}.\n", "sketches": "a sketch of {}.\n"}
+        for task, text in prompts.items():
+            (folder / f"{task}.txt").write_text(text, encoding="utf-8")
+        (folder / "sides.safetensors").rename(folder / "sketches.safetensors")
+        recipe = MergeRecipe(
+            ARCHITECTURE,
+            str(folder / "clip.safetensors"),
+            {task: str(folder / f"{task}.safetensors") for task in prompts},
+            "weight_averaging",
+            images=dict.fromkeys(prompts, str(folder / "images/colours")),
+            templates={task: str(folder / f"{task}.txt") for task in prompts},
+            head="shared",
+        )
+        merged = merge_models(recipe, tmp_path / "out")
+        clip = whole_clip(ARCHITECTURE, read_pretrained(recipe.pretrained, ARCHITECTURE))
+        both = ["a photo of {}.", "a sketch of {}."]
+        wanted = zero_shot_weight(clip, tokenizer(ARCHITECTURE), CLASSES["colours"], both)
+        for head in merged.heads.values():
+            assert torch.allclose(head.weight, wanted, atol=1e-6)
 
 
 def test_other_classes_and_words_are_refused(recipe: MergeRecipe, tmp_path: Path) -> None:

@@ -16,8 +16,11 @@ from stage_runs import rows_of, run_all, use
 
 from adamerge_core import checkpoints
 from adamerge_core.errors import InputError
+from adamerge_core.vision.class_lists import ClassList
 from adamerge_core.vision.classifier_architectures import create_classifier
+from adamerge_core.vision.classifier_exports import save_classifier
 from adamerge_core.vision.classifiers import split_state
+from adamerge_core.vision.task_heads import TaskHead
 from tasks import wiring
 from tasks.graph import paths
 from tasks.suite.schema import checked
@@ -137,6 +140,20 @@ def test_a_head_of_another_number_of_classes_is_refused() -> None:
     suite = checked(import_models(parameters(), {"landuse": 10, "mnist": 7}), "tiny suite")
     use(suite)
     with pytest.raises(InputError, match="its head has 7 classes, and the data set mnist 10"):
+        run_all(suite)
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_checkpoint_that_names_other_classes_is_refused() -> None:
+    raw = import_models(parameters(), {"landuse": 10, "mnist": 10})
+    names = (*(f"digit {digit}" for digit in range(9)), "ten")
+    encoder, head = split_state(checkpoints.load("mnist.pt"), "fc")
+    stated = TaskHead(head["weight"], head["bias"], ClassList(names, names), "test")
+    save_classifier(Path("mnist.safetensors"), ARCHITECTURE, encoder, stated, {})
+    raw["checkpoints"]["finetuned"]["mnist"]["file"] = "mnist.safetensors"
+    suite = checked(raw, "tiny suite")
+    use(suite)
+    with pytest.raises(InputError, match="class 9 is 'digit 9' in mnist and 'ten' in the checkp"):
         run_all(suite)
 
 
