@@ -204,6 +204,24 @@ def test_a_folder_of_transformers_says_its_classes(
     assert "config.json says hidden_act = 'relu'; the model's has 'gelu'" in faults(recipe)
 
 
+def test_a_model_of_the_hub_is_an_architecture_and_a_checkpoint(
+    of_transformers: MergeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    model = tmp_path / "hub/models--org--vit"
+    (model / "refs").mkdir(parents=True)
+    (model / "refs/main").write_text("0" * 40)
+    own = of_transformers.architecture.partition(":")[2]
+    shutil.copytree(own, model / "snapshots" / ("0" * 40))
+    named = replace(of_transformers, architecture="transformers:org/vit", pretrained="org/vit")
+    inputs = open_inputs(named)
+    assert inputs.pretrained.source == "org/vit"
+    local = read_pretrained(own, of_transformers.architecture)
+    assert inputs.pretrained.sha256 == local.sha256
+
+
 def test_the_shipped_imagenet_weights_are_those_of_the_clip() -> None:
     found = read_pretrained("imagenet", "timm:tf_efficientnet_lite0")
     trunk = read_pretrained("imagenet", "efficientnet_lite0_clip").tensors

@@ -12,7 +12,7 @@ import yaml
 from conftest import ROOT
 from PIL import Image
 from small_classifiers import finetuned
-from stage_runs import rows_of, run_all, use
+from stage_runs import rows_of, run_all, run_one, use
 
 from adamerge_core import checkpoints
 from adamerge_core.errors import InputError
@@ -21,6 +21,7 @@ from adamerge_core.vision.classifier_architectures import create_classifier
 from adamerge_core.vision.classifier_exports import save_classifier
 from adamerge_core.vision.classifiers import split_state
 from adamerge_core.vision.task_heads import TaskHead
+from flows.model_downloads import suite_models
 from tasks import wiring
 from tasks.graph import paths
 from tasks.suite.schema import checked
@@ -155,6 +156,18 @@ def test_a_checkpoint_that_names_other_classes_is_refused() -> None:
     use(suite)
     with pytest.raises(InputError, match="class 9 is 'digit 9' in mnist and 'ten' in the checkp"):
         run_all(suite)
+
+
+@pytest.mark.usefixtures("folder")
+def test_weights_of_the_hub_are_among_what_is_downloaded() -> None:
+    raw = parameters()
+    raw["model"]["weights"] = {"hub": "timm/test_resnet.r160_in1k", "revision": "main"}
+    suite = checked(raw, "tiny suite")
+    use(suite)
+    assert list(suite_models()) == ["timm/test_resnet.r160_in1k@main"]
+    stage = wiring.stages(suite)["import_classifier@tiny"]
+    with pytest.raises(InputError, match="allow the download with HF_HUB_OFFLINE=0"):
+        run_one(stage)
 
 
 def domains(raw: dict[str, Any]) -> dict[str, Any]:
