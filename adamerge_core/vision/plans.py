@@ -57,12 +57,12 @@ def plan_merge(inputs: MergeInputs, device: str) -> Plan:
     images = [task.images for task in tasks if task.images]
     count = sum(len(each.files) for each in images)
     measured = 3 * sum(len(task.labels) for task in tasks if task.labels is not None)
-    settings = inputs.method.settings
-    adapted = (
-        settings.steps * settings.images_per_task * settings.batches_per_step * len(inputs.tasks)
-        if settings
-        else 0
+    choose = inputs.method.choose
+    tried = [each.settings for each in (choose.methods if choose else (inputs.method,))]
+    adapted = len(inputs.tasks) * sum(
+        each.steps * each.images_per_task * each.batches_per_step for each in tried if each
     )
+    measured += count * len(choose.values) if choose else 0
     written = model + (model + text if text else 0)
     written += model if is_clip_vit(recipe.architecture) else 0
     if is_classifier(recipe.architecture):  # a whole classifier a head

@@ -13,6 +13,7 @@ from small_clip import ARCHITECTURE, by_task, written_material
 
 from adamerge_core import RULES, TaskVectors, checkpoints
 from adamerge_core.errors import InputError
+from adamerge_core.vision import plans
 from adamerge_core.vision.image_files import decoded, find_images
 from adamerge_core.vision.merge_models import merge_models
 from adamerge_core.vision.merge_recipes import MergeRecipe, open_inputs
@@ -107,6 +108,18 @@ def test_adarank_merges_without_a_suite(recipe: MergeRecipe, tmp_path: Path) -> 
     assert torch.allclose(merged.tensors["ln_pre.bias"], whole["ln_pre.bias"], atol=1e-6)
     assert not torch.allclose(merged.tensors[matrix], whole[matrix], atol=1e-4)
     assert "rank_share | 0.5" in (tmp_path / "out/README.md").read_text(encoding="utf-8")
+
+
+def test_the_plan_counts_every_value_that_is_tried(
+    recipe: MergeRecipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    speed = plans._Speed(decode=0.0, forward=0.0, backward=1.0)
+    monkeypatch.setattr(plans, "_speed", lambda *_: speed)
+    settings = {key: value for key, value in SETTINGS.items() if key != "steps"}
+    choose = {"steps": [3, 5], "by": "entropy"}
+    inputs = open_inputs(replace(recipe, settings=settings, choose=choose))
+    images = len(recipe.finetuned) * SETTINGS["images_per_task"]
+    assert plans.plan_merge(inputs, "cpu").seconds == (3 + 5) * images
 
 
 @pytest.mark.parametrize(
