@@ -30,7 +30,7 @@ def _made(work: Work, tasks: list[str], templates: dict[str, list[str]]) -> Stat
         return prompted_head(work, classes, list(prompts))
     imported = work.params.get("checkpoints", {}).get("finetuned", {})
     if imported:
-        return joined_head(imported, section.architecture, average=section.head == "average")
+        return joined_head(imported, section.architecture, average=work.params["head"] == "average")
     return probed_head(work, tasks, len(classes))
 
 

@@ -39,14 +39,14 @@ def _of_a_clip(suite: Suite) -> list[Stage]:
     imported = suite.checkpoints.heads if suite.checkpoints else {}
     return [
         _pretrain(suite, suite.pretrain) if suite.pretrain else _import_clip(suite),
-        _shared_heads(suite) if suite.model.head else _heads(suite),
+        _shared_heads(suite) if suite.head else _heads(suite),
         *(_import_head(suite, task, entry) for task, entry in imported.items()),
     ]
 
 
 def _of_a_classifier(suite: Suite) -> list[Stage]:
     """The pretrained encoder, and heads: out of the tasks' checkpoints, or linear probes."""
-    if suite.model.head:
+    if suite.head:
         return [_import_classifier(suite), _shared_heads(suite)]
     return [
         _import_classifier(suite),
@@ -63,13 +63,13 @@ def _pretrain(suite: Suite, section: Pretrain) -> Stage:
         {"model": MODEL, "size": str(suite.size)},
         matrix=axes(model=suite.model.name),
         deps=[*split_files(datasets, suite.size, "pretrain"), *map(paths.classes, datasets)],
-        params=["pretrain", *ENCODER],
+        params=["pretrain", *(["head"] if suite.head else []), *ENCODER],
         outs=[
             paths.pretrained(MODEL),
             paths.text_tower(MODEL),
             paths.pretrain_curve(MODEL),
             paths.pretrain_accuracy(MODEL),
-            *(paths.head(MODEL, dataset) for dataset in datasets if not suite.model.head),
+            *(paths.head(MODEL, dataset) for dataset in datasets if not suite.head),
         ],
     )
 
@@ -192,7 +192,7 @@ def _shared_heads(suite: Suite) -> Stage:
         {"model": MODEL, "tasks": "${item.tasks}", "size": size},
         matrix=axes(model=model.name, tasks=paths.tasks_together(suite.tasks)),
         deps=[*reads, *map(paths.classes, suite.tasks)],
-        params=["tasks", *entries, *ENCODER],
+        params=["tasks", "head", *entries, *ENCODER],
         outs=[paths.head(MODEL, task) for task in suite.tasks],
     )
 

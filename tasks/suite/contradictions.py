@@ -98,13 +98,13 @@ def _of_the_model(content: Mapping[str, Any]) -> list[str]:
 
 def _of_one_head(content: Mapping[str, Any], classifier: bool) -> list[str]:
     """What does not go with one head for all tasks."""
-    head, section = _section(content, "model").get("head"), _section(content, "checkpoints")
+    head, section = content.get("head"), _section(content, "checkpoints")
     faults = []
     if head and not classifier and _section(section, "heads"):
-        faults.append(f"checkpoints.heads: model.head is {head}, one for all tasks; give {{}}")
+        faults.append(f"checkpoints.heads: head is {head}, one for all tasks; give {{}}")
     if head == "average" and not (classifier and _section(section, "finetuned")):
         faults.append(
-            "model.head = 'average': is the mean of the heads of imported classifiers, and none is "
+            "head = 'average': is the mean of the heads of imported classifiers, and none is "
             "imported; give shared"
         )
     return faults

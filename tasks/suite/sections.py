@@ -141,9 +141,6 @@ class Model(Section):
     architecture: Annotated[str, AfterValidator(_known_architecture)]
     weights: dict[str, str]
     """Where its pretrained weights come from: see weights_faults."""
-    head: Literal["shared", "average"] | None = None
-    """One head for all tasks: shared, which imported classifiers must all have, or the average of
-    theirs. Left out, each task has its own."""
 
     @property
     def is_classifier(self) -> bool:

@@ -178,7 +178,7 @@ def domains(raw: dict[str, Any]) -> dict[str, Any]:
     folder = {"source": "image_folder", "path": "digits", "templates": ["a digit {}."]}
     raw["datasets"] = {"mnist": few, "mnist_too": folder}
     raw["corrupt"]["tasks"] = ["mnist"]
-    raw["model"]["head"] = "shared"
+    raw["head"] = "shared"
     return raw
 
 
@@ -207,7 +207,7 @@ def test_domains_of_one_label_set_share_a_head() -> None:
 @pytest.mark.parametrize("head", ["shared", "average"])
 def test_imported_heads_are_shared_or_averaged(head: str) -> None:
     raw = import_models(domains(parameters()), {"mnist": 10, "mnist_too": 10})
-    raw["model"]["head"] = head
+    raw["head"] = head
     states = {task: checkpoints.load(f"{task}.pt") for task in raw["tasks"]}
     suite = checked(raw, "tiny suite")
     use(suite)
@@ -270,8 +270,8 @@ def test_a_shared_head_needs_the_same_classes_in_the_same_order() -> None:
             "checkpoints.heads: a classifier's checkpoint brings its own head; give {}",
         ),
         (
-            lambda raw: raw["model"].update(head="average"),
-            "model.head = 'average': is the mean of the heads of imported classifiers, and none is",
+            lambda raw: raw.update(head="average"),
+            "head = 'average': is the mean of the heads of imported classifiers, and none is",
         ),
     ],
 )

@@ -164,8 +164,8 @@ def test_the_tasks_of_a_clip_share_a_zero_shot_head_of_all_their_prompts(
     raw["model"] |= {
         "architecture": "tiny_vit",
         "weights": {"file": "clip.safetensors", "activation": "quick_gelu"},
-        "head": "shared",
     }
+    raw["head"] = "shared"
     drawn = raw["datasets"]["stripes"] | {"templates": ["a drawing of {}."]}
     raw["datasets"] = {"stripes": raw["datasets"]["stripes"], "drawings": drawn}
     raw["tasks"], raw["corrupt"]["tasks"] = ["stripes", "drawings"], ["stripes"]
