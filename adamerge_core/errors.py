@@ -26,6 +26,10 @@ class InputError(ValueError):
         return [line.removeprefix("  - ") for line in others] or [first]
 
 
+class NetworkError(InputError):
+    """A network, or who answers there, kept something from being fetched; it may pass."""
+
+
 @contextmanager
 def collected(faults: list[str], about: str = "") -> Iterator[None]:
     """Append the faults of an InputError that the block raises to `faults`, and go on after it.

@@ -231,6 +231,10 @@ evaluate:
   trajectory_images: 500
   trajectory_points: 11
 
+registry:                        # docs/pipeline.md, "The registry"
+  average_tolerance: 0.2
+  task_tolerance: 1.0
+
 robustness:
   corruptions:
     - clean

@@ -14,13 +14,17 @@ from adamerge_core.errors import InputError
 from flows import project
 from flows.data_commands import add_data_commands
 from flows.model_commands import add_model_commands
+from flows.registry_commands import add_registry_commands
+from flows.run_options import add_notify, add_port, add_run_options
+from flows.schedule_commands import add_schedule_commands
 from tasks.running import failures
-from tasks.running.environment import PORTS, WORK, configure, work_folder
+from tasks.running.environment import WORK, configure, work_folder
 from tasks.running.failures import OperationError
 
 _FAILED, _BAD_INPUT, _INTERRUPTED = 1, 2, 130
 
-_AT_WORK = ("run", "status", "ui", "lineage", "schedule")  # in a project, with all of its files
+# in a project, with all of its files
+_AT_WORK = ("run", "status", "ui", "lineage", "models", "schedule")
 
 _WITH_PREFECT = ("run", "ui", "schedule")
 
@@ -33,6 +37,8 @@ Merge fine-tuned models into one, and trace every result to the files and runs b
   adamerge status              what is up to date, what would run
   adamerge ui                  MLflow's and Prefect's pages in your browser
   adamerge lineage PATH        which stage and run made a file, and all upstream of it
+  adamerge models              the registered models: which is champion, and why
+  adamerge predict IMAGE...    classify images by the champion
   adamerge suite list          the suites there are
   adamerge methods             the merging methods there are
   adamerge data list           the data sets of the field: what they need, fetching them
@@ -148,9 +154,10 @@ def _parser() -> argparse.ArgumentParser:
     _lineage(commands)
     _suite(commands)
     _methods(commands)
+    add_registry_commands(commands, _add)
     add_data_commands(commands, _add)
     add_model_commands(commands, _add)
-    _schedule(commands)
+    add_schedule_commands(commands, _add)
     return parser
 
 
@@ -174,21 +181,13 @@ def _add(
     return parser
 
 
-def _add_port(parser: argparse.ArgumentParser, server: str) -> None:
-    parser.add_argument(
-        f"--{server}-port",
-        type=int,
-        default=PORTS[server],
-        metavar="N",
-        help="default: %(default)s",
-    )
-
-
 def _run(commands: _Commands) -> None:
     def call(options: argparse.Namespace) -> int:
         from flows.commands import run
+        from flows.run_parameters import RunParameters
 
-        return run(options.name)
+        given = {"suite": options.name, "targets": options.target, "force": options.force}
+        return run(RunParameters.read(given | {"reason": options.reason}), options.notify)
 
     about = """\
 Runs every stage of dvc.yaml that is not up to date, in parallel where they are independent, and
@@ -199,9 +198,13 @@ Writes below data/ (data/README.md says what; the report: data/suites/<suite>/re
 and each run to mlflow.db.
 
   adamerge run
-  adamerge run mini"""
+  adamerge run mini
+  adamerge run --target evaluate              what stages run, or stages, and all upstream of them
+  adamerge run --target report@mini --force   again, though nothing has changed"""
     parser = _add(commands, "run", "run the pipeline and print the table of results", about, call)
     parser.add_argument("name", nargs="?", metavar="NAME", help="default: the active suite")
+    add_run_options(parser)
+    add_notify(parser)
 
 
 def _status(commands: _Commands) -> None:
@@ -233,8 +236,8 @@ on 127.0.0.1 and prints the addresses of the active suite's pages. Ctrl-C ends b
   adamerge ui --mlflow-port 5001"""
     parser = _add(commands, "ui", "serve MLflow's and Prefect's pages", about, call)
     parser.add_argument("--open", action="store_true", help="open them in your browser as well")
-    _add_port(parser, "mlflow")
-    _add_port(parser, "prefect")
+    add_port(parser, "mlflow")
+    add_port(parser, "prefect")
 
 
 def _lineage(commands: _Commands) -> None:
@@ -326,23 +329,6 @@ what data it needs, its parameters with their defaults. Runs nothing.
         commands, "methods", "list the merging methods there are", about, call, in_project=False
     )
     parser.add_argument("name", nargs="?", metavar="NAME", help="all about this one")
-
-
-def _schedule(commands: _Commands) -> None:
-    def call(options: argparse.Namespace) -> int:
-        from flows.nightly import schedule
-
-        return schedule(options.prefect_port, now=options.now)
-
-    about = """\
-Starts Prefect's server (if none is running here) and a worker, and deploys the flow with the
-schedule in prefect.yaml. Runs until Ctrl-C; the address it prints shows past and coming runs.
-
-  adamerge schedule
-  adamerge schedule --now      trigger one run at once as well"""
-    parser = _add(commands, "schedule", "run the pipeline every night", about, call)
-    parser.add_argument("--now", action="store_true", help="trigger one run at once as well")
-    _add_port(parser, "prefect")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,9 @@ from pathlib import Path
 
 from adamerge_core.atomic import atomic_write
 from flows import page_links, servers
+from flows.notify import NOTIFY
+from flows.notify import check as check_notify
+from flows.run_parameters import RunParameters
 from flows.suites import activate, check
 from tasks.graph import dvc_lock, dvc_yaml, paths
 from tasks.report import results
@@ -29,10 +32,15 @@ _RECORD_SECONDS = 15.0
 _HAND_OVER_SECONDS = 5.0
 
 
-def run(name: str | None) -> int:
-    """Make the suite `name` active, if one is given, run the pipeline, and print its results."""
-    if name is not None:
-        activate(name, None, force=False)
+def run(parameters: RunParameters, notify_with: str | None) -> int:
+    """Run the pipeline with these parameters, and print its results.
+
+    notify_with: a command that is run when it fails, or accuracies fall.
+    """
+    if notify_with is not None:
+        os.environ[NOTIFY] = check_notify(notify_with)
+    if parameters.suite is not None:
+        activate(parameters.suite, None, force=False)
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     server = servers.prefect(None, pages=False)  # first: it takes seconds to start
@@ -42,10 +50,10 @@ def run(name: str | None) -> int:
         servers.use_prefect(server)
         from flows.pipeline import BAD_INPUT, pipeline, prepare
 
-        prepare()
+        prepare(parameters)
         server.wait()
         with server.needed():
-            state = pipeline(return_state=True)
+            state = pipeline(**parameters.model_dump(), return_state=True)
             _await_records(str(state.state_details.flow_run_id))
     except servers.EndedError as error:
         servers.leave(str(error))

@@ -11,9 +11,11 @@ from prefect import Flow
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.client.schemas.schedules import CronSchedule
+from prefect.utilities.callables import parameter_schema
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from adamerge_core.errors import InputError
+from adamerge_core.errors import InputError, collected
+from flows.run_parameters import RunParameters
 from tasks.suite.yaml_files import load_yaml
 
 PREFECT_YAML = Path("prefect.yaml")
@@ -58,47 +60,56 @@ class Deployment(BaseModel):
     name: _Name
     description: str = ""
     entrypoint: str = Field(pattern=r"^flows(/[a-z_]+)+\.py:[a-z_]+$")
+    parameters: RunParameters = RunParameters()
     schedules: list[Schedule] = []
     concurrency_limit: int | None = Field(default=None, ge=1)
 
-    def flow(self) -> Flow[[], Any]:
+    @classmethod
+    def of(cls, entry: Any) -> "Deployment":
+        """Check an entry of prefect.yaml. Raises InputError with all that is wrong."""
+        try:
+            return cls.model_validate(entry)
+        except ValidationError as error:
+            faults = [
+                f"{'.'.join(map(str, each['loc'])) or 'all of it'} = "
+                f"{str(each['input'])[:100]!r}: {each['msg']}"
+                for each in error.errors()
+            ]
+            raise InputError.listing("a deployment", faults) from None
+
+    def flow(self) -> Flow[..., Any]:
         """Import the flow. Raises InputError if there is none."""
         path, _, name = self.entrypoint.partition(":")
         module = path.removesuffix(".py").replace("/", ".")
         try:
             found = getattr(importlib.import_module(module), name)
         except (ModuleNotFoundError, AttributeError) as error:
-            raise _unfit(f"{self.name}: entrypoint {self.entrypoint}: {error}") from error
+            raise unfit(f"{self.name}: entrypoint {self.entrypoint}: {error}") from error
         if not isinstance(found, Flow):
-            raise _unfit(f"{self.name}: entrypoint {self.entrypoint} is no flow")
+            raise unfit(f"{self.name}: entrypoint {self.entrypoint} is no flow")
         return found
 
 
-def read() -> dict[str, Deployment]:
+def read(path: Path = PREFECT_YAML) -> dict[str, Deployment]:
     """Read the deployments in prefect.yaml by name. Raises InputError, with all that is wrong."""
     try:
-        content = load_yaml(PREFECT_YAML)
+        content = load_yaml(path)
     except InputError as error:
-        raise _unfit(str(error)) from error
+        raise unfit(str(error)) from error
     listed = content.get("deployments") if isinstance(content, dict) else None
-    if not isinstance(listed, list) or not listed:
-        raise _unfit("it must have `deployments`, a list with at least one")
-    found, wrong = {}, []
+    if not isinstance(listed, list):
+        raise unfit("it must have `deployments`, a list")
+    found: dict[str, Deployment] = {}
+    wrong: list[str] = []
     for number, entry in enumerate(listed, 1):
-        try:
-            deployment = Deployment.model_validate(entry)
-        except ValidationError as error:
-            wrong += [
-                f"deployment {number}, {'.'.join(map(str, each['loc'])) or 'all of it'} = "
-                f"{str(each['input'])[:100]!r}: {each['msg']}"
-                for each in error.errors()
-            ]
-        else:
+        about = f"deployment {number}"
+        with collected(wrong, about):
+            deployment = Deployment.of(entry)
             if deployment.name in found:
-                wrong.append(f"deployment {number}: the name {deployment.name!r} is there twice")
+                raise InputError(f"{about}: the name {deployment.name!r} is there twice")
             found[deployment.name] = deployment
     if wrong:
-        raise _unfit("\n  ".join(["", *wrong]))
+        raise unfit("\n  ".join(["", *wrong]))
     return found
 
 
@@ -110,6 +121,9 @@ def deploy(client: SyncPrefectClient, deployment: Deployment) -> Any:
         deployment.name,
         description=deployment.description,
         entrypoint=deployment.entrypoint,
+        parameters=deployment.parameters.model_dump(mode="json", exclude_defaults=True),
+        parameter_openapi_schema=parameter_schema(flow).model_dump(),
+        enforce_parameter_schema=False,  # a run checks them itself, and says all that is wrong
         concurrency_limit=deployment.concurrency_limit,
         schedules=[
             DeploymentScheduleCreate(
@@ -131,7 +145,7 @@ def remove_others(client: SyncPrefectClient, ids: set[Any]) -> list[str]:
     return names
 
 
-def _unfit(why: str) -> InputError:
+def unfit(why: str) -> InputError:
     return InputError(
         f"{PREFECT_YAML} in {Path.cwd()}: {why}\n"
         f"mend it, or bring it back with `git checkout {PREFECT_YAML}`"

@@ -2,8 +2,9 @@
 
 import re
 import sys
+import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Collection
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -25,6 +26,10 @@ from tasks.running.hashes import signature
 from tasks.running.journal import Journal
 
 _PROGRESS = re.compile(r"\d+/\d+ ")
+_LAST_LINES = 15
+RETRY_SECONDS = (60.0, 300.0, 900.0)
+"""Before the next attempts at a stage that a network kept from ending well; within an attempt the
+download itself waits for seconds."""
 _PROGRESS_SECONDS = 5.0  # between two progress lines of a stage on the console; Prefect has all
 
 
@@ -47,7 +52,9 @@ class Run:
         self._worked: dict[str, Outcome] = {}  # by the threads of the task runner
         self._idle: list[Worker] = []
         self._working: dict[str, Worker] = {}
-        self._stopped = False
+        self._stopped = threading.Event()
+        self.last_lines = {name: deque[str](maxlen=_LAST_LINES) for name in plan.upstream}
+        """What each stage said last."""
 
     @property
     def failed(self) -> list[str]:
@@ -73,7 +80,7 @@ class Run:
 
     def stop(self) -> None:
         """End whatever is still at work."""
-        self._stopped = True
+        self._stopped.set()
         Worker.stop(*self._working.values(), *self._idle)
 
     def say(self, text: str) -> None:
@@ -100,7 +107,11 @@ class Run:
     def summary(self) -> str:
         """Sum the run up in one line."""
         counts = self.counts()
-        parts = [f"{counts['run']} ran", f"{counts['cached']} cached"]
+        same = counts["cached"] == len(self._plan.upstream)
+        parts = [
+            f"{counts['run']} ran",
+            f"{counts['cached']} cached{': nothing has changed' if same else ''}",
+        ]
         if self.failed:
             parts.append(f"{counts['failed']} failed ({', '.join(self.failed)})")
         if counts["not_run"]:
@@ -188,21 +199,37 @@ class Run:
     # a stage, in a thread of the task runner
 
     def _work(self, name: str) -> State[None]:
-        if self._stopped:
+        if self._stopped.is_set():
             return Failed(message="the pipeline was stopped")
-        worker = self._worker()
-        self._working[name] = worker
-        if self._stopped:  # meanwhile
-            Worker.stop(worker)
-        outcome = worker.bring_up_to_date(name, _Lines(name, lambda: self._stopped))
-        del self._working[name]
-        self._idle.append(worker)
+        outcome = self._attempts(name, _Lines(name, self._stopped.is_set, self.last_lines[name]))
         self._worked[name] = outcome
         if outcome is Outcome.FAILED:
-            return Failed(message=f"{name} failed: its log says why")
+            last = "\n".join(self.last_lines[name])
+            return Failed(message=f"{name} failed: its log says why\n{last}")
         if outcome is Outcome.RAN:
             return Completed(message=outcome.value)
         return Completed(name="Cached", message=outcome.value)
+
+    def _attempts(self, name: str, lines: "_Lines") -> Outcome:
+        """Run a stage; one that a network kept from ending well again, after waits."""
+        for wait in (*RETRY_SECONDS, None):
+            outcome = self._attempt(name, lines)
+            if outcome is not Outcome.UNREACHED or wait is None:
+                break
+            lines(f"the network failed: again in {clock(wait)}")
+            if self._stopped.wait(wait):
+                break
+        return Outcome.FAILED if outcome is Outcome.UNREACHED else outcome
+
+    def _attempt(self, name: str, lines: "_Lines") -> Outcome:
+        worker = self._worker()
+        self._working[name] = worker
+        if self._stopped.is_set():  # meanwhile
+            Worker.stop(worker)
+        outcome = worker.bring_up_to_date(name, lines, force=name in self._plan.forced)
+        del self._working[name]
+        self._idle.append(worker)
+        return outcome
 
     def _worker(self) -> Worker:
         """Take a worker that waits for work, else starts one."""
@@ -225,11 +252,13 @@ class Run:
 
 
 class _Lines:
-    """Where the lines of one stage go: all to Prefect, progress to the console now and then."""
+    """Where the lines of one stage go: all to Prefect, progress to the console now and then; the
+    others to `kept`.
+    """
 
-    def __init__(self, name: str, stopped: Callable[[], bool]) -> None:
+    def __init__(self, name: str, stopped: Callable[[], bool], kept: "deque[str]") -> None:
         self._name, self._logger, self._shown = name, get_run_logger(), 0.0
-        self._stopped = stopped
+        self._stopped, self._kept = stopped, kept
 
     def __call__(self, line: str) -> None:
         if self._stopped():  # what an interrupted process says is of no use
@@ -240,6 +269,8 @@ class _Lines:
             if now - self._shown < _PROGRESS_SECONDS:
                 return
             self._shown = now
+        else:
+            self._kept.append(line)
         _print(f"{self._name} | {line}")
 
 

@@ -15,6 +15,8 @@ class Outcome(Enum):
     UNCHANGED = "unchanged"
     RESTORED = "restored"
     FAILED = "failed"
+    UNREACHED = "not reached"
+    """Failed by a network: another attempt may do. In the end it counts as failed."""
     BLOCKED = "not run"
 
 

@@ -2,7 +2,7 @@
 
 from flows import servers
 from tasks.graph import params_yaml
-from tasks.tracking import addresses
+from tasks.tracking.pages import addresses
 
 _FLOW_RUNS = "runs"
 

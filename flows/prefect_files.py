@@ -11,6 +11,7 @@ from contextlib import closing
 from pathlib import Path
 
 from tasks.running.aside import set_aside
+from tasks.running.environment import work_folder
 from tasks.running.failures import OperationError
 
 _REVISIONS = "server/database/_migrations/versions/sqlite"
@@ -22,8 +23,14 @@ class PrefectFilesError(OperationError):
 
 
 def mend() -> None:
-    """Set aside what Prefect could not start with. Raises PrefectFilesError: in use, or newer."""
+    """Set aside what Prefect could not start with, and make its folder.
+
+    Raises PrefectFilesError: in use, or newer.
+    """
     home = Path(os.environ["PREFECT_HOME"])
+    if home.is_relative_to(Path.cwd()):
+        work_folder()
+    home.mkdir(parents=True, exist_ok=True)
     shown = Path(os.path.relpath(home)) if home.is_relative_to(Path.cwd()) else home
     for name in ("profiles.toml", "memo_store.toml"):
         _mend_settings(shown / name)

@@ -1,5 +1,4 @@
-"""`python -m flows.guard flows.prefect_server PORT DESCRIPTOR [pages]`: Prefect's server of this
-project.
+"""`python -m flows.guard flows.prefect_server PORT DESCRIPTOR OPTION...`: this project's Prefect.
 
 Prefect's own app, behind the gate, on a socket that the parent listens on; it asks for the
 project's secret, and its pages ask for it once a browser.
@@ -7,6 +6,7 @@ project's secret, and its pages ask for it once a browser.
 
 import os
 import sys
+from collections.abc import Sequence
 
 from tasks.running.environment import configure
 from tasks.running.gate import serve
@@ -22,10 +22,12 @@ _SETTINGS = {
     _SERVICES + "TASK_RUN_RECORDER_READ_BATCH_SIZE": "100",
 }
 
-# services that nothing here needs: automations, which call addresses and start runs by themselves;
-# work pools; and schedules, which the worker of `adamerge schedule` has from prefect.yaml
+# automations, which call addresses and start runs by themselves: where the user asks for them
+_AUTOMATIONS = "TRIGGERS"
+
+# services that nothing here needs: work pools; and schedules, which the worker of `adamerge
+# schedule` has from prefect.yaml
 _OFF = (
-    "TRIGGERS",
     "FOREMAN",
     "CLEANUP_RECONCILER",
     "SCHEDULER",
@@ -36,7 +38,7 @@ _OFF = (
 _OFF_WITHOUT_PAGES = ("REPOSSESSOR", "DB_VACUUM")
 
 
-def settings(port: int, *, pages: bool) -> dict[str, str]:
+def settings(port: int, *, pages: bool, automations: bool) -> dict[str, str]:
     """Compute Prefect's settings for a server on `port`."""
     found = {
         **_SETTINGS,
@@ -45,18 +47,19 @@ def settings(port: int, *, pages: bool) -> dict[str, str]:
         "PREFECT_SERVER_UI_ENABLED": str(pages).lower(),
         "PREFECT_SERVER_UI_API_URL": "/api",  # by whichever name the page was opened
     }
-    off = _OFF if pages else (*_OFF, *_OFF_WITHOUT_PAGES)
+    off = [*_OFF, *([] if pages else _OFF_WITHOUT_PAGES), *([] if automations else [_AUTOMATIONS])]
     return found | {f"{_SERVICES}{name}_ENABLED": "false" for name in off}
 
 
-def main(port: int, descriptor: int, *, pages: bool) -> None:
-    """Serve until a signal."""
+def main(port: int, descriptor: int, options: Sequence[str]) -> None:
+    """Serve until a signal. options: of `pages` and `automations`."""
     configure()
-    os.environ.update(settings(port, pages=pages))
+    wanted = {name: name in options for name in ("pages", "automations")}
+    os.environ.update(settings(port, **wanted))
     from prefect.server.api.server import create_app
 
     serve(create_app(final=True), port, descriptor)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), pages="pages" in sys.argv[3:])
+    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:])

@@ -1,7 +1,8 @@
 """`python -m flows.guard flows.scheduled_run DEPLOYMENT FLOW_RUN_ID`: carries out one flow run.
 
 What runs is the flow that prefect.yaml names for the deployment, in the current folder, with this
-process's environment: of the server's database only the flow run's id and state are used.
+process's environment: of the server's database only the flow run's id, state and parameters are
+used, and the flow checks these.
 """
 
 import sys
@@ -16,9 +17,12 @@ def main(name: str, flow_run_id: UUID) -> None:
     from prefect.flow_engine import load_flow_run, run_flow
 
     from flows import deployments
+    from flows.run_parameters import RunParameters
 
-    flow = deployments.read()[name].flow()
-    run_flow(flow, flow_run=load_flow_run(flow_run_id), parameters={}, return_type="state")
+    flow, run = deployments.read()[name].flow(), load_flow_run(flow_run_id)
+    # those that the flow has; it says of their values what is wrong
+    known = {key: v for key, v in run.parameters.items() if key in RunParameters.model_fields}
+    run_flow(flow, flow_run=run, parameters=known, return_type="state")
 
 
 if __name__ == "__main__":

@@ -122,17 +122,24 @@ class Server:
             signal.signal(signal.SIGUSR1, before)
 
 
-def prefect(port: int | None, *, pages: bool) -> Server:
+def prefect(port: int | None, *, pages: bool, automations: bool = False) -> Server:
     """Return this project's Prefect server: the one that runs, else a new one on `port`.
 
-    Without a port, on any that is free. `pages` says whether a new one serves Prefect's pages. Does
-    not wait until it answers.
+    Without a port, on any that is free. `pages` says whether a new one serves Prefect's pages,
+    `automations` whether it carries automations out. Does not wait until it answers. Raises
+    InputError where the one that runs does not carry them out.
     """
     found = running("Prefect")
+    if found and automations:
+        raise InputError(
+            f"--automations: Prefect's server of another command is at work on port {found.port}; "
+            "end that command first"
+        )
     if found:
         return found
     listening = _listen(port, "Prefect", "--prefect-port")
-    server = _start("Prefect", "flows.prefect_server", listening, ["pages"] if pages else [])
+    options = [name for name, on in (("pages", pages), ("automations", automations)) if on]
+    server = _start("Prefect", "flows.prefect_server", listening, options)
     if pages:
         _record(server)
     return server

@@ -48,7 +48,7 @@ def show(name: str | None) -> int:
 
     Raises InputError listing the faults of a file that is no suite, after it is printed.
     """
-    path = _file(name) if name else PARAMS_YAML
+    path = file_of(name) if name else PARAMS_YAML
     if not os.path.lexists(path):
         raise InputError("no suite is active: choose one with `adamerge suite use NAME`")
     text = read_text(path)
@@ -77,7 +77,7 @@ def activate(name: str | None, seeds: list[int] | None, *, force: bool) -> None:
             raise InputError(f"no suite is active yet: name one, of {known}")
         path = PARAMS_YAML
     else:
-        path = _file(name)
+        path = file_of(name)
         if not force:
             _keep_changes()
     text = read_text(path)
@@ -193,7 +193,8 @@ def _files() -> dict[str, Path]:
     return files
 
 
-def _file(name: str) -> Path:
+def file_of(name: str) -> Path:
+    """Find a suite's file. Raises InputError, with near names, where there is none."""
     files = _files()
     if name not in files:
         near = difflib.get_close_matches(name, files, n=_NEAR)

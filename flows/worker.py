@@ -6,6 +6,7 @@ environments and entrypoints of the server's database are not read.
 """
 
 import subprocess
+import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -22,6 +23,8 @@ from prefect.states import Cancelled, Crashed, Pending, State
 
 from flows import guard
 from flows.deployments import Deployment
+from flows.notify import notify
+from tasks.graph import params_yaml
 
 _OPEN = FlowRunFilter.model_validate({"state": {"type": {"any_": [StateType.SCHEDULED]}}})
 
@@ -30,14 +33,19 @@ class Worker:
     """Carries out the flow runs of some deployments, each in a guarded process."""
 
     def __init__(self, client: SyncPrefectClient, deployments: Mapping[UUID, Deployment]) -> None:
-        self._client, self._deployments = client, deployments
+        self._client = client
+        self._process: subprocess.Popen[str] | None = None
+        self._at_work: UUID | None = None
+        self.serve(deployments)
+
+    def serve(self, deployments: Mapping[UUID, Deployment]) -> None:
+        """Carry out the flow runs of these deployments from now on."""
+        self._deployments = deployments
         self._next = {
             (key, each): each.next()
             for key, found in deployments.items()
             for each in found.schedules
         }
-        self._process: subprocess.Popen[str] | None = None
-        self._at_work: UUID | None = None
 
     def turn(self) -> None:
         """Do what there is to do now; call it every few seconds."""
@@ -105,6 +113,8 @@ class Worker:
         elif state is not None and not self._state(flow_run_id).is_final():
             message = f"its process ended with {process.returncode}"
             self._set(flow_run_id, Crashed(message=message))
+            if trouble := notify("failed", params_yaml.suite_name(), message, ""):
+                print(f"adamerge: {trouble}", file=sys.stderr)
         self._process = self._at_work = None
 
     def _state(self, flow_run_id: UUID) -> State[Any]:

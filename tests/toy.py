@@ -19,6 +19,7 @@ compute: {threads: 1, device: cpu}
 raw: {length: 3}
 grow: {steps: 5, seconds: 0.01, fail: []}
 merge: {scaling: 0.3}
+registry: {average_tolerance: 0.5, task_tolerance: 2.0}
 """
 
 PIPELINE = """\
@@ -71,7 +72,7 @@ import json
 import time
 from pathlib import Path
 
-from adamerge_core.errors import InputError
+from adamerge_core.errors import InputError, NetworkError
 from adamerge_core.atomic import atomic_write
 from tasks.graph import dvc_yaml, params_yaml
 from tasks.running.stage import run_stage
@@ -89,6 +90,10 @@ def run(work):
     report = work.report
     if work.name in PACE["fail"]:
         raise InputError(f"{work.name} is told to fail")
+    away = Path(f"no-network-{work.name}")
+    if away.exists():
+        away.unlink()
+        raise NetworkError(f"{work.name} reaches nobody")
     state = report.scratch / "state.json"
     start = hashlib.md5((work.name + str(work.params)).encode())
     for path in work.deps:

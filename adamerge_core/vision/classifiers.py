@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from adamerge_core.errors import InputError
+from adamerge_core.vision.heads import ZeroShotHead
 
 _TORCHVISION_HEADS = ("fc", "classifier", "heads", "head")
 """What torchvision's models call the modules that end in the classifier."""
@@ -103,3 +104,9 @@ class LinearHead(nn.Module):
         """Classify features [N, D]: logits [N, classes]."""
         weight, bias = self.get_buffer("weight"), self._buffers["bias"]
         return nn.functional.linear(features, weight, bias)
+
+
+def head_of(state: Mapping[str, Tensor]) -> nn.Module:
+    """Make the head of a state dict: linear where it has a `bias`, else zero-shot."""
+    weight = state["weight"]
+    return LinearHead(weight, state["bias"]) if "bias" in state else ZeroShotHead(weight)

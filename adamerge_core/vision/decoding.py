@@ -120,6 +120,21 @@ def decode(content: bytes, size: int) -> Decoded:
     return Decoded(_middle(image, size), changes)
 
 
+def fit_pixels(pixels: np.ndarray, size: int) -> np.ndarray:
+    """Resize and crop decoded pixels uint8 [H, W, 3], RGB, to uint8 [size, size, 3], as `decode`
+    does those of a file. Raises InputError for an array of another kind, or too large or long.
+    """
+    check_size(size)
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
+        raise InputError(
+            f"is an array {pixels.dtype} {list(pixels.shape)}: must be uint8 [H, W, 3], RGB"
+        )
+    image = Image.fromarray(pixels)
+    if fault := _size_fault(image):
+        raise InputError(fault)
+    return _middle(image, size)
+
+
 def check_size(size: int) -> None:
     """Raise InputError unless `size` can be the side of prepared images: 1 to 4096 pixels."""
     if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= 4096:
@@ -153,20 +168,25 @@ def _opened(content: bytes) -> tuple[Image.Image, tuple[str, ...]]:
 
 
 def _check_limits(file: Image.Image, content: bytes) -> None:
-    width, height = file.size
-    faults = []
-    if width < 1 or height < 1:
-        faults.append("it has no pixels")
-    elif width * height > MAX_PIXELS:
-        faults.append(f"at most {MAX_PIXELS} pixels are decoded; make it smaller")
-    elif max(width, height) > MAX_ASPECT * min(width, height):
-        faults.append(f"the longer side may be at most {MAX_ASPECT} times the shorter; crop it")
-    if faults:
-        raise InputError(f"is {width} x {height} pixels: {faults[0]}")
+    if fault := _size_fault(file):
+        raise InputError(fault)
     if isinstance(file, JpegImagePlugin.JpegImageFile):
         scans = content.count(b"\xff\xda")
         if scans > MAX_SCANS:
             raise InputError(f"has {scans} scans; must have at most {MAX_SCANS}; save it again")
+
+
+def _size_fault(image: Image.Image) -> str | None:
+    width, height = image.size
+    if width < 1 or height < 1:
+        rule = "it has no pixels"
+    elif width * height > MAX_PIXELS:
+        rule = f"at most {MAX_PIXELS} pixels are decoded; make it smaller"
+    elif max(width, height) > MAX_ASPECT * min(width, height):
+        rule = f"the longer side may be at most {MAX_ASPECT} times the shorter; crop it"
+    else:
+        return None
+    return f"is {width} x {height} pixels: {rule}"
 
 
 def _check_tags(content: bytes) -> None:

@@ -10,10 +10,13 @@ from adamerge_core.errors import InputError
 from adamerge_core.vision.architectures import split_name
 from adamerge_core.vision.classifier_exports import export_classifier
 from adamerge_core.vision.export import export_open_clip, export_transformers, is_clip_vit
+from adamerge_core.vision.image_towers import read_image_tower
+from adamerge_core.vision.known_models import input_size
 from adamerge_core.vision.merge_recipes import MergeInputs
 from adamerge_core.vision.merged_models import MergedModel
 from adamerge_core.vision.model_cards import model_card
-from adamerge_core.vision.pretrained import scaling_of
+from adamerge_core.vision.predictions import MultiTaskModel
+from adamerge_core.vision.pretrained import encoder_of, in_float32, scaling_of
 from adamerge_core.vision.task_heads import OWN, TaskHead, read_task_head
 
 IMAGE_TOWER = "image_tower.safetensors"
@@ -90,3 +93,24 @@ def read_heads(folder: str | Path) -> dict[str, TaskHead]:
     """Read the heads of a merged folder, by task. Raises InputError where one is broken."""
     files = sorted((Path(folder) / HEADS).glob("*.safetensors"))
     return {file.stem: read_task_head(file) for file in files}
+
+
+def read_merged_model(folder: str | Path) -> MultiTaskModel:
+    """Open a merged folder for predictions, on the CPU.
+
+    Raises InputError where a file of it is missing or broken, or its parts do not fit.
+    """
+    if not is_merged_folder(folder):
+        raise InputError(
+            f"{folder}: is no folder that `adamerge merge` wrote ({RECIPE} and {IMAGE_TOWER})"
+        )
+    recipe, heads = read_recipe(folder), read_heads(folder)
+    architecture = recipe["architecture"]
+    tower = in_float32(read_image_tower(Path(folder, IMAGE_TOWER), architecture=architecture))
+    pixels = scaling_of(architecture, recipe["pretrained"])
+    return MultiTaskModel(
+        encoder_of(architecture, tower.tensors, tower.source, pixels),
+        {task: head.module() for task, head in heads.items()},
+        {task: head.classes.names for task, head in heads.items()},
+        input_size(architecture),
+    )

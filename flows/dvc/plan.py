@@ -17,12 +17,16 @@ class Plan:
     changed: Mapping[str, str]
     """The stages that are not up to date, and why."""
 
+    forced: frozenset[str] = frozenset()
+    """Those that are to run again, up to date or not."""
+
     @property
     def settled(self) -> set[str]:
         """Stages with nothing to do: up to date, and so is everything upstream."""
         found: set[str] = set()
         for name, above in self.upstream.items():
-            if name not in self.changed and found.issuperset(above):
+            due = name in self.changed or name in self.forced
+            if not due and found.issuperset(above):
                 found.add(name)
         return found
 

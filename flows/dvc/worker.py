@@ -17,9 +17,16 @@ from flows import guard
 from flows.dvc import internals, restoring
 from flows.order import Outcome
 from tasks.running.environment import PIPELINE_RUN
+from tasks.running.stage import UNREACHED
+
+# ends the name of a stage that is to run in any case
+_FORCE = "\x1eforce"
 
 # begins the line that ends a stage's output; its exit code follows
 _DONE = "\x1edone "
+
+# ends DVC's line on a stage that a network kept from ending well
+_UNREACHED = f"exited with {UNREACHED}"
 
 
 class Worker:
@@ -41,25 +48,34 @@ class Worker:
         """Whether the process still runs."""
         return self._process.poll() is None
 
-    def bring_up_to_date(self, name: str, show: Callable[[str], None]) -> Outcome:
-        """Wait for the stage's end, handing on its lines without DVC's own."""
+    def bring_up_to_date(
+        self, name: str, show: Callable[[str], None], *, force: bool = False
+    ) -> Outcome:
+        """Wait for the stage's end, handing on its lines without DVC's own.
+
+        force: run it though nothing has changed.
+        """
         source, sink = self._process.stdout, self._process.stdin
         if source is None or sink is None:
             raise RuntimeError("the worker was started without pipes")
         with suppress(BrokenPipeError):
-            sink.write(f"{name}\n")
+            sink.write(f"{name}{_FORCE if force else ''}\n")
             sink.flush()
-        outcome = Outcome.FAILED
+        outcome, unreached = Outcome.FAILED, False
         for line in source:
             text = line.rstrip()
             if text.startswith(_DONE):
-                return outcome if text == f"{_DONE}0" else Outcome.FAILED
+                if text == f"{_DONE}0":
+                    return outcome
+                return Outcome.UNREACHED if unreached else Outcome.FAILED
             if text.startswith(internals.RAN):
                 outcome = Outcome.RAN
             elif text.endswith(internals.UNCHANGED):
                 outcome = Outcome.UNCHANGED
             elif internals.RESTORED in text:
                 outcome = Outcome.RESTORED
+            elif text.endswith(_UNREACHED):
+                unreached = True
             elif text and not text.startswith(internals.NOISE):
                 show(text)
         show("its process was killed")
@@ -85,8 +101,10 @@ def main() -> None:
     names = _take_stdin()
     internals.write_lock_whole()
     restoring.verify()
-    for name in names:
-        code = internals.main(["--wait-for-lock", "repro", "--single-item", name.strip()])
+    for line in names:
+        name = line.strip().removesuffix(_FORCE)
+        more = ["--force"] if line.rstrip().endswith(_FORCE) else []
+        code = internals.main(["--wait-for-lock", "repro", "--single-item", *more, name])
         sys.stderr.flush()
         print(f"{_DONE}{code}", flush=True)
 

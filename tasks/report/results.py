@@ -36,8 +36,11 @@ _PROTOCOLS = {
 def read(suite: str) -> list[Row]:
     """Read the rows of a suite's results.csv in its order; none where it does not exist."""
     path = paths.report(suite) / RESULTS_CSV
-    if not path.is_file():
-        return []
+    return read_rows(path) if path.is_file() else []
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Read the rows of a results.csv, whatever its file is called."""
     with path.open(newline="", encoding="utf-8") as file:
         return [_row(line) for line in csv.DictReader(file)]
 
@@ -173,16 +176,15 @@ def averages(rows: list[Row]) -> dict[tuple[str, str], float]:
     return {key: statistics.mean(values) for key, values in grouped.items()}
 
 
-def best_merged(suite: str, rows: list[Row], references: Container[str]) -> tuple[Row, Path] | None:
-    """Find the merged model with the highest transductive average: its row and its weights."""
-    candidates = [
-        (row, path)
-        for row in rows
-        if row.protocol == PROTOCOLS[0] and row.method not in references
-        for path in (
-            paths.merged(suite, row.method, row.seed, row.protocol),
-            paths.merged(suite, row.method, row.seed),
-        )
-        if path.is_file()
-    ]
-    return max(candidates, key=lambda candidate: candidate[0].average, default=None)
+def best_merged(rows: list[Row], references: Container[str]) -> Row | None:
+    """Find the merged method with the highest held-out average over the seeds: its row of the first
+    seed. Not that of its best seed, which the same images would have chosen.
+    """
+    held_out = PROTOCOLS[1]
+    means = {
+        method: mean
+        for (protocol, method), mean in averages(rows).items()
+        if protocol == held_out and method not in references
+    }
+    best = max(means, key=means.__getitem__, default=None)
+    return next((r for r in rows if (r.method, r.protocol) == (best, held_out)), None)

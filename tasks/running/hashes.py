@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tasks.running.dvc_config import object_folder
+
 CACHE = Path(".dvc/cache/files/md5")
 
 
@@ -36,7 +38,9 @@ def signature(
     return digest([name, deps, params, outs])
 
 
-def stored(path: Path, expected: str) -> Path | None:
-    """Find a file with this md5: `path` itself, else its copy in DVC's cache; else None."""
-    places = (path, CACHE / expected[:2] / expected[2:])
+def stored(path: Path, expected: str, root: Path = Path()) -> Path | None:
+    """Find a file of the project `root` with this md5: `path` itself, else its copy in DVC's
+    cache; else None.
+    """
+    places = (root / path, object_folder(root) / expected[:2] / expected[2:])
     return next((p for p in places if p.is_file() and md5(p) == expected), None)

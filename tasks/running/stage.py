@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 import psutil
 
 from adamerge_core.atomic import sweep
-from adamerge_core.errors import InputError
+from adamerge_core.errors import InputError, NetworkError
 from tasks.graph import dvc_yaml, params_yaml
 from tasks.graph.dvc_lock import read_lock
 from tasks.graph.dvc_yaml import Stage
@@ -33,6 +33,9 @@ from tasks.running.resources import Sampler
 from tasks.running.work import Options, PlainReporter, Work
 
 SCRATCH = WORK / "scratch"
+
+UNREACHED = os.EX_TEMPFAIL
+"""The exit code of a stage that a network kept from ending well: another attempt may do."""
 
 _PR_SET_PDEATHSIG = 1
 
@@ -55,8 +58,8 @@ class StageReporter(PlainReporter):
 
 
 def run_stage(run: Callable[[Work], None]) -> NoReturn:
-    """Run the stage of dvc.yaml that has this process's command, and end the process: 0, or 1 with
-    a clear message.
+    """Run the stage of dvc.yaml that has this process's command, and end the process: 0, or with a
+    clear message 1, UNREACHED where it was a network's fault.
 
     Before: sees to it that the process ends with the DVC process above it, so that a killed
     pipeline leaves no stage behind; makes the folders of the outputs; opens the journal. After:
@@ -111,7 +114,7 @@ def _run(cmd: str, run: Callable[[Work], None]) -> int:
         if message is None:
             raise
         print(f"{name}: {message}", file=sys.stderr, flush=True)
-        return 1
+        return UNREACHED if isinstance(error, NetworkError) else 1
 
 
 def options(cmd: str) -> Options:

@@ -12,8 +12,7 @@ from adamerge_core import checkpoints
 from adamerge_core.errors import InputError
 from adamerge_core.vision.architectures import is_classifier
 from adamerge_core.vision.classifier_architectures import classifier_encoder, classifier_input
-from adamerge_core.vision.classifiers import LinearHead
-from adamerge_core.vision.heads import ZeroShotHead
+from adamerge_core.vision.classifiers import head_of
 from adamerge_core.vision.images import LabeledImages
 from tasks.graph import paths
 
@@ -53,10 +52,7 @@ def open_heads(model: str, datasets: Iterable[str], device: torch.device) -> dic
     ]
     if faults:
         raise InputError.listing("heads; make them again with `dvc repro`", faults)
-    return {
-        name: (LinearHead(**state) if "bias" in state else ZeroShotHead(state["weight"])).to(device)
-        for name, state in states.items()
-    }
+    return {name: head_of(state).to(device) for name, state in states.items()}
 
 
 def _head_faults(state: checkpoints.StateDict) -> list[str]:

@@ -58,6 +58,8 @@ Images = Annotated[int, Field(ge=1, le=10**7, strict=True)]
 Rate = Annotated[float, Field(ge=1e-12, le=1e3, strict=True, allow_inf_nan=False)]
 """Of learning: float32 keeps it and its square."""
 Decay = Annotated[float, Field(ge=0, le=1e3, strict=True, allow_inf_nan=False)]
+Points = Annotated[float, Field(ge=0, le=100, strict=True, allow_inf_nan=False)]
+"""Of accuracy in percent."""
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1, strict=True)]
 """NumPy's older generators take no more."""
 

@@ -37,6 +37,7 @@ from tasks.suite.sections import (
     Names,
     Prepare,
     Pretrain,
+    Registry,
     Severity,
     Statistics,
     TraditionalMtl,
@@ -83,6 +84,7 @@ class Suite(Section):
     """Needed where a rule needs them."""
     methods: Annotated[Entries, Field(min_length=1, max_length=MANY)]
     evaluate: Evaluate
+    registry: Registry
     robustness: Robustness
 
     @property

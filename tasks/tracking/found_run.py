@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from mlflow.entities import Run
 
-from tasks.tracking import addresses
-from tasks.tracking.run_page import CACHED, OUTS, READERS, READS, TAG, from_parts, prefixed
+from tasks.tracking.pages import addresses
+from tasks.tracking.pages.run_page import CACHED, OUTS, READERS, READS, TAG, from_parts, prefixed
 
 
 @dataclass(frozen=True)

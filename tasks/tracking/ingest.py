@@ -49,7 +49,7 @@ def ingest() -> None:
     from tasks.tracking.store import Store
 
     try:
-        with _lock(), explained():
+        with journals_held(), explained():
             Ingestion(Store()).run()
     except TrackingError as error:
         raise _kept(str(error)) from error
@@ -66,7 +66,8 @@ def _kept(reason: str) -> IngestionError:
 
 
 @contextmanager
-def _lock() -> Iterator[None]:
+def journals_held() -> Iterator[None]:
+    """Wait for others that write what the journals tell, and keep them waiting in the block."""
     journal.FOLDER.mkdir(parents=True, exist_ok=True)
     with (journal.FOLDER / ".lock").open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

@@ -20,7 +20,7 @@ from tasks.running.commit import content_at, revision_of
 from tasks.running.hashes import md5
 from tasks.tracking.database import DATABASE
 from tasks.tracking.found_run import FoundRun
-from tasks.tracking.run_page import TAG
+from tasks.tracking.pages.run_page import TAG
 from tasks.tracking.store import Store
 
 RESULTS = "results.csv"

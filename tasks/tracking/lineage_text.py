@@ -9,10 +9,10 @@ from graphlib import TopologicalSorter
 from typing import Any
 
 from tasks.graph.dvc_yaml import phase_of
-from tasks.tracking import graph_page
 from tasks.tracking.database import DATABASE
-from tasks.tracking.graph_page import Node
 from tasks.tracking.lineage import Lineage, Origin
+from tasks.tracking.pages import graph_page
+from tasks.tracking.pages.graph_page import Node
 
 _WIDTH = 100
 _ROOM = 85  # for the runs of a phase, so that their number has room behind them

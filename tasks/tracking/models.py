@@ -1,4 +1,4 @@
-"""Merged weights as MLflow's logged models, the best in its registry."""
+"""Merged weights as MLflow's logged models."""
 
 import tempfile
 from collections.abc import Mapping
@@ -7,9 +7,7 @@ from typing import Any
 
 from mlflow.entities import LoggedModel, LoggedModelOutput
 
-from tasks.report import results
-from tasks.running.hashes import md5
-from tasks.tracking.run_page import MERGED, TAG, fit, flatten, how_to_load
+from tasks.tracking.pages.run_page import MERGED, TAG, fit, flatten, how_to_load
 from tasks.tracking.runs import Runs
 
 
@@ -53,26 +51,3 @@ class MergedModels:
             self._runs.all_experiments(), conditions, max_results=1
         )
         return found[0] if found else None
-
-    def register(self, suite: str, row: results.Row, path: Path) -> None:
-        """Register the merged model `path` as the version `best` of the model <suite>-merged."""
-        digest, name = md5(path), f"{suite}-merged"
-        model = self.find(digest)
-        if model is None:  # made before MLflow's database was: no run to lead to
-            return
-        if not self._client.search_registered_models(f"name = '{name}'"):
-            self._client.create_registered_model(
-                name, description=f"The best merged model of the suite {suite} (alias best)."
-            )
-        versions = self._client.search_model_versions(f"name = '{name}'")
-        version = next((v for v in versions if v.tags.get(TAG + "md5") == digest), None)
-        if version is None:
-            version = self._client.create_model_version(
-                name,
-                source=f"models:/{model.model_id}",
-                run_id=model.source_run_id,
-                model_id=model.model_id,
-                tags={TAG + "path": path.as_posix(), TAG + "md5": digest},
-                description=f"{row.method}, seed {row.seed}: {row.average:.1f} % on average",
-            )
-        self._client.set_registered_model_alias(name, "best", version.version)

@@ -27,7 +27,7 @@ from tasks.tracking.database import (
     relocate,
 )
 from tasks.tracking.found_run import FoundRun
-from tasks.tracking.run_page import TAG, batches, fit, flatten, metric_name, out_tag
+from tasks.tracking.pages.run_page import TAG, batches, fit, flatten, metric_name, out_tag
 
 # it tells of every table it makes, and prints the traceback of every error that it raises
 logging.getLogger("mlflow").setLevel(logging.CRITICAL)

@@ -16,8 +16,8 @@ from typing import Any
 from tasks.running.environment import configure
 from tasks.running.gate import serve
 from tasks.running.secret import project_secret
-from tasks.tracking import first_page, graph_route
 from tasks.tracking.database import ARTIFACTS, DATABASE, keep_private
+from tasks.tracking.pages import first_page, graph_route
 
 _PAGES = re.compile(
     r"/|/favicon\.ico|/health|/version|/graphql|/get-artifact|/model-versions/get-artifact"

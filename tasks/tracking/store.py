@@ -15,15 +15,16 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelInput
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
+from adamerge_core.errors import InputError
 from tasks.graph import paths
 from tasks.report import results
 from tasks.report.escapes import in_markdown
 from tasks.running.hashes import md5, stored
-from tasks.tracking import graph_page, pipeline_page
 from tasks.tracking.found_run import FoundRun
-from tasks.tracking.graph_page import Node
 from tasks.tracking.models import MergedModels
-from tasks.tracking.run_page import (
+from tasks.tracking.pages import graph_page, pipeline_page
+from tasks.tracking.pages.graph_page import Node
+from tasks.tracking.pages.run_page import (
     CACHED,
     GRAPH,
     IMAGES,
@@ -42,6 +43,8 @@ from tasks.tracking.run_page import (
     shorten,
     with_readers,
 )
+from tasks.tracking.registry.offers import best_offer, tolerances_of
+from tasks.tracking.registry.registered_model import ModelRegistry
 from tasks.tracking.runs import Runs
 
 _AVERAGE = "average/"
@@ -239,7 +242,7 @@ class Store(Runs):
         return path.is_file() and md5(path) in written
 
     def _publish(self, run_id: str, start: Mapping[str, Any], time: float) -> str:
-        """Log the suite's results on its pipeline run, and register the best merged model.
+        """Log the suite's results on its pipeline run, and offer its best model to the registry.
 
         Returns the table of results in Markdown, with the change since the pipeline run before.
         """
@@ -253,10 +256,18 @@ class Store(Runs):
             path = paths.report(suite) / name
             if path.is_file():
                 self.log_file(run_id, path, name, "report")
-        best = results.best_merged(suite, rows, results.references(suite))
-        if best:
-            self._models.register(suite, *best)
+        self._offer(run_id, start, time)
         return results.markdown_table(averages, before)
+
+    def _offer(self, run_id: str, start: Mapping[str, Any], time: float) -> None:
+        suite = start["suite"]
+        try:
+            offer, tolerances = best_offer(suite), tolerances_of(start)
+        except InputError as error:
+            self.set_tags(run_id, {f"{TAG}not_registered": fit(str(error))})
+            return
+        if offer:
+            ModelRegistry(self, suite).offer(offer, tolerances, run_id, time)
 
     def _averages_before(
         self, run_id: str, start: Mapping[str, Any]

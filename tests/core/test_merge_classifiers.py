@@ -33,6 +33,7 @@ from adamerge_core.vision.image_files import decoded, find_images
 from adamerge_core.vision.inspections import inspect_checkpoints
 from adamerge_core.vision.merge_models import merge_models
 from adamerge_core.vision.merge_recipes import MergeRecipe, open_inputs
+from adamerge_core.vision.merged_folders import read_merged_model
 from adamerge_core.vision.pretrained import encoder_of, read_pretrained, scaling_of
 from adamerge_core.vision.task_heads import read_task_head
 
@@ -112,6 +113,10 @@ def test_what_is_merged_opens_in_its_library_and_gives_the_same(
             found = model(scaled)
             found = found if isinstance(found, torch.Tensor) else found.logits
             assert torch.allclose(found, head(encoder(pixels_of)), atol=1e-5)
+    opened = read_merged_model(tmp_path / "out")
+    with torch.no_grad():
+        assert torch.equal(opened.encoder(pixels_of), encoder(pixels_of))
+    assert opened.classes == CLASSES
     row = folder_accuracies(EvaluationRecipe(str(tmp_path / "out"), recipe.images))
     assert row == merged.accuracies["merged"]
 

@@ -21,7 +21,8 @@ from adamerge_core.vision.image_files import find_images
 from adamerge_core.vision.image_towers import read_image_tower
 from adamerge_core.vision.merge_models import merge_models
 from adamerge_core.vision.merge_recipes import MergeRecipe, open_inputs
-from adamerge_core.vision.merged_folders import is_merged_folder, read_heads
+from adamerge_core.vision.merged_folders import is_merged_folder, read_heads, read_merged_model
+from adamerge_core.vision.predictions import predict
 from adamerge_core.vision.pretrained import encoder_of, read_pretrained, scaling_of
 from adamerge_core.vision.task_heads import TaskHead, head_path
 
@@ -113,6 +114,20 @@ def test_the_heads_are_zero_shot_and_kept(recipe: MergeRecipe, tmp_path: Path) -
         assert heads[name].classes.names == classes
         scale = checkpoints.load(recipe.pretrained)["logit_scale"].exp()
         assert torch.allclose(heads[name].weight.norm(dim=1), scale, rtol=1e-4)
+
+
+def test_a_merged_folder_classifies_as_it_was_measured(recipe: MergeRecipe, tmp_path: Path) -> None:
+    merged = merge_models(recipe, tmp_path / "out")
+    model = read_merged_model(tmp_path / "out")
+    for name, folder in recipe.images.items():
+        files = find_images(folder).files
+        found = predict(model, files, [name] * len(files))
+        hits = [
+            each.class_name == file.parent.name for each, file in zip(found, files, strict=True)
+        ]
+        assert 100 * sum(hits) / len(hits) == pytest.approx(merged.accuracies["merged"][name])
+    with pytest.raises(InputError, match="is no folder that `adamerge merge` wrote"):
+        read_merged_model(tmp_path)
 
 
 def test_the_card_says_from_what_and_how(recipe: MergeRecipe, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from tasks.running.stage import options
 from tasks.running.work import PlainReporter
 from tasks.tracking import ingest
 from tasks.tracking.ingest import IngestionError
-from tasks.tracking.run_page import final_metrics
+from tasks.tracking.pages.run_page import final_metrics
 from tasks.tracking.store import Store
 
 STAGE = "raw@a"

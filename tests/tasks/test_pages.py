@@ -150,8 +150,11 @@ def test_the_list_of_runs_has_them_all(ran: Project, read: object) -> None:
 
 def test_the_best_model_is_in_the_registry(ran: Project, read: object) -> None:
     page = read("#/models/toy-merged", "Version 1")
-    assert "best" in page
+    assert "candidate" in page
     assert "ties_merging" in page
+    page = read("#/models/toy-merged/versions/1", "held-out protocol")
+    assert "Did not become champion" in page
+    assert "cannot be loaded: no stage in dvc.lock measured it" in page
 
 
 def test_prefect_answers(addresses: dict[str, str]) -> None:

@@ -438,14 +438,22 @@ def test_what_learns_from_true_labels_is_a_reference_everywhere(
     ]
     starred = re.findall(r"^(\w+) .*\d\*", results.text_table(rows, references), re.MULTILINE)
     assert starred == ["merged"] * len(PROTOCOLS)
-    assert results.best_merged("some", rows, references) is None
-    for method, protocol in (("taught", None), ("other", None), ("merged", PROTOCOLS[0])):
-        path = paths.merged("some", method, 0, protocol)
-        path.parent.mkdir(parents=True)
-        path.touch()
-    found = results.best_merged("some", rows, references)
-    assert found is not None
-    assert (found[0].method, found[1].name) == ("merged", "transductive.safetensors")
+    best = results.best_merged(rows, references)
+    assert best is not None
+    assert (best.method, best.protocol) == ("merged", "held_out")
+    assert results.best_merged([row for row in rows if row.protocol != "held_out"], set()) is None
+
+
+def test_the_best_method_is_that_of_all_seeds_and_its_model_of_the_first() -> None:
+    """The seed that is best on the test images would be chosen by them."""
+    averages = {("steady", 0): 70.0, ("steady", 1): 71.0, ("lucky", 0): 60.0, ("lucky", 1): 80.0}
+    rows = [
+        Row(method, "held_out", seed, {"mnist": value, "average": value})
+        for (method, seed), value in averages.items()
+    ]
+    best = results.best_merged(rows, REFERENCES)
+    assert best is not None
+    assert (best.method, best.seed) == ("steady", 0)
 
 
 # --- how methods are shown ----------------------------------------------------------------------

@@ -12,10 +12,11 @@ from starlette.testclient import TestClient
 
 from tasks.running import journal
 from tasks.running.journal import Journal
-from tasks.tracking import first_page, graph_page, graph_route, ingest
+from tasks.tracking import ingest
 from tasks.tracking.found_run import FoundRun
-from tasks.tracking.graph_page import Node
-from tasks.tracking.run_page import GRAPH, NOTE
+from tasks.tracking.pages import first_page, graph_page, graph_route
+from tasks.tracking.pages.graph_page import Node
+from tasks.tracking.pages.run_page import GRAPH, NOTE
 from tasks.tracking.store import Store
 
 WROTE = {"raw@a": "data/a.txt", "grow@a": "data/b.txt", "merge": "data/c.txt"}

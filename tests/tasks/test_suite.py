@@ -138,6 +138,8 @@ def test_every_fault_is_listed_with_key_value_and_rule(
     content["finetune"]["momentum"] = 0.9
     content["methods"]["ties_merging"]["keep"] = 20
     content["methods"]["fisher"] = {}
+    content["registry"]["task_tolerance"] = -1.0
+    del content["registry"]["average_tolerance"]
     del content["evaluate"]["trajectory_points"]
     del content["model"]
     faults = faults_of(write(tmp_path, content))
@@ -152,6 +154,8 @@ def test_every_fault_is_listed_with_key_value_and_rule(
         "finetune.momentum": "no parameter",
         "methods.ties_merging.keep = 20": "(0, 1]",
         "methods.fisher": "rule",
+        "registry.task_tolerance = -1.0": "at least 0",
+        "registry.average_tolerance": "is missing",
         "evaluate.trajectory_points": "is missing",
         "model": "is missing",
     }

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from adamerge_core.errors import InputError
+from adamerge_core.errors import InputError, NetworkError
 from adamerge_core.vision.datasets.hub_files import (
     HubCache,
     HubFile,
@@ -305,14 +305,17 @@ def _timeout() -> float:
 def _retried(subject: str, call: Callable[[], T], failed: Exception | None = None) -> T:
     """Call until it succeeds, after waits. failed: an attempt that was made before.
 
-    Raises InputError for what does not pass by itself, or is still there after the last wait.
+    Raises InputError for what does not pass by itself, NetworkError for what may and is still there
+    after the last wait.
     """
     waits = iter(WAITS)
     while True:
         if failed is not None:
             wait = next(waits, None)
-            if wait is None or not _is_passing(failed):
+            if not _is_passing(failed):
                 raise InputError(f"{subject}: {_reason(failed)}") from failed
+            if wait is None:
+                raise NetworkError(f"{subject}: {_reason(failed)}") from failed
             time.sleep(max(wait, min(_asked_for(failed), _LONGEST_WAIT)) if wait else wait)
         try:
             return call()

@@ -8,10 +8,10 @@ from typing import Any
 from tasks.graph.dvc_yaml import phase_of
 from tasks.report.escapes import in_markdown
 from tasks.running.durations import clock
-from tasks.tracking import addresses
 from tasks.tracking.found_run import FoundRun
-from tasks.tracking.graph_page import OUTCOMES, Node, count, labels
-from tasks.tracking.run_page import LONGEST_NOTE, shorten
+from tasks.tracking.pages import addresses
+from tasks.tracking.pages.graph_page import OUTCOMES, Node, count, labels
+from tasks.tracking.pages.run_page import LONGEST_NOTE, shorten
 
 _ENDS = {"FINISHED": "ran", "FAILED": "failed"}
 _LINKS_OF_A_PHASE = (12, 8, 5, 3, 2, 1)  # the first that the description has room for

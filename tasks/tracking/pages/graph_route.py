@@ -11,7 +11,7 @@ from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from tasks.tracking.database import ARTIFACTS
-from tasks.tracking.run_page import GRAPH
+from tasks.tracking.pages.run_page import GRAPH
 
 PATH = re.compile(r"/adamerge/runs/[0-9a-f]{32}/graph")
 

@@ -1,0 +1,1 @@
+"""What MLflow's pages of this project show, and where they are."""
