@@ -34,9 +34,10 @@ class TaskVectors:
     So the running_mean and running_var of a batch norm that was fine-tuned in training mode are
     layers, merged by their coefficients. Adaptation has no gradient in a buffer: layer-wise its
     coefficients stay at their start, task-wise its share of the gradient is missing. A rule that
-    extrapolates can make a variance negative. Fine-tune with frozen statistics (batch norms in
-    evaluation mode), or fold them into the weights of every model, the pretrained one among them,
-    before merging (torch.nn.utils.fusion.fuse_conv_bn_eval).
+    extrapolates can make a variance negative. `average_running_statistics`, which suites and
+    `merge_models` call, gives every merge their mean instead. Or fine-tune with frozen statistics
+    (batch norms in evaluation mode), or fold them into the weights of every model, the pretrained
+    one among them, before merging (torch.nn.utils.fusion.fuse_conv_bn_eval).
 
     The layers are in memory (`from_checkpoints`, `load`), or stay in files (`open`,
     `from_checkpoint_files`) and are read at each access: what is resident then does not grow with

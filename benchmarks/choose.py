@@ -20,9 +20,9 @@ from torch import nn
 from adamerge_core.errors import InputError
 from adamerge_core.merging import CRITERIA, RULES
 from adamerge_core.task_vectors import TaskVectors
+from adamerge_core.vision.choice import Judge, all_logits
 from adamerge_core.vision.images import LabeledImages
 from tasks.shared.accuracy import accuracy
-from tasks.shared.choice import Judge, all_logits
 from tasks.shared.device import set_up
 from tasks.shared.encoders import open_encoder, open_heads, open_split
 from tasks.shared.task_vectors import open_task_vectors

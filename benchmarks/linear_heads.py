@@ -19,11 +19,11 @@ from adamerge_core.batches import take
 from adamerge_core.evaluation import correct, percent
 from adamerge_core.merging import RULES
 from adamerge_core.task_vectors import TaskVectors
-from adamerge_core.vision.class_lists import ClassList
+from adamerge_core.vision.classifiers import LinearHead
 from adamerge_core.vision.images import LabeledImages
+from adamerge_core.vision.linear_probes import features, fit_probe
 from adamerge_core.vision.miniature.tasks import class_names, images
 from adamerge_core.vision.pretrained import encoder_of, read_pretrained, scaling_of
-from adamerge_core.vision.task_heads import features, linear_probe
 from adamerge_core.vision.training import TrainingSettings, finetune
 
 ARCHITECTURE, TASKS = "efficientnet_lite0_clip", ("signs", "mnist")
@@ -62,11 +62,8 @@ def row(penalty: float, steps: int, data: dict[str, list[LabeledImages]]) -> str
     for task, (train, test) in data.items():
         encoder.load_state_dict(base)
         found = features(encoder, batches(train.images))
-        names = class_names(task)
-        probe = linear_probe(
-            found, torch.from_numpy(train.labels), ClassList(names, names), penalty
-        )
-        heads[task] = probe.module()
+        labels, classes = torch.from_numpy(train.labels), len(class_names(task))
+        heads[task] = LinearHead(*fit_probe(found, labels, classes, penalty))
         alone.append(accuracy(encoder, heads[task], test))
         taken = list(finetune(encoder, {task: heads[task]}, {task: train}, settings, seed=0))
         losses.append(taken[0].loss)

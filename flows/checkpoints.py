@@ -7,6 +7,7 @@ from adamerge_core.errors import InputError, collected
 from adamerge_core.vision.conversions import convert as write
 from adamerge_core.vision.conversions import open_conversion
 from adamerge_core.vision.folder_accuracy import architecture_of
+from adamerge_core.vision.image_towers import ImageTower
 from adamerge_core.vision.inspections import Comparison, Inspection, inspect_checkpoints
 from adamerge_core.vision.plans import tensor_bytes
 from adamerge_core.vision.work_folders import taken_fault
@@ -47,13 +48,21 @@ def _say(each: Inspection) -> None:
         size = gb(tensor_bytes(each.tower.tensors))
         count = f"{each.parameters:,} entries in {len(each.tower.tensors)} tensors"
         print(f"  {each.tower.format}; {count}, {each.dtypes}, {size}")
-        text = "with" if each.tower.text_tower else "without"
-        projection = "with" if each.tower.has_projection else "without"
-        print(f"  {text} a text tower; {projection} a projection; sha256 {each.tower.sha256}")
+        print(f"  {_parts(each.tower)}; sha256 {each.tower.sha256}")
         for remark in each.tower.remarks:
             print(f"  {remark}")
     for line in each.faults:
         print(f"  fault: {line}")
+
+
+def _parts(tower: ImageTower) -> str:
+    """Say what a checkpoint has beside its image tower or encoder."""
+    if tower.head:
+        count, names = len(tower.head["weight"]), tower.classes.names if tower.classes else ()
+        shown = ", ".join(names[:5]) + (", …" if count > 5 else "") if names else "without names"
+        return f"a head of {count} classes, {shown}"
+    text = "with" if tower.text_tower else "without"
+    return f"{text} a text tower; {'with' if tower.has_projection else 'without'} a projection"
 
 
 def _compare(found: Comparison) -> None:

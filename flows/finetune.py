@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from adamerge_core.vision.architectures import is_classifier
 from adamerge_core.vision.finetune_models import finetune_inputs, out_faults
 from adamerge_core.vision.finetune_recipes import FinetuneRecipe, open_finetune_inputs
 from adamerge_core.vision.plans import plan_finetuning
@@ -43,7 +44,8 @@ def finetune(options: argparse.Namespace) -> int:
     )
     if options.dry_run:
         plan = plan_finetuning(inputs, chosen)
-        print(f"writes      {out}, {gb(plan.written)}, and its head beside it")
+        head = "with its head in it" if is_classifier(recipe.architecture) else "its head beside it"
+        print(f"writes      {out}, {gb(plan.written)}, {head}")
         print(f"            {out}.partial/ until then, {gb(plan.working)}")
         say_plan(plan, chosen)
         print("nothing was written: --dry-run")
@@ -53,5 +55,5 @@ def finetune(options: argparse.Namespace) -> int:
         f"top-1 on {found.held_out} images held out: {found.pretrained:.1f} % before, "
         f"{found.finetuned:.1f} % after"
     )
-    print(f"written: {found.checkpoint}, {found.head}")
+    print(f"written: {', '.join(map(str, dict.fromkeys((found.checkpoint, found.head))))}")
     return 0

@@ -4,8 +4,9 @@ import argparse
 from collections.abc import Mapping
 from pathlib import Path
 
+from adamerge_core.vision.architectures import split_name
 from adamerge_core.vision.export import is_clip_vit
-from adamerge_core.vision.merge_models import MergedModel, merge_inputs
+from adamerge_core.vision.merge_models import merge_inputs
 from adamerge_core.vision.merge_recipes import MergeInputs, MergeRecipe, TaskInputs, open_inputs
 from adamerge_core.vision.merged_folders import (
     COEFFICIENTS,
@@ -13,10 +14,11 @@ from adamerge_core.vision.merged_folders import (
     OPEN_CLIP,
     TRANSFORMERS,
 )
+from adamerge_core.vision.merged_models import MergedModel
 from adamerge_core.vision.plans import Plan, plan_merge, tensor_bytes
 from adamerge_core.vision.task_heads import TaskHead
 from adamerge_core.vision.work_folders import taken_fault
-from flows.model_options import Progress, by_task, device, refuse, settings
+from flows.model_options import Progress, by_task, choices, device, refuse, settings
 from flows.sizes import gb
 from tasks.running.durations import clock
 
@@ -30,10 +32,12 @@ def merge(options: argparse.Namespace) -> int:
         finetuned=by_task("finetuned", options.finetuned, faults),
         method=options.method,
         settings=settings(options.set, faults),
+        choose=choices(options.choose, options.by, faults),
         images=by_task("images", options.images, faults),
         classes=by_task("classes", options.classes, faults),
         templates=by_task("templates", options.templates, faults),
         heads=by_task("heads", options.heads, faults),
+        head=options.head,
         seed=options.seed,
     )
     chosen, out = device(options.device, options.threads, faults), Path(options.out)
@@ -84,6 +88,8 @@ def _say_plan(inputs: MergeInputs, out: Path, plan: Plan, chosen: str) -> None:
     parts += [COEFFICIENTS] if inputs.method.settings else []
     parts += [f"{OPEN_CLIP}/"] if inputs.pretrained.text_tower else []
     parts += [f"{TRANSFORMERS}/"] if is_clip_vit(inputs.recipe.architecture) else []
+    library = split_name(inputs.recipe.architecture)
+    parts += [f"{library[0]}/"] if library else []
     print(f"writes      {out}/, {gb(plan.written)}: {', '.join(parts)}")
     print(f"            {out}.partial/ until then, {gb(plan.working)}")
     say_plan(plan, chosen)
@@ -100,6 +106,9 @@ def say_plan(plan: Plan, chosen: str) -> None:
 
 
 def _say_result(merged: MergedModel, out: Path) -> None:
+    for row in merged.choice:
+        (parameter, value), (_, by), *_ = row.items()
+        print(f"{parameter} {value}: {by} {row['average']:.4g}")
     if merged.coefficients:
         for name, column in zip(
             merged.coefficients.task_names, merged.coefficients.values.T, strict=True

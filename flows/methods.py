@@ -80,7 +80,8 @@ def _groups() -> dict[str, list[_Shown]]:
 
 def _references() -> list[_Shown]:
     texts = {
-        "pretrained": "The pretrained model on every task, zero-shot: what merging starts from.",
+        "pretrained": "The pretrained model on every task, zero-shot or, of a classifier, with the "
+        "tasks' heads: what merging starts from.",
         "individual": "Each task's own fine-tuned model: K models, the upper reference.",
         "traditional_mtl": "One model trained on the union of the K training sets.",
     }
@@ -218,7 +219,28 @@ def _described(shown: _Shown) -> str:
         parts += ["", "In params.yaml, section methods:", ""]
         entries = (f"{name}: {_flow(entry)}" for name, entry in shown.in_a_suite.items())
         parts += [_wrapped(entry, "  ", "    ") for entry in entries]
+        parts += ["", "In `adamerge merge`:", ""]
+        parts += [_wrapped(options(each), "  ", "    ") for each in shown.in_a_suite.values()]
     return "\n".join(parts)
+
+
+def options(entry: Mapping[str, Any]) -> str:
+    """Write an entry of a suite as options of `adamerge merge`."""
+    values: dict[str, Any] = {}
+    for key, value in entry.items():
+        if key in ("before", "after") and isinstance(value, Mapping):
+            values[key] = value["name"]
+            values |= {f"{key}.{name}": v for name, v in value.items() if name != "name"}
+        elif key not in ("rule", "adapt", "choose"):
+            values[key] = value
+    words = [f"--method {entry.get('rule') or entry['adapt']}"]
+    if values:
+        words += ["--set", *(f"{key}={_value(value)}" for key, value in values.items())]
+    if choose := dict(entry.get("choose", {})):
+        by = choose.pop("by")
+        (name, tried), *_ = choose.items()
+        words += ["--choose", f"{name}={','.join(map(_value, tried))}", "--by", by]
+    return " ".join(words)
 
 
 def _wrapped(text: str, first: str = "", others: str = "") -> str:

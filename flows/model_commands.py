@@ -15,12 +15,15 @@ hub's cache, and fetched only where HF_HUB_OFFLINE=0 is set. No suite and no pro
 
 _MERGE = f"""\
 Merges models that were fine-tuned from one pretrained model. --method is a merge rule (`adamerge
-methods`), or task_wise or layer_wise: coefficients learned on the unlabeled images of --images.
+methods`), or task_wise, layer_wise or singular_components (AdaRank): learned on the unlabeled
+images of --images. --choose tries several values of a parameter, and keeps the best by the
+criterion --by on these images.
 {_SOURCES}
 
 --out becomes a folder with the image tower, the heads, a model card, what open_clip and
-transformers open, and the coefficients. A folder of images <class>/<image> has labels, and the
-result is measured on it; other folders do not. Interrupted work is in OUT.partial, and the same
+transformers open (of a classifier, what its library opens, a folder a task), and the coefficients.
+A classifier's checkpoint brings its own head. A folder of images <class>/<image> has labels, and
+the result is measured on it; other folders do not. Interrupted work is in OUT.partial, and the same
 command goes on from it.
 
   adamerge merge --model ViT-B-32-quickgelu --pretrained openai \\
@@ -53,7 +56,8 @@ task vectors.
 
 _CONVERT = f"""\
 Writes a checkpoint as a folder that open_clip opens (a whole CLIP), a folder that transformers
-opens (a ViT's image tower), or a safetensors file in open_clip's names (an image tower).
+opens (a ViT's image tower), or a safetensors file in open_clip's names (an image tower). A
+classifier is written whole: as a folder for its library, or a file in its own names.
 {_SOURCES}
 
   adamerge convert openai/clip-vit-base-patch32 --model ViT-B-32-quickgelu --to open_clip --out b32
@@ -65,7 +69,7 @@ the accuracy on images held out. {_SOURCES}
 
 The head is zero-shot, of the class names, where the pretrained model has a text tower; else
 linear: fitted on the pretrained features before the tower is trained. It is written beside OUT,
-as NAME.head.safetensors, where `adamerge merge` finds it.
+as NAME.head.safetensors, where `adamerge merge` finds it; a classifier's file has it in it.
 
   adamerge finetune --model efficientnet_lite0_clip --pretrained imagenet \\
     --images images/signs/train --out signs.safetensors
@@ -94,8 +98,22 @@ def _merge(commands: Any, add: _Adder) -> None:
     _by_task(parser, "finetuned", "CHECKPOINT", "the fine-tuned models", required=True)
     _by_task(parser, "images", "DIR", "folders of unlabeled images")
     _add_heads(parser)
+    parser.add_argument(
+        "--head",
+        default="own",
+        metavar="KIND",
+        help="own (the default): one a task; shared: one for all; average: the mean of theirs",
+    )
     parser.add_argument("--method", required=True, metavar="NAME", help="rule or adaptation")
     _add_settings(parser, "a parameter of the method, as scaling=0.4, steps=100 or preset=fast")
+    parser.add_argument(
+        "--choose", metavar="NAME=VALUES", help="a parameter's values to try, as scaling=0.1,0.3"
+    )
+    parser.add_argument(
+        "--by",
+        metavar="CRITERION",
+        help="what --choose goes by on --images: entropy, agreement, or accuracy of their labels",
+    )
     _add_run(parser)
     parser.add_argument("--out", required=True, metavar="DIR", help="a new folder")
 
@@ -140,7 +158,10 @@ def _convert(commands: Any, add: _Adder) -> None:
     parser.add_argument("checkpoint", metavar="CHECKPOINT")
     _add_model(parser)
     parser.add_argument(
-        "--to", required=True, metavar="FORM", help="open_clip, transformers or safetensors"
+        "--to",
+        required=True,
+        metavar="FORM",
+        help="open_clip, transformers, timm, torchvision or safetensors",
     )
     parser.add_argument("--out", required=True, metavar="PATH", help="a new folder or file")
     _add_dry_run(parser)
@@ -182,7 +203,8 @@ def _add_model(parser: argparse.ArgumentParser, *, required: bool = False) -> No
         "--model",
         required=required,
         metavar="ARCH",
-        help=f"one of open_clip's, or efficientnet_lite0_clip{stated}",
+        help="one of open_clip's, efficientnet_lite0_clip, or a classifier: timm:NAME, "
+        f"torchvision:NAME, transformers:FOLDER{stated}",
     )
     parser.add_argument(
         "--pretrained",

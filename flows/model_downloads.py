@@ -22,7 +22,7 @@ def suite_models() -> dict[str, Callable[[], Path]]:
     if tag:
         architecture = str(model.get("architecture"))
         found[f"{architecture}, {tag}"] = partial(_fetch_tag, architecture, str(tag))
-    for entry in _section(checkpoints, "finetuned").values():
+    for entry in (_section(model, "weights"), *_section(checkpoints, "finetuned").values()):
         if isinstance(entry, Mapping) and {"hub", "revision"} <= entry.keys():
             source = checkpoint_source(entry)
             found[source] = partial(_fetch_model, source)
@@ -57,6 +57,6 @@ def _fetch_tag(architecture: str, tag: str) -> Path:
 
 
 def _fetch_model(source: str) -> Path:
-    from adamerge_core.vision.checkpoint_formats.contents import hub_folder
+    from adamerge_core.vision.hub_models import hub_folder
 
     return hub_folder(source)

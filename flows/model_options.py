@@ -24,6 +24,21 @@ def settings(given: Sequence[str], faults: list[str]) -> dict[str, Any]:
     return {name: _value(value) for name, value in found.items()}
 
 
+def choices(given: str | None, by: str | None, faults: list[str]) -> dict[str, Any]:
+    """Read --choose NAME=VALUE,VALUE and --by CRITERION; empty where neither is given."""
+    if given is None or by is None:
+        if given is not None or by is not None:
+            faults.append(
+                "--choose and --by: go together, as --choose scaling=0.1,0.3 --by entropy"
+            )
+        return {}
+    name, equals, values = given.partition("=")
+    if not equals or not name or not all(values.split(",")):
+        faults.append(f"--choose {given!r}: must be NAME=VALUE,VALUE, as scaling=0.1,0.3")
+        return {}
+    return {name: [_value(value) for value in values.split(",")], "by": by}
+
+
 def _pairs(
     option: str, given: Sequence[str], faults: list[str], form: str, what: str = ""
 ) -> dict[str, str]:

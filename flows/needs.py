@@ -4,7 +4,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from adamerge_core.vision.architectures import ARCHITECTURES, configuration, head_width
+from adamerge_core.vision.architectures import (
+    ARCHITECTURES,
+    configuration,
+    head_width,
+    is_classifier,
+)
 from adamerge_core.vision.datasets.published import PublishedDataset, published_dataset
 from adamerge_core.vision.datasets.published_source import PublishedSource
 from flows.sizes import gb
@@ -37,7 +42,9 @@ class _Tower:
 
     @classmethod
     def of(cls, architecture: str) -> "_Tower | None":
-        """Read a ViT's sizes from its configuration; None for another kind of tower."""
+        """Read a CLIP ViT's sizes from its configuration; None for another kind of tower."""
+        if is_classifier(architecture):
+            return None
         config = configuration(architecture)
         vision = config["vision_cfg"]
         if architecture in ARCHITECTURES or not isinstance(vision.get("layers"), int):
@@ -75,9 +82,9 @@ def _download(suite: Suite) -> Iterator[str]:
             size = _bytes_of(dataset, source)
             known, unknown = known + (size or 0), unknown if size else [*unknown, name]
     tower = _Tower.of(suite.model.architecture)
-    embed = configuration(suite.model.architecture)["embed_dim"]
     hubs = sum("hub" in entry for entry in suite.imported.values())
     if tower:
+        embed = configuration(suite.model.architecture)["embed_dim"]
         whole = tower.parameters + _TEXT_TOWER.get(embed, 0)
         models = hubs * tower.parameters + (whole if "tag" in suite.model.weights else 0)
         known += models * _FLOAT

@@ -17,6 +17,7 @@ from adamerge_core.checkpoints import StateDict
 from adamerge_core.coefficient_files import LearnedCoefficients
 from adamerge_core.errors import InputError
 from adamerge_core.task_vectors import TaskVectors
+from adamerge_core.vision.choice import Judge
 from adamerge_core.vision.images import LabeledImages
 from tasks.graph import paths
 from tasks.graph.paths import PROTOCOLS
@@ -24,7 +25,7 @@ from tasks.running.stage import run_stage
 from tasks.running.work import Work
 from tasks.shared.accuracy import accuracy
 from tasks.shared.adaptation import Adaptation
-from tasks.shared.choice import Judge, choose
+from tasks.shared.choice import choose
 from tasks.shared.device import set_up
 from tasks.shared.encoders import open_encoder, open_heads, open_split
 from tasks.shared.protocols import adapted_rows, measured_rows

@@ -1,13 +1,12 @@
 """import_head: the head that a task's checkpoint was trained against, in place of a rebuilt one."""
 
-import json
-
 from adamerge_core import checkpoints
 from adamerge_core.errors import InputError
 from adamerge_core.vision.published_heads import read_head
 from tasks.graph import paths
 from tasks.running.stage import run_stage
 from tasks.running.work import Work
+from tasks.shared.encoders import read_classes
 from tasks.suite.sections import checkpoint_source
 
 
@@ -18,7 +17,7 @@ def run(work: Work) -> None:
     model, dataset = work.options["model"], work.options["dataset"]
     source = checkpoint_source(work.params["checkpoints"]["heads"][dataset])
     weight, bias, normalize = read_head(source)
-    classes = json.loads(paths.classes(dataset).read_text(encoding="utf-8"))["classes"]
+    classes, _ = read_classes(dataset)
     faults = []
     if len(weight) != len(classes):
         faults.append(f"has {len(weight)} classes, and {dataset} has {len(classes)}")

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 from adamerge_core import checkpoints
 from adamerge_core.checkpoints import StateDict
+from adamerge_core.vision.choice import Judge
 from tasks.graph import paths
 from tasks.running.stage import run_stage
 from tasks.running.work import Work
-from tasks.shared.choice import Judge, choose
+from tasks.shared.choice import choose
 from tasks.shared.device import set_up
 from tasks.shared.encoders import open_encoder, open_heads, open_split
 from tasks.shared.methods import make_model

@@ -49,7 +49,8 @@ def run(work: Work) -> None:
         name: zero_shot_weight(clip, tokenize, text["classes"], text["templates"])
         for name, text in names.items()
     }
-    for name, weight in weights.items():
+    own = {} if work.params.get("head") else weights  # a shared one is made by its stage
+    for name, weight in own.items():
         checkpoints.save(paths.head(model, name), {"weight": weight})
     heads = {name: ZeroShotHead(weight) for name, weight in weights.items()}
     measured = accuracy(encoder, heads, data)

@@ -1,4 +1,4 @@
-"""Which CLIP models can be made, and how their pixels are scaled; reading this takes no torch."""
+"""Which models can be made, and how pixels of CLIPs are scaled; reading this takes no torch."""
 
 import difflib
 import importlib.util
@@ -27,8 +27,15 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
 them.
 """
 
-SHIPPED_WEIGHTS = {"efficientnet_lite0_clip": ("imagenet",)}
-"""Weights of an image tower that an installed package ships, by architecture."""
+SHIPPED_WEIGHTS = {
+    "efficientnet_lite0_clip": ("imagenet",),
+    "timm:tf_efficientnet_lite0": ("imagenet",),
+}
+"""Weights of an image tower or classifier that an installed package ships, by architecture."""
+
+TIMM, TORCHVISION, TRANSFORMERS = "timm", "torchvision", "transformers"
+CLASSIFIER_LIBRARIES = (TIMM, TORCHVISION, TRANSFORMERS)
+"""Where plain image classifiers come from; their architectures are called LIBRARY:NAME."""
 
 PixelScaling = tuple[tuple[float, float, float], tuple[float, float, float]]
 
@@ -50,8 +57,19 @@ def known_architectures() -> tuple[str, ...]:
     return (*ARCHITECTURES, *sorted(path.stem for path in _configs().glob("*.json")))
 
 
+def split_name(architecture: str) -> tuple[str, str] | None:
+    """Split the name of a classifier's architecture, LIBRARY:NAME; None for a CLIP's."""
+    library, colon, name = str(architecture).partition(":")
+    return (library, name) if colon and library in CLASSIFIER_LIBRARIES else None
+
+
+def is_classifier(architecture: str) -> bool:
+    """Tell whether an architecture is a plain classifier's, by its name alone."""
+    return split_name(architecture) is not None
+
+
 def configuration(architecture: str) -> dict[str, Any]:
-    """Read an architecture's configuration, in open_clip's form.
+    """Read a CLIP architecture's configuration, in open_clip's form.
 
     Raises InputError for an unknown architecture, with those of a similar name.
     """
@@ -59,21 +77,14 @@ def configuration(architecture: str) -> dict[str, Any]:
     if not known:
         near = difflib.get_close_matches(str(architecture), known_architectures(), n=4, cutoff=0.4)
         raise InputError(
-            f"model.architecture = {architecture!r}: unknown; known are {', '.join(ARCHITECTURES)} "
-            f"and the models of open_clip, {', '.join([*near, '…'])}"
+            f"model.architecture = {architecture!r}: unknown; known are {', '.join(ARCHITECTURES)}"
+            f", the models of open_clip, {', '.join([*near, '…'])}, and classifiers, as "
+            "timm:resnet50, torchvision:resnet50 or transformers:FOLDER"
         )
     if architecture in ARCHITECTURES:
         return ARCHITECTURES[architecture]
     text = (_configs() / f"{architecture}.json").read_text(encoding="utf-8")
     return dict(json.loads(text))
-
-
-def image_size(architecture: str) -> int | None:
-    """Return the pixels of a side of the images that an open_clip model takes; None for this
-    project's own, which takes any. Raises InputError for an unknown architecture.
-    """
-    config = configuration(architecture)
-    return None if architecture in ARCHITECTURES else int(config["vision_cfg"]["image_size"])
 
 
 def uses_quick_gelu(architecture: str) -> bool:

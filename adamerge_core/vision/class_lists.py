@@ -1,8 +1,11 @@
 """Class names of a task, in the order of its labels. Nothing here imports torch."""
 
 import json
+import os
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 
 from adamerge_core.errors import InputError
@@ -29,6 +32,10 @@ class ClassList:
     source: str = ""
     """Where the names are from, for messages."""
 
+    def facts(self) -> dict[str, tuple[str, ...]]:
+        """Describe the list as JSON, for the metadata of a file (see stated_classes)."""
+        return {"classes": self.names, "folders": self.folders, "templates": self.templates}
+
     def label(self, folder: str) -> int | None:
         """Find the label of a folder, by the name of the folder or of the class."""
         for names in (self.folders, self.names):
@@ -42,7 +49,7 @@ def classes_of_folders(folders: tuple[str, ...], source: str) -> ClassList:
 
     Raises InputError listing those that are no class names.
     """
-    return _checked(ClassList(folders, folders, source=source))
+    return checked_classes(ClassList(folders, folders, source=source))
 
 
 def read_classes(source: str) -> ClassList:
@@ -60,7 +67,7 @@ def read_classes(source: str) -> ClassList:
     pairs = [row.split("\t", 1) for row in rows if row.strip()]
     if not pairs:
         raise InputError(f"class list {source}: holds no class name; give one a line")
-    return _checked(
+    return checked_classes(
         ClassList(
             tuple(pair[-1].strip() for pair in pairs),
             tuple(pair[0].strip() for pair in pairs),
@@ -92,7 +99,52 @@ def with_templates(classes: ClassList, source: str | None) -> ClassList:
     return replace(classes, templates=read_templates(source)) if source else classes
 
 
-def _checked(classes: ClassList) -> ClassList:
+def stated_classes(path: str | os.PathLike[str], entry: str) -> ClassList:
+    """Read the class list that `ClassList.facts` gave, from the entry `head` of a file's metadata.
+
+    Raises InputError when it is broken.
+    """
+    try:
+        facts = json.loads(entry)
+        lists = [tuple(map(str, facts[key])) for key in ("classes", "folders", "templates")]
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise InputError(f"head {path}: its entry `head` is broken; make it again") from error
+    if len(lists[0]) != len(lists[1]):
+        raise InputError(f"head {path}: has {len(lists[0])} classes and {len(lists[1])} folders")
+    return ClassList(lists[0], lists[1], lists[2], f"the head's file {Path(path).name}")
+
+
+def check_same_classes(classes: Mapping[str, Sequence[str]], subject: str) -> None:
+    """Raise InputError about `subject`, listing whose class names are not those of the first.
+
+    classes: by whose they are, as tasks, in the order of the labels. A line shows the first
+    difference of one.
+    """
+    (first, wanted), *others = classes.items()
+    faults = []
+    for task, names in others:
+        pairs = enumerate(zip_longest(wanted, names))
+        differing = next(((at, a, b) for at, (a, b) in pairs if a != b), None)
+        if differing:
+            at, one, other = differing
+            faults.append(f"class {at} is {_shown(one)} in {first} and {_shown(other)} in {task}")
+    if faults:
+        faults.append("fix: give all of them the same class names in the same order")
+        raise InputError.listing(subject, faults, shown=20)
+
+
+def _shown(name: str | None) -> str:
+    return "missing" if name is None else repr(printable(name))
+
+
+def numbered(count: int, source: str) -> ClassList:
+    """Name classes by their labels, 0, 1, …, where nothing says what they are called."""
+    names = tuple(map(str, range(count)))
+    return ClassList(names, names, source=source)
+
+
+def checked_classes(classes: ClassList) -> ClassList:
+    """Return a class list. Raises InputError listing names that are none, or stand twice."""
     faults = class_name_faults(classes.names)
     for kind, names in (("class", classes.names), ("folder", classes.folders)):
         faults += [

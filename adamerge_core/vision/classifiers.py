@@ -5,15 +5,12 @@ their task. Merging and adaptation work on the encoder; the heads stay as they a
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
-from adamerge_core import checkpoints
-from adamerge_core.checkpoints.wrappers import unwrapped
 from adamerge_core.errors import InputError
-from adamerge_core.vision.checkpoint_formats.contents import open_content
+from adamerge_core.vision.heads import ZeroShotHead
 
 _TORCHVISION_HEADS = ("fc", "classifier", "heads", "head")
 """What torchvision's models call the modules that end in the classifier."""
@@ -88,24 +85,6 @@ def split_state(
     return {n: t for n, t in state.items() if not n.startswith(prefix)}, head
 
 
-def read_classifier(
-    source: str | Path, model: nn.Module
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Read a checkpoint of a classifier like `model`: the encoder's and the head's state dict.
-
-    source: a file, a folder or a model of the hub (see image_towers.read_image_tower), in the names
-    of `model.state_dict()`, but for prefixes of wrappers; transformers 5 writes folders of some
-    models, ViT's among them, in other names. The head may have another number of classes than the
-    model's. Raises InputError listing tensors that do not fit the model.
-    """
-    classifier = classifier_name(model)
-    state = dict(unwrapped(open_content(source).tensors, str(source)))
-    encoder, head = split_state(state, classifier)
-    wanted, _ = split_state(model.state_dict(), classifier)
-    checkpoints.check_same_architecture(wanted, {str(source): encoder})
-    return encoder, head
-
-
 class LinearHead(nn.Module):
     """A frozen linear classifier of features as they are, with a bias if it has one."""
 
@@ -125,3 +104,9 @@ class LinearHead(nn.Module):
         """Classify features [N, D]: logits [N, classes]."""
         weight, bias = self.get_buffer("weight"), self._buffers["bias"]
         return nn.functional.linear(features, weight, bias)
+
+
+def head_of(state: Mapping[str, Tensor]) -> nn.Module:
+    """Make the head of a state dict: linear where it has a `bias`, else zero-shot."""
+    weight = state["weight"]
+    return LinearHead(weight, state["bias"]) if "bias" in state else ZeroShotHead(weight)

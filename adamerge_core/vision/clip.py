@@ -1,7 +1,7 @@
 """CLIP models built by open_clip, and their image encoders as the pipeline uses them."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
@@ -15,13 +15,13 @@ from timm.layers import BatchNormAct2d, Conv2dSame
 from timm.layers.padding import pad_same
 from torch import Tensor, nn
 
-from adamerge_core.errors import InputError
 from adamerge_core.vision.architectures import (
     ARCHITECTURES,
     PIXEL_SCALING,
     PixelScaling,
     configuration,
 )
+from adamerge_core.vision.pixels import in_pixels, scale_pixels
 
 
 def create_clip(architecture: str, device: str = "cpu") -> CLIP:
@@ -68,7 +68,7 @@ def image_encoder(clip: CLIP, pixels: PixelScaling) -> nn.Module:
     fold_batch_norms(tower)
     tower.to(memory_format=torch.channels_last)
     mean, deviation = pixels
-    tower.register_forward_pre_hook(partial(_scale_pixels, mean=mean, deviation=deviation))
+    tower.register_forward_pre_hook(partial(scale_pixels, mean=mean, deviation=deviation))
     return tower
 
 
@@ -83,28 +83,7 @@ def pixel_scaling(architecture: str, tag: str | None = None) -> PixelScaling:
     published = open_clip.get_pretrained_cfg(architecture, tag) if tag else {}
     mean = published.get("mean", open_clip.OPENAI_DATASET_MEAN)
     deviation = published.get("std", open_clip.OPENAI_DATASET_STD)
-    return _in_pixels(mean), _in_pixels(deviation)
-
-
-def _in_pixels(channels: Sequence[float]) -> tuple[float, float, float]:
-    red, green, blue = channels
-    return 255 * red, 255 * green, 255 * blue
-
-
-def _scale_pixels(
-    tower: nn.Module, inputs: tuple[Tensor], mean: Sequence[float], deviation: Sequence[float]
-) -> Tensor:
-    """uint8 [N, H, W, 3] on any device -> float32 [N, 3, H, W], channels last, on the tower's."""
-    images = inputs[0]
-    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[3] != 3:
-        raise InputError(
-            f"images {images.dtype} {list(images.shape)}: must be torch.uint8 [N, H, W, 3]"
-        )
-    device = next(tower.parameters()).device
-    pixels = images.to(device).permute(0, 3, 1, 2).float()
-    for channel in range(3):
-        pixels[:, channel].sub_(mean[channel]).div_(deviation[channel])
-    return pixels
+    return in_pixels(mean, deviation)
 
 
 def fold_batch_norms(model: nn.Module) -> None:

@@ -15,6 +15,7 @@ from adamerge_core.vision.architectures import (
     PixelScaling,
     configuration,
     head_width,
+    is_classifier,
     uses_quick_gelu,
 )
 
@@ -83,6 +84,8 @@ def export_transformers(
 
 def is_clip_vit(architecture: str) -> bool:
     """Tell whether the image tower is a ViT as CLIP's, which transformers has."""
+    if is_classifier(architecture):
+        return False
     vision = configuration(architecture)["vision_cfg"]
     return "timm_model_name" not in vision and not isinstance(vision.get("layers"), list)
 

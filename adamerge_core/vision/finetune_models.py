@@ -12,6 +12,8 @@ from adamerge_core import checkpoints
 from adamerge_core.batches import take
 from adamerge_core.errors import InputError
 from adamerge_core.evaluation import correct, percent
+from adamerge_core.vision.architectures import is_classifier
+from adamerge_core.vision.classifier_exports import save_classifier
 from adamerge_core.vision.finetune_recipes import (
     FinetuneInputs,
     FinetuneRecipe,
@@ -19,11 +21,12 @@ from adamerge_core.vision.finetune_recipes import (
 )
 from adamerge_core.vision.image_files import Progress, decode_into
 from adamerge_core.vision.images import LabeledImages
-from adamerge_core.vision.pretrained import encoder_of, input_size, scaling_of, whole_clip
+from adamerge_core.vision.known_models import input_size
+from adamerge_core.vision.linear_probes import features
+from adamerge_core.vision.pretrained import encoder_of, scaling_of, whole_clip
 from adamerge_core.vision.task_heads import (
     ZERO_SHOT,
     TaskHead,
-    features,
     head_path,
     linear_probe,
     zero_shot_head,
@@ -45,6 +48,7 @@ class Finetuned:
     """How many images."""
     checkpoint: Path
     head: Path
+    """The file of the head; of a classifier the checkpoint, which has it."""
 
 
 def finetune_folder(
@@ -52,10 +56,11 @@ def finetune_folder(
 ) -> Finetuned:
     """Fine-tune the image tower under a frozen head; write the checkpoint `out` and the head.
 
-    The head is at `out` with the suffix .head.safetensors, where merge_models finds it. A linear
-    one is fitted on the pretrained features of the images to train on, before the image tower is
-    trained (arXiv 2202.10054). Interrupted work is in `<out>.partial`, and the same call goes on
-    from it. Raises InputError listing what is wrong, and where something is at `out` already.
+    Of a classifier both are in `out`, in its own names. Else the head is at `out` with the suffix
+    .head.safetensors, where merge_models finds it. A linear head is fitted on the pretrained
+    features of the images to train on, before the image tower is trained (arXiv 2202.10054).
+    Interrupted work is in `<out>.partial`, and the same call goes on from it. Raises InputError
+    listing what is wrong, and where something is at `out` already.
     """
     target = Path(out)
     if faults := out_faults(target):
@@ -99,11 +104,16 @@ def finetune_inputs(
             "architecture": recipe.architecture,
             "pretrained_sha256": inputs.pretrained.sha256,
         }
-        checkpoints.save(folder / "checkpoint", encoder.state_dict(), stated)
-        head.save(folder / "head")
-        put_in_place(folder / "head", head_path(out))
+        if is_classifier(recipe.architecture):
+            path, tensors = folder / "checkpoint", encoder.state_dict()
+            save_classifier(path, recipe.architecture, tensors, head, stated)
+        else:
+            checkpoints.save(folder / "checkpoint", encoder.state_dict(), stated)
+            head.save(folder / "head")
+            put_in_place(folder / "head", head_path(out))
         put_in_place(folder / "checkpoint", out)
-    return Finetuned(before, after, len(held_out.labels), out, head_path(out))
+    beside = out if is_classifier(recipe.architecture) else head_path(out)
+    return Finetuned(before, after, len(held_out.labels), out, beside)
 
 
 def _head(

@@ -9,7 +9,7 @@ import numpy as np
 from adamerge_core.errors import InputError, collected
 from adamerge_core.method_values import by_type
 from adamerge_core.parameters import of_dataclass
-from adamerge_core.vision.architectures import ARCHITECTURES, configuration
+from adamerge_core.vision.architectures import ARCHITECTURES, is_classifier
 from adamerge_core.vision.class_lists import (
     ClassList,
     classes_of_folders,
@@ -18,6 +18,7 @@ from adamerge_core.vision.class_lists import (
 )
 from adamerge_core.vision.image_files import ImageFiles, find_images
 from adamerge_core.vision.image_towers import ImageTower
+from adamerge_core.vision.known_models import check_architecture
 from adamerge_core.vision.pretrained import (
     in_float32,
     read_pretrained,
@@ -37,7 +38,7 @@ OWN = TrainingSettings(
     weight_decay=0.1,
     gradient_clip=1.0,
 )
-"""Settings for this project's own models, those of the suite mini."""
+"""Settings for this project's own models and for classifiers, those of the suite mini."""
 
 CLIP_VIT = TrainingSettings(steps=4000, batch_size=32, learning_rate=1e-5)
 """Settings for CLIP's ViTs: steps, batch and learning rate of FusionBench's published models."""
@@ -70,7 +71,7 @@ class FinetuneRecipe:
         """List what is wrong before any file is looked at, a line each."""
         faults: list[str] = []
         with collected(faults):
-            configuration(self.architecture)
+            check_architecture(self.architecture)
         if self.head not in ("auto", ZERO_SHOT, LINEAR):
             faults.append(f"head = {self.head!r}: must be one of auto, {ZERO_SHOT}, {LINEAR}")
         if not 0 < self.held_out < 1:
@@ -88,7 +89,8 @@ class FinetuneRecipe:
 
     def training(self) -> TrainingSettings:
         """The settings of the training, with the defaults of the architecture."""
-        default = OWN if self.architecture in ARCHITECTURES else CLIP_VIT
+        own = self.architecture in ARCHITECTURES or is_classifier(self.architecture)
+        default = OWN if own else CLIP_VIT
         return replace(default, **self.settings)
 
 

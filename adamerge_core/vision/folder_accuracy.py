@@ -8,7 +8,6 @@ import torch
 
 from adamerge_core.errors import InputError, collected
 from adamerge_core.evaluation import correct, percent, with_average
-from adamerge_core.vision.architectures import configuration
 from adamerge_core.vision.class_lists import (
     ClassList,
     classes_of_folders,
@@ -18,7 +17,8 @@ from adamerge_core.vision.class_lists import (
 from adamerge_core.vision.export import is_clip_vit
 from adamerge_core.vision.image_files import ImageFiles, Progress, decoded, find_images
 from adamerge_core.vision.image_towers import ImageTower, read_image_tower
-from adamerge_core.vision.merge_recipes import task_faults
+from adamerge_core.vision.known_models import check_architecture, feature_width, input_size
+from adamerge_core.vision.merge_recipes import class_folders, task_faults
 from adamerge_core.vision.merged_folders import (
     IMAGE_TOWER,
     is_merged_folder,
@@ -28,14 +28,19 @@ from adamerge_core.vision.merged_folders import (
 from adamerge_core.vision.pretrained import (
     encoder_of,
     in_float32,
-    input_size,
     read_pretrained,
     require_projection,
     scaling_of,
     stated_architecture,
     whole_clip,
 )
-from adamerge_core.vision.task_heads import TaskHead, check_width, read_task_head, zero_shot_head
+from adamerge_core.vision.task_heads import (
+    TaskHead,
+    check_width,
+    checkpoint_head,
+    read_task_head,
+    zero_shot_head,
+)
 
 _BATCH = 64
 
@@ -106,7 +111,7 @@ def open_evaluation(recipe: EvaluationRecipe) -> EvaluationInputs:
     for name, folder in recipe.images.items():
         with collected(faults):
             images[name] = find_images(folder)
-            head = _head(recipe, name, images[name], own_heads)
+            head = _head(recipe, name, images[name], own_heads, tower)
             if isinstance(head, TaskHead):
                 heads[name] = head
             else:
@@ -119,7 +124,7 @@ def open_evaluation(recipe: EvaluationRecipe) -> EvaluationInputs:
         with collected(faults):
             labels[name] = _labels(name, images[name], heads[name].classes)
     with collected(faults):
-        check_width(heads, configuration(architecture)["embed_dim"])
+        check_width(heads, feature_width(architecture))
     if faults or tower is None:
         raise InputError.listing("evaluation", faults, shown=30)
     return EvaluationInputs(architecture, pretrained, tower, heads, images, labels)
@@ -143,16 +148,22 @@ def architecture_of(checkpoint: str, given: str | None) -> str:
     found = given or stated_architecture(checkpoint)
     if found is None:
         raise InputError(f"{checkpoint}: does not say of which architecture it is; give it (model)")
-    configuration(found)
+    check_architecture(found)
     return found
 
 
 def _head(
-    recipe: EvaluationRecipe, name: str, images: ImageFiles, own: Mapping[str, TaskHead]
+    recipe: EvaluationRecipe,
+    name: str,
+    images: ImageFiles,
+    own: Mapping[str, TaskHead],
+    tower: ImageTower | None,
 ) -> TaskHead | ClassList:
     classes = read_classes(recipe.classes[name]) if name in recipe.classes else None
     if name in recipe.heads:
         return read_task_head(recipe.heads[name], classes)
+    if tower and tower.head:
+        return checkpoint_head(tower, classes or class_folders(tower, images))
     if classes is None and name in own:
         return own[name]
     if classes is None and not images.classes:

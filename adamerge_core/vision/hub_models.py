@@ -11,12 +11,31 @@ from adamerge_core.errors import InputError
 
 _ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w.-]+)?", re.ASCII)
 
-_CONFIGS = ("config.json", "open_clip_config.json", CONFIG)
+OPEN_CLIP_CONFIG, TRANSFORMERS_CONFIG = "open_clip_config.json", "config.json"
+
+WEIGHTS_FILES = {
+    "open_clip_model.safetensors": OPEN_CLIP_CONFIG,
+    "open_clip_pytorch_model.safetensors": OPEN_CLIP_CONFIG,
+    "model.safetensors": TRANSFORMERS_CONFIG,
+    "open_clip_pytorch_model.bin": OPEN_CLIP_CONFIG,
+    "pytorch_model.bin": TRANSFORMERS_CONFIG,
+}
+"""Files of weights in a folder, the first that is there, and the configuration beside each."""
+
+
+_CONFIGS = (TRANSFORMERS_CONFIG, OPEN_CLIP_CONFIG, CONFIG)
+
+_PREPROCESSING = "preprocessor_config.json"  # how a classifier of transformers scales its images
 
 
 def is_hub_id(source: str) -> bool:
     """Tell whether a text is a model's id on the hub, `org/name` or `org/name@revision`."""
     return _ID.fullmatch(source) is not None
+
+
+def hub_folder(model: str) -> Path:
+    """Give the folder of a model of the hub; see model_folder for what is fetched, and raised."""
+    return model_folder(model, [*WEIGHTS_FILES])
 
 
 def model_folder(model: str, weights: Sequence[str]) -> Path:
@@ -65,7 +84,7 @@ def _cached(model: str, revision: str | None) -> Path:
 
 def _wanted(files: Sequence[str], weights: Sequence[str]) -> list[str]:
     """Choose what to fetch of a model's files: configurations, and one form of the weights."""
-    found = [name for name in _CONFIGS if name in files]
+    found = [name for name in (*_CONFIGS, _PREPROCESSING) if name in files]
     if CONFIG in files:
         return [*found, WEIGHTS]
     for name in weights:

@@ -1,7 +1,7 @@
 """Image towers out of anyone's checkpoints: whatever the format, by open_clip's names, checked."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -14,11 +14,13 @@ from adamerge_core.errors import InputError
 from adamerge_core.vision.architectures import (
     alike,
     configuration,
+    is_classifier,
     uses_quick_gelu,
     with_activation,
 )
 from adamerge_core.vision.checkpoint_formats import Found, Wanted, format_of
 from adamerge_core.vision.checkpoint_formats.contents import open_content
+from adamerge_core.vision.class_lists import ClassList
 from adamerge_core.vision.clip import create_clip
 from adamerge_core.vision.openai_files import NUMBERS
 
@@ -29,10 +31,11 @@ _SHOWN = 20
 
 @dataclass(frozen=True)
 class ImageTower:
-    """The image tower of a CLIP, as a checkpoint gave it."""
+    """The image tower of a CLIP, or the encoder of a plain classifier, as a checkpoint gave it."""
 
     tensors: Mapping[str, Tensor]
-    """By open_clip's names below `visual.`; on the CPU, in the dtype that the file has."""
+    """By open_clip's names below `visual.`, or by the classifier's own without those of its head;
+    on the CPU, in the dtype that the file has."""
     format: str
     """What it was read as, in words."""
     source: str
@@ -45,12 +48,17 @@ class ImageTower:
     """Of the tensors: names, dtypes, shapes and bytes."""
     remarks: tuple[str, ...]
     """What was left out or converted, a line each, for the user."""
+    head: Mapping[str, Tensor] = field(default_factory=dict)
+    """Of a classifier: `weight` [classes, D] and perhaps `bias` [classes]; else empty."""
+    classes: ClassList | None = None
+    """The names of the head's classes, where the checkpoint has them."""
 
 
 def read_image_tower(
     source: str | Path, pretrained: Mapping[str, Tensor] | None = None, *, architecture: str
 ) -> ImageTower:
-    """Read the image tower of a CLIP out of a file, a folder, or a model of the hub.
+    """Read the image tower of a CLIP, or the encoder of a classifier, out of a file, a folder, or a
+    model of the hub.
 
     source: a path, or `org/name` of a model in the hub's cache, fetched only where
     HF_HUB_OFFLINE=0 says so. The content decides what it is read as. pretrained: the image tower
@@ -62,6 +70,12 @@ def read_image_tower(
     tensors that are missing, extra, mis-shaped, of other dtypes or not finite, and an activation
     that is not the architecture's.
     """
+    if is_classifier(architecture):
+        from adamerge_core.vision.classifier_checkpoints import (
+            read_classifier_tower,
+        )  # makes towers
+
+        return read_classifier_tower(source, pretrained, architecture=architecture)
     configuration(architecture)
     content = open_content(source)
     found = format_of(content).read(content, Wanted(architecture, pretrained))

@@ -2,45 +2,38 @@
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from adamerge_core.adamerging.engine import Engine
+from adamerge_core.adamerging.learned import coefficients_of, merged_by
 from adamerge_core.checkpoints import StateDict
 from adamerge_core.coefficient_files import LearnedCoefficients
 from adamerge_core.errors import InputError
 from adamerge_core.evaluation import correct, percent, with_average
+from adamerge_core.method_choice import MethodChoice
 from adamerge_core.statistics import fisher_diagonal, gram_matrices
 from adamerge_core.task_vectors import TaskVectors
+from adamerge_core.vision.choice import Judge, choose
 from adamerge_core.vision.class_lists import ClassList
 from adamerge_core.vision.image_files import Progress, decode_into
+from adamerge_core.vision.images import LabeledImages
+from adamerge_core.vision.known_models import input_size
 from adamerge_core.vision.merge_recipes import MergeInputs, MergeRecipe, open_inputs
 from adamerge_core.vision.merged_folders import write_merged_folder
-from adamerge_core.vision.pretrained import encoder_of, input_size, scaling_of, whole_clip
+from adamerge_core.vision.merged_models import MergedModel
+from adamerge_core.vision.pretrained import encoder_of, scaling_of, whole_clip
 from adamerge_core.vision.task_heads import TaskHead, zero_shot_head
 from adamerge_core.vision.work_folders import put_in_place, taken_fault, work_folder
 
 STATISTICS_IMAGES = 256
 """Images of a task, at most, that a statistic of its model is computed from."""
-
-
-@dataclass(frozen=True)
-class MergedModel:
-    """What came of a merge."""
-
-    tensors: StateDict
-    """The merged image tower, in open_clip's names below `visual.`."""
-    heads: Mapping[str, TaskHead]
-    """By task; of those tasks that a head is known of."""
-    coefficients: LearnedCoefficients | None
-    """None where a rule merged."""
-    accuracies: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    """Top-1 in percent of `pretrained`, `individual` and `merged`, by task and `average`; empty
-    where the images have no labels."""
 
 
 def merge_models(
@@ -68,11 +61,18 @@ def merge_inputs(inputs: MergeInputs, out: Path, device: str, progress: Progress
         merged = work.merged()
         made = folder / "made"
         shutil.rmtree(made, ignore_errors=True)
-        write_merged_folder(
-            made, inputs, merged.tensors, merged.heads, merged.coefficients, merged.accuracies
-        )
+        write_merged_folder(made, inputs, merged)
         put_in_place(made, out)
     return merged
+
+
+@dataclass(frozen=True)
+class _Made:
+    """What a method made."""
+
+    method: MethodChoice
+    model: StateDict
+    coefficients: LearnedCoefficients | None = None
 
 
 class _Work:
@@ -108,36 +108,57 @@ class _Work:
         finetuned = {name: dict(task.tower.tensors) for name, task in self.inputs.tasks.items()}
         pretrained = {n: t.to(self.device) for n, t in self.inputs.pretrained.tensors.items()}
         vectors = TaskVectors.from_checkpoints(pretrained, finetuned)
-        coefficients = None
-        if self.method.settings is None:
-            state = self.method.merge(vectors, self._statistic)
-        else:
-            coefficients = self._learned(vectors)
-            state = self.method.changed(vectors).merge(coefficients.values)
-            state = self.method.finished(state, vectors, self._statistic)
-        accuracies = self._measured(state)
-        on_cpu = {name: tensor.cpu() for name, tensor in state.items()}
-        return MergedModel(on_cpu, self.heads, coefficients, accuracies)
-
-    def _learned(self, vectors: TaskVectors) -> LearnedCoefficients:
-        """Learn the coefficients, from the kept state on where there is one."""
-        settings = self.method.settings
-        total = settings.steps if settings else 0
-        steps = self.method.learn(
-            self.encoder,
-            vectors,
-            self.modules,
-            self.images,
-            self.labels,
-            self.recipe.seed,
-            self.folder / "adaptation.safetensors",
+        made, rows = self._chosen(vectors)
+        accuracies = self._measured(made.model)
+        on_cpu = {name: tensor.cpu() for name, tensor in made.model.items()}
+        return MergedModel(
+            on_cpu, self.heads, made.method, made.coefficients, accuracies, tuple(rows)
         )
-        for step in steps:
+
+    def _chosen(self, vectors: TaskVectors) -> tuple["_Made", list[dict[str, Any]]]:
+        """Make the method's model; where a parameter is chosen, the best of all values."""
+        options = self.method.choose
+        if options is None:
+            return self._made(self.method, vectors), []
+        data = {
+            name: LabeledImages(images, self.labels.get(name, np.zeros(len(images), np.int64)))
+            for name, images in self.images.items()
+        }
+        judge = Judge.prepare(options.by, self.encoder, vectors, self.modules, data)
+
+        def tell(number: int, value: Any, average: float) -> None:
+            told = f"values of {options.parameter} tried, {value}: {options.by} {average:.4g}"
+            self.progress(number, len(options.values), told)
+
+        def make(number: int, _: Any) -> _Made:
+            return self._made(options.methods[number - 1], vectors, f"-{number}")
+
+        choice = choose(options.parameter, options.values, judge, make, tell)
+        return choice.best, choice.rows
+
+    def _made(self, method: MethodChoice, vectors: TaskVectors, suffix: str = "") -> "_Made":
+        """Make a method's model. suffix: tells its state file from those of other values."""
+        if method.settings is None:
+            return _Made(method, method.merge(vectors, self._statistic))
+        engine = method.engine(self.encoder, vectors, self.modules)
+        parameters = self._learned(method, engine, vectors, suffix)
+        merged = method.finished(merged_by(engine, parameters), vectors, self._statistic)
+        changed = engine.task_vectors
+        rows = changed.expand(coefficients_of(engine, parameters)).detach().cpu().double()
+        learned = LearnedCoefficients(rows, changed.layer_names, changed.task_names)
+        return _Made(method, merged, learned)
+
+    def _learned(
+        self, method: MethodChoice, engine: Engine, vectors: TaskVectors, suffix: str
+    ) -> Tensor:
+        """Learn merging parameters, from the kept state on where there is one."""
+        total = method.settings.steps if method.settings else 0
+        state = self.folder / f"adaptation{suffix}.safetensors"
+        seed, images, labels = self.recipe.seed, self.images, self.labels
+        for step in method.learn(engine, vectors, images, labels, seed, state):
             self.progress(step.step, total, f"steps, loss {sum(step.loss.values()):.3f}")
             learned = step.coefficients
-        changed = self.method.changed(vectors)
-        rows = changed.expand(learned).detach().cpu().double()
-        return LearnedCoefficients(rows, changed.layer_names, changed.task_names)
+        return learned
 
     def _statistic(self, kind: str, task: str) -> StateDict:
         """Compute a statistic of a fine-tuned model, on some of its images drawn by the seed."""

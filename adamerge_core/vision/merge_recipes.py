@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +12,32 @@ from adamerge_core import checkpoints
 from adamerge_core.checkpoints.torch_files import is_torch_file
 from adamerge_core.errors import InputError, collected
 from adamerge_core.method_choice import MethodChoice
-from adamerge_core.vision.architectures import configuration
 from adamerge_core.vision.class_lists import (
     ClassList,
+    check_same_classes,
     classes_of_folders,
     read_classes,
     with_templates,
 )
 from adamerge_core.vision.image_files import ImageFiles, find_images
 from adamerge_core.vision.image_towers import ImageTower, check_different, read_image_tower
-from adamerge_core.vision.pretrained import in_float32, read_pretrained, require_projection
-from adamerge_core.vision.task_heads import TaskHead, check_width, head_path, read_task_head
+from adamerge_core.vision.known_models import check_architecture, feature_width
+from adamerge_core.vision.pretrained import (
+    in_float32,
+    read_pretrained,
+    require_projection,
+)
+from adamerge_core.vision.task_heads import (
+    AVERAGE,
+    HEADS,
+    OWN,
+    TaskHead,
+    check_width,
+    checkpoint_head,
+    head_path,
+    read_task_head,
+    shared_head,
+)
 
 _TASK = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,49}")
 
@@ -40,7 +55,7 @@ class MergeRecipe:
     finetuned: _Sources
     """Paths, or models of the hub."""
     method: str
-    """A merge rule, or an adaptation: task_wise or layer_wise."""
+    """A merge rule, or an adaptation: task_wise, layer_wise or singular_components."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Of the method: see MethodChoice.read."""
     images: _Sources = field(default_factory=dict)
@@ -51,13 +66,19 @@ class MergeRecipe:
     """Files of prompts; "a photo of a {}." where there is none."""
     heads: _Sources = field(default_factory=dict)
     """Files of heads: see read_task_head. Unnamed, the one beside a checkpoint is taken."""
+    choose: Mapping[str, Any] = field(default_factory=dict)
+    """Values of a setting to try on the images, and a criterion: {"scaling": [0.1, 0.3], "by":
+    "entropy"}."""
+    head: str = OWN
+    """own: each task has its own; shared: all have one, which must be in all their checkpoints;
+    average: the mean of theirs (see shared_head)."""
     seed: int = 0
 
     def faults(self) -> list[str]:
         """List what is wrong before any file is looked at, a line each."""
         faults: list[str] = []
         with collected(faults):
-            configuration(self.architecture)
+            check_architecture(self.architecture)
         faults += task_faults(tuple(self.finetuned))
         if not self.finetuned:
             faults.append(
@@ -69,6 +90,8 @@ class MergeRecipe:
                 for task in getattr(self, name)
                 if task not in self.finetuned
             ]
+        if self.head not in HEADS:
+            faults.append(f"head = {self.head!r}: must be one of {', '.join(HEADS)}")
         if not 0 <= self.seed < 2**32:
             faults.append(f"seed = {self.seed}: must be from 0 to 2**32 - 1")
         with collected(faults):
@@ -82,7 +105,7 @@ class MergeRecipe:
 
     def choice(self) -> MethodChoice:
         """Read the method. Raises InputError listing what is wrong with it."""
-        return MethodChoice.read(self.method, self.settings, len(self.finetuned))
+        return MethodChoice.read(self.method, self.settings, len(self.finetuned), self.choose)
 
     def as_json(self) -> dict[str, Any]:
         """Everything that the recipe says, as JSON has it."""
@@ -147,6 +170,8 @@ def open_inputs(recipe: MergeRecipe) -> MergeInputs:
     if pretrained and len(tasks) == len(recipe.finetuned):
         with collected(faults):
             _check_heads(recipe, pretrained, tasks)
+        with collected(faults):
+            tasks = tasks if recipe.head == OWN else _with_one_head(recipe, tasks)
     if faults or pretrained is None:
         raise InputError.listing("merge", faults, _SHOWN)
     return MergeInputs(recipe, recipe.choice(), in_float32(pretrained), tasks)
@@ -168,8 +193,9 @@ def _task(recipe: MergeRecipe, name: str, pretrained: ImageTower | None) -> Task
         images = find_images(recipe.images[name]) if name in recipe.images else None
     with collected(faults):
         classes = read_classes(recipe.classes[name]) if name in recipe.classes else None
-    with collected(faults):
-        head = task_head(recipe, name, classes, images)
+    if tower:
+        with collected(faults):
+            head = task_head(recipe, name, classes, images, tower)
     known = head.classes if isinstance(head, TaskHead) else head
     if images and known:
         with collected(faults):
@@ -180,22 +206,58 @@ def _task(recipe: MergeRecipe, name: str, pretrained: ImageTower | None) -> Task
 
 
 def task_head(
-    recipe: MergeRecipe, name: str, classes: ClassList | None, images: ImageFiles | None
+    recipe: MergeRecipe,
+    name: str,
+    classes: ClassList | None,
+    images: ImageFiles | None,
+    tower: ImageTower,
 ) -> TaskHead | ClassList | None:
     """Read a task's head, or say of which classes a zero-shot one is to be made.
 
-    A file that is named counts first, then class names that are, then the file beside the
-    checkpoint, then the names of the class folders.
+    A file that is named counts first, then the head in a classifier's checkpoint, then class names
+    that are named, then the file beside the checkpoint, then the names of the class folders.
     """
     beside = head_path(recipe.finetuned[name])
     if name in recipe.heads:
         return read_task_head(recipe.heads[name], classes)
+    if tower.head:
+        return checkpoint_head(tower, classes or class_folders(tower, images))
     if classes is None and beside.is_file():
         return read_task_head(beside)
     if classes is None and images and images.classes:
-        source = f"the folders of {images.folder}"
-        classes = classes_of_folders(images.classes, source)
+        classes = classes_of_folders(images.classes, f"the folders of {images.folder}")
     return with_templates(classes, recipe.templates.get(name)) if classes else None
+
+
+def class_folders(tower: ImageTower, images: ImageFiles | None) -> ClassList | None:
+    """Name classes by the folders of images, where a classifier's checkpoint does not name them."""
+    if tower.classes or images is None or not images.classes:
+        return None
+    return classes_of_folders(images.classes, f"the folders of {images.folder}")
+
+
+def _with_one_head(recipe: MergeRecipe, tasks: Mapping[str, TaskInputs]) -> dict[str, TaskInputs]:
+    """Give all tasks one head, or one class list to make a head of, with the prompts of all.
+
+    Raises InputError where class names, heads or kinds of heads differ.
+    """
+    heads = {name: task.head for name, task in tasks.items() if isinstance(task.head, TaskHead)}
+    lists = {name: task.head for name, task in tasks.items() if isinstance(task.head, ClassList)}
+    if len(heads) not in (0, len(tasks)) or len(lists) not in (0, len(tasks)):
+        has = ", ".join(heads) or ", ".join(lists)
+        raise InputError(
+            f"head = {recipe.head!r}: {has} have a head or class names, other tasks not; give the "
+            "file of one head to all (heads), or the same class list (classes)"
+        )
+    head: TaskHead | ClassList | None = None
+    if heads:
+        head = shared_head(heads, average=recipe.head == AVERAGE)
+    elif lists:
+        names = {name: each.names for name, each in lists.items()}
+        check_same_classes(names, "a shared head")
+        prompts = dict.fromkeys(text for each in lists.values() for text in each.templates)
+        head = replace(next(iter(lists.values())), templates=tuple(prompts))
+    return {name: replace(task, head=head) for name, task in tasks.items()}
 
 
 def _check_origin(source: str, pretrained: ImageTower) -> None:
@@ -215,7 +277,7 @@ def _check_heads(
 ) -> None:
     """Raise InputError listing the tasks without a head that the method needs, and misfits."""
     method, faults = recipe.choice(), list[str]()
-    width = configuration(recipe.architecture)["embed_dim"]
+    width = feature_width(recipe.architecture)
     with collected(faults):
         made = {n: task.head for n, task in tasks.items() if isinstance(task.head, TaskHead)}
         check_width(made, width)

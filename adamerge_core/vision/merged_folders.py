@@ -1,23 +1,23 @@
 """The folder of a merged model: for this library, open_clip and transformers, with a card."""
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
-
-from torch import Tensor
 
 from adamerge_core import checkpoints
 from adamerge_core.atomic import atomic_write
 from adamerge_core.checkpoints.content_hash import content_sha256
-from adamerge_core.coefficient_files import LearnedCoefficients
 from adamerge_core.errors import InputError
+from adamerge_core.vision.architectures import split_name
+from adamerge_core.vision.classifier_exports import export_classifier
 from adamerge_core.vision.export import export_open_clip, export_transformers, is_clip_vit
 from adamerge_core.vision.image_towers import read_image_tower
+from adamerge_core.vision.known_models import input_size
 from adamerge_core.vision.merge_recipes import MergeInputs
+from adamerge_core.vision.merged_models import MergedModel
 from adamerge_core.vision.model_cards import model_card
 from adamerge_core.vision.predictions import MultiTaskModel
-from adamerge_core.vision.pretrained import encoder_of, in_float32, input_size, scaling_of
-from adamerge_core.vision.task_heads import TaskHead, read_task_head
+from adamerge_core.vision.pretrained import encoder_of, in_float32, scaling_of
+from adamerge_core.vision.task_heads import OWN, TaskHead, read_task_head
 
 IMAGE_TOWER = "image_tower.safetensors"
 RECIPE = "recipe.json"
@@ -26,37 +26,39 @@ HEADS = "heads"
 OPEN_CLIP, TRANSFORMERS = "open_clip", "transformers"
 
 
-def write_merged_folder(
-    folder: Path,
-    inputs: MergeInputs,
-    merged: Mapping[str, Tensor],
-    heads: Mapping[str, TaskHead],
-    coefficients: LearnedCoefficients | None,
-    accuracies: Mapping[str, Mapping[str, float]],
-) -> None:
+def write_merged_folder(folder: Path, inputs: MergeInputs, merged: MergedModel) -> None:
     """Write a merged model.
 
     README.md: the model card; recipe.json: the same for programs; image_tower.safetensors: in
-    open_clip's names below `visual.`; heads/<task>.safetensors; coefficients.safetensors, where
-    they were learned; open_clip/, where the text tower is known; transformers/, for a ViT.
+    open_clip's names below `visual.`, or the encoder in a classifier's own;
+    heads/<task>.safetensors; coefficients.safetensors, where they were learned; open_clip/, where
+    the text tower is known; transformers/, for a ViT. Of a classifier LIBRARY/<task>/: the whole
+    model with a task's head, for its library; where all share one, LIBRARY/.
     """
     architecture = inputs.recipe.architecture
     pixels = scaling_of(architecture, inputs.recipe.pretrained)
-    digest = content_sha256(merged)
-    facts = {**inputs.identity(), "merged": digest, "accuracies": accuracies}
+    tensors = merged.tensors
+    digest = content_sha256(tensors)
+    facts = {**inputs.identity(), "merged": digest, "accuracies": merged.accuracies}
+    facts["choice"] = merged.choice
     stated = {"architecture": architecture, "pretrained_sha256": inputs.pretrained.sha256}
-    checkpoints.save(folder / IMAGE_TOWER, merged, stated)
-    for name, head in heads.items():
+    checkpoints.save(folder / IMAGE_TOWER, tensors, stated)
+    for name, head in merged.heads.items():
         head.save(folder / HEADS / f"{name}.safetensors")
-    if coefficients:
-        coefficients.save(folder / COEFFICIENTS)
+    if merged.coefficients:
+        merged.coefficients.save(folder / COEFFICIENTS)
     if inputs.pretrained.text_tower:
         text = inputs.pretrained.text_tower
-        export_open_clip(folder / OPEN_CLIP, architecture, pixels, merged, text)
+        export_open_clip(folder / OPEN_CLIP, architecture, pixels, tensors, text)
+    if library := split_name(architecture):
+        for name, head in merged.heads.items():
+            own = folder / library[0] / ("" if inputs.recipe.head != OWN else name)
+            if not own.exists():  # one that is shared is written once
+                export_classifier(own, architecture, tensors, head)
     if is_clip_vit(architecture):
-        export_transformers(folder / TRANSFORMERS, architecture, pixels, merged)
+        export_transformers(folder / TRANSFORMERS, architecture, pixels, tensors)
     write_text(folder / RECIPE, json.dumps(facts, indent=2) + "\n")
-    card = model_card(inputs, digest, heads, coefficients, accuracies)
+    card = model_card(inputs, digest, merged)
     write_text(folder / "README.md", card)
 
 

@@ -3,10 +3,14 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from adamerge_core.coefficient_files import LearnedCoefficients
+from adamerge_core.method_choice import MethodChoice
+from adamerge_core.vision.architectures import is_classifier
 from adamerge_core.vision.hub_models import is_hub_id
 from adamerge_core.vision.merge_recipes import MergeInputs
+from adamerge_core.vision.merged_models import MergedModel
 from adamerge_core.vision.task_heads import TaskHead
 
 _FRONT = """\
@@ -21,30 +25,26 @@ tags:
 """
 
 
-def model_card(
-    inputs: MergeInputs,
-    sha256: str,
-    heads: Mapping[str, TaskHead],
-    coefficients: LearnedCoefficients | None,
-    accuracies: Mapping[str, Mapping[str, float]],
-) -> str:
+def model_card(inputs: MergeInputs, sha256: str, merged: MergedModel) -> str:
     """Write a merged model's card in Markdown, with the front matter of the Hugging Face hub.
 
-    sha256: of the merged tensors, see content_sha256. accuracies: by model and task, in percent.
+    sha256: of the merged tensors, see content_sha256.
     """
-    recipe = inputs.recipe
+    recipe, classifier = inputs.recipe, is_classifier(inputs.recipe.architecture)
+    what, kept = ("encoder", "The") if classifier else ("image tower", "The text tower and the")
     prompted = "zero-shot-" if inputs.pretrained.text_tower else ""
     kind = f"{prompted}image-classification"
     parts = [
         _FRONT.format(architecture=recipe.architecture, kind=kind, base=_base_models(inputs)),
         f"# {recipe.architecture}, {len(inputs.tasks)} tasks merged by {recipe.method}\n",
-        f"One image tower for {_listed(inputs.tasks)}, merged from models fine-tuned on one task "
-        f"each. The text tower and the heads are not merged.\n",
+        f"One {what} for {_listed(inputs.tasks)}, merged from models fine-tuned on one task "
+        f"each. {kept} heads are not merged.\n",
         "## Recipe\n",
-        *_recipe(inputs),
-        *_coefficients(coefficients),
-        *_measures(inputs, accuracies),
-        *_tasks(inputs, heads),
+        *_recipe(inputs, merged.method),
+        *_choice(merged.choice),
+        *_coefficients(merged.coefficients),
+        *_measures(inputs, merged.accuracies),
+        *_tasks(inputs, merged.heads),
         *_lineage(inputs, sha256),
         "## Licence\n",
         "Not known to the program that merged: it is decided by the licences of the models and "
@@ -77,11 +77,12 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
 
 
-def _recipe(inputs: MergeInputs) -> list[str]:
-    recipe, method = inputs.recipe, inputs.method
-    rows = [("method", recipe.method), ("seed", str(recipe.seed))]
+def _recipe(inputs: MergeInputs, method: MethodChoice) -> list[str]:
+    recipe = inputs.recipe
+    rows = [("method", recipe.method), ("seed", str(recipe.seed)), ("heads", recipe.head)]
     if method.settings:
-        rows += [(key, json.dumps(value)) for key, value in vars(method.settings).items()]
+        values = {**vars(method.settings), **method.mask_options}
+        rows += [(key, json.dumps(value)) for key, value in values.items()]
     elif method.rule:
         defaults = {name: each.default for name, each in method.rule.entry.parameters.items()}
         values = {**defaults, **method.rule.parameters}
@@ -92,12 +93,21 @@ def _recipe(inputs: MergeInputs) -> list[str]:
             values = dict(part.parameters)
             rows.append((place, f"{part.entry.name} {json.dumps(values)} ({part.entry.source})"))
     data = "none"
-    if method.needs_labels:
+    if inputs.method.needs_labels:
         data = "labeled images of every task"
-    elif method.needs_images:
+    elif inputs.method.needs_images:
         data = "unlabeled images of every task"
     rows.append(("data beside the models", data))
     return [_table(("setting", "value"), rows)]
+
+
+def _choice(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    if not rows:
+        return []
+    columns = list(rows[0])
+    lines = [[f"{v:.4g}" if isinstance(v, float) else str(v) for v in row.values()] for row in rows]
+    text = "Values that were tried, and the criterion's mean on the images of each task."
+    return [f"## Choice\n\n{text}\n", _table(columns, lines)]
 
 
 def _coefficients(coefficients: LearnedCoefficients | None) -> list[str]:

@@ -7,12 +7,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from adamerge_core.vision.architectures import is_classifier
 from adamerge_core.vision.export import is_clip_vit
 from adamerge_core.vision.finetune_recipes import FinetuneInputs
 from adamerge_core.vision.folder_accuracy import EvaluationInputs
 from adamerge_core.vision.image_files import ImageFiles, decoded
+from adamerge_core.vision.known_models import input_size
 from adamerge_core.vision.merge_recipes import MergeInputs
-from adamerge_core.vision.pretrained import encoder_of, input_size, scaling_of
+from adamerge_core.vision.pretrained import encoder_of, scaling_of
+from adamerge_core.vision.task_heads import OWN
 
 _TRIED = 8
 """Images of a trial."""
@@ -54,14 +57,17 @@ def plan_merge(inputs: MergeInputs, device: str) -> Plan:
     images = [task.images for task in tasks if task.images]
     count = sum(len(each.files) for each in images)
     measured = 3 * sum(len(task.labels) for task in tasks if task.labels is not None)
-    settings = inputs.method.settings
-    adapted = (
-        settings.steps * settings.images_per_task * settings.batches_per_step * len(inputs.tasks)
-        if settings
-        else 0
+    choose = inputs.method.choose
+    tried = [each.settings for each in (choose.methods if choose else (inputs.method,))]
+    adapted = len(inputs.tasks) * sum(
+        each.steps * each.images_per_task * each.batches_per_step for each in tried if each
     )
+    measured += count * len(choose.values) if choose else 0
     written = model + (model + text if text else 0)
     written += model if is_clip_vit(recipe.architecture) else 0
+    if is_classifier(recipe.architecture):  # a whole classifier a head
+        heads = sum(task.head is not None for task in tasks)
+        written += model * (heads if recipe.head == OWN else min(heads, 1))
     seconds = None
     if images:
         speed = _speed(

@@ -1,4 +1,7 @@
-"""What a model's source is: its image tower by name or path, and an encoder that holds it."""
+"""What a model's source is: its image tower by name or path, and an encoder that holds it.
+
+A model is a CLIP or a plain classifier, whose encoder is its image tower.
+"""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -13,7 +16,17 @@ from adamerge_core import checkpoints
 from adamerge_core.checkpoints.content_hash import content_sha256
 from adamerge_core.checkpoints.torch_files import is_torch_file
 from adamerge_core.errors import InputError
-from adamerge_core.vision.architectures import PixelScaling, configuration, image_size
+from adamerge_core.vision.architectures import (
+    SHIPPED_WEIGHTS,
+    PixelScaling,
+    is_classifier,
+)
+from adamerge_core.vision.classifier_architectures import (
+    classifier_encoder,
+    classifier_input,
+    create_classifier,
+)
+from adamerge_core.vision.classifiers import classifier_name, split_state
 from adamerge_core.vision.clip import create_clip, image_encoder, pixel_scaling
 from adamerge_core.vision.clip_weights import PretrainedWeights, create_pretrained_clip
 from adamerge_core.vision.export import is_clip_vit
@@ -25,9 +38,9 @@ from adamerge_core.vision.image_towers import (
 from adamerge_core.vision.imagenet import load_efficientnet_lite0
 
 IMAGENET = "imagenet"
-"""The ImageNet weights that a package ships: of efficientnet_lite0_clip, without a text tower."""
+"""The ImageNet weights that a package ships, of the architectures in SHIPPED_WEIGHTS; those of a
+CLIP are without a text tower."""
 
-_IMAGENET_ARCHITECTURE = "efficientnet_lite0_clip"
 _VISUAL = "visual."
 
 
@@ -41,6 +54,8 @@ def read_pretrained(source: str, architecture: str) -> ImageTower:
         return read_image_tower(source, architecture=architecture)
     if source == IMAGENET:
         return _imagenet(architecture)
+    if is_classifier(architecture):
+        return read_image_tower(source, architecture=architecture)
     if source in open_clip.list_pretrained_tags_by_model(architecture):
         clip = create_pretrained_clip(architecture, PretrainedWeights(tag=source))
         return _tower(clip, f"open_clip's tag {source}", source, ())
@@ -48,17 +63,31 @@ def read_pretrained(source: str, architecture: str) -> ImageTower:
 
 
 def _imagenet(architecture: str) -> ImageTower:
-    if architecture != _IMAGENET_ARCHITECTURE:
+    if architecture not in SHIPPED_WEIGHTS:
+        tag = "" if is_classifier(architecture) else "a tag of open_clip's, "
+        alike = [n for n in SHIPPED_WEIGHTS if is_classifier(n) == is_classifier(architecture)]
         raise InputError(
-            f"pretrained = {IMAGENET!r}: is of {_IMAGENET_ARCHITECTURE}, not of {architecture}; "
-            "give a tag of open_clip's, a path, or a model of the hub"
+            f"pretrained = {IMAGENET!r}: is of {alike[0]}, not of {architecture}; give {tag}a "
+            "path, or a model of the hub"
         )
+    if is_classifier(architecture):
+        return _imagenet_classifier(architecture)
     with torch.random.fork_rng(devices=[]):  # loading makes a model of its own
         clip = _seeded(architecture)
         load_efficientnet_lite0(clip.visual.trunk)
     remark = "its projection is a random one, always the same; no text tower"
     tower = _tower(clip, "ImageNet weights of a package", IMAGENET, (remark,))
     return replace(tower, text_tower={})
+
+
+def _imagenet_classifier(architecture: str) -> ImageTower:
+    model = create_classifier(architecture)
+    with torch.random.fork_rng(devices=[]):
+        load_efficientnet_lite0(model)
+    encoder, head = split_state(model.state_dict(), classifier_name(model))
+    digest = content_sha256(encoder)
+    form = "ImageNet weights of a package"
+    return ImageTower(encoder, form, IMAGENET, {}, False, digest, (), head)
 
 
 def _seeded(architecture: str) -> CLIP:
@@ -106,7 +135,11 @@ def encoder_of(
     It takes images uint8 [N, H, W, 3] to features [N, D] float32; pixels: how it scales them (see
     scaling_of). Raises InputError listing the tensors that do not fit.
     """
-    encoder = image_encoder(_seeded(architecture), pixels)
+    encoder = (
+        classifier_encoder(architecture, pixels)
+        if is_classifier(architecture)
+        else image_encoder(_seeded(architecture), pixels)
+    )
     checkpoints.check_same_architecture(encoder.state_dict(), {source: tensors})
     encoder.load_state_dict(dict(tensors))
     return encoder
@@ -114,6 +147,8 @@ def encoder_of(
 
 def scaling_of(architecture: str, pretrained: str | None) -> PixelScaling:
     """Return how a model scales its images, by the tag of its pretrained weights if that is one."""
+    if is_classifier(architecture):
+        return classifier_input(architecture).pixels
     tags = open_clip.list_pretrained_tags_by_model(architecture)
     return pixel_scaling(architecture, pretrained if pretrained in tags else None)
 
@@ -129,14 +164,6 @@ def whole_clip(architecture: str, tower: ImageTower) -> CLIP:
     checkpoints.check_same_architecture(clip.state_dict(), {tower.source: state})
     clip.load_state_dict(state)
     return clip
-
-
-def input_size(architecture: str) -> int:
-    """Return the side of the images that the architecture is made for, in pixels.
-
-    Raises InputError for an unknown architecture.
-    """
-    return image_size(architecture) or int(configuration(architecture)["vision_cfg"]["image_size"])
 
 
 def stated_architecture(source: str) -> str | None:

@@ -2,22 +2,28 @@
 
 import json
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from adamerge_core import checkpoints
 from adamerge_core.checkpoints.torch_files import is_torch_file, read_torch_file
 from adamerge_core.errors import InputError
-from adamerge_core.vision.class_lists import ClassList
+from adamerge_core.vision.class_lists import (
+    ClassList,
+    check_same_classes,
+    numbered,
+    stated_classes,
+)
 from adamerge_core.vision.classifiers import LinearHead
 from adamerge_core.vision.clip import tokenizer
 from adamerge_core.vision.heads import ZeroShotHead, zero_shot_weight
+from adamerge_core.vision.image_towers import ImageTower
+from adamerge_core.vision.linear_probes import fit_probe
 from adamerge_core.vision.published_classes import PUBLISHED_CLASSES
 from adamerge_core.vision.published_heads import read_head
 
@@ -26,10 +32,6 @@ if TYPE_CHECKING:
 
 ZERO_SHOT, LINEAR = "zero_shot", "linear"
 """Kinds of heads: of normalised features without bias, and of features as they are with one."""
-
-PENALTY = 0.3
-"""Of the square of a linear probe's weights: with hardly any, a probe on few images is right about
-all of them, and leaves nothing for the image tower to learn."""
 
 
 @dataclass(frozen=True)
@@ -58,13 +60,11 @@ class TaskHead:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the head with its class names to a safetensors file."""
         tensors = {"weight": self.weight} | ({} if self.bias is None else {"bias": self.bias})
-        facts = {
-            "kind": self.kind,
-            "classes": self.classes.names,
-            "folders": self.classes.folders,
-            "templates": self.classes.templates,
-        }
-        checkpoints.save(path, tensors, {"head": json.dumps(facts)})
+        checkpoints.save(path, tensors, self.metadata())
+
+    def metadata(self) -> dict[str, str]:
+        """Describe the head for the metadata of a file: its kind and classes, as JSON."""
+        return {"head": json.dumps({"kind": self.kind, **self.classes.facts()})}
 
 
 def head_path(checkpoint: str | os.PathLike[str]) -> Path:
@@ -124,14 +124,68 @@ def _stated_classes(path: str | os.PathLike[str]) -> ClassList | None:
     """Read the class names that a head's own file has."""
     if is_torch_file(path) or "head" not in (entries := checkpoints.read_metadata(path)):
         return None
-    try:
-        facts = json.loads(entries["head"])
-        lists = [tuple(map(str, facts[key])) for key in ("classes", "folders", "templates")]
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise InputError(f"head {path}: its entry `head` is broken; make it again") from error
-    if len(lists[0]) != len(lists[1]):
-        raise InputError(f"head {path}: has {len(lists[0])} classes and {len(lists[1])} folders")
-    return ClassList(lists[0], lists[1], lists[2], f"the head's file {Path(path).name}")
+    return stated_classes(path, entries["head"])
+
+
+def checkpoint_head(tower: ImageTower, classes: ClassList | None) -> TaskHead:
+    """Take the head of a classifier's checkpoint, which has one.
+
+    classes: the names, which count before the checkpoint's own; without either its classes are
+    called 0, 1, … Raises InputError where the head has another number of classes.
+    """
+    weight = tower.head["weight"].float()
+    named = classes or tower.classes or numbered(len(weight), f"{tower.source}, by number")
+    if len(named.names) != len(weight):
+        raise InputError(
+            f"{tower.source}: its head has {len(weight)} classes, and {named.source} "
+            f"{len(named.names)}; give the list that the head was made with"
+        )
+    bias = tower.head.get("bias", torch.zeros(len(weight)))  # with one it is no zero-shot head
+    return TaskHead(weight, bias.float(), named, "the checkpoint's own")
+
+
+OWN, SHARED, AVERAGE = "own", "shared", "average"
+HEADS = (OWN, SHARED, AVERAGE)
+"""Whether each task has a head of its own, or all have one: that which is in all checkpoints, or
+the mean of theirs."""
+
+
+def shared_head(heads: Mapping[str, TaskHead], *, average: bool) -> TaskHead:
+    """Make one head of several tasks', which must have the same classes in the same order.
+
+    Without `average` they must be equal to the bit, as those of models that were fine-tuned under
+    one frozen head; with it their mean is taken, as that of any layer, which is meant for heads
+    that were trained on from one. Raises InputError listing what differs.
+    """
+    check_same_classes({task: head.classes.names for task, head in heads.items()}, "a shared head")
+    (first, one), *others = heads.items()
+    faults = [
+        f"{task}: its head is {head.kind} and takes {head.weight.shape[1]} features, that of "
+        f"{first} is {one.kind} and takes {one.weight.shape[1]}"
+        for task, head in others
+        if (head.kind, head.weight.shape) != (one.kind, one.weight.shape)
+    ]
+    if not faults and not average:
+        faults = [
+            f"{task}: its head is not that of {first}; give one of the two to both, or take the "
+            "mean of all heads (head = average)"
+            for task, head in others
+            if not _equal(head, one)
+        ]
+    if faults:
+        raise InputError.listing("a shared head", faults)
+    if not average:
+        return replace(one, source=f"{one.source}, shared")
+    weight = torch.stack([head.weight for head in heads.values()]).mean(dim=0)
+    biases = [head.bias for head in heads.values() if head.bias is not None]
+    bias = torch.stack(biases).mean(dim=0) if biases else None
+    return replace(one, weight=weight, bias=bias, source=f"the mean of {len(heads)} heads")
+
+
+def _equal(one: TaskHead, other: TaskHead) -> bool:
+    if one.bias is not None and other.bias is not None and not torch.equal(one.bias, other.bias):
+        return False
+    return torch.equal(one.weight, other.weight)
 
 
 def zero_shot_head(clip: "CLIP", architecture: str, classes: ClassList) -> TaskHead:
@@ -140,42 +194,10 @@ def zero_shot_head(clip: "CLIP", architecture: str, classes: ClassList) -> TaskH
     return TaskHead(weight.cpu(), None, classes, "made of the class names")
 
 
-@torch.no_grad()
-def features(encoder: nn.Module, batches: Iterable[Tensor]) -> Tensor:
-    """Compute the features [N, D] float32 of images, batch by batch, on the CPU."""
-    encoder.eval()
-    return torch.cat([encoder(batch).float().cpu() for batch in batches])
-
-
-def linear_probe(
-    found: Tensor, labels: Tensor, classes: ClassList, penalty: float = PENALTY
-) -> TaskHead:
-    """Fit multinomial logistic regression on features (a linear probe).
-
-    found: [N, D] float32; labels: [N] int64. Features are standardised for the fit, and the head
-    takes them as they are. L-BFGS minimises the mean loss + penalty |W|^2 / 2.
-    """
-    mean, deviation = found.mean(dim=0), found.std(dim=0).clamp_min(1e-6)
-    inputs = (found - mean) / deviation
-    weight = torch.zeros(len(classes.names), found.shape[1], requires_grad=True)
-    bias = torch.zeros(len(classes.names), requires_grad=True)
-    optimizer = torch.optim.LBFGS(
-        [weight, bias], max_iter=_PROBE_STEPS, line_search_fn="strong_wolfe"
-    )
-
-    def loss() -> Tensor:
-        optimizer.zero_grad()
-        fit = F.cross_entropy(F.linear(inputs, weight, bias), labels)
-        value = fit + penalty * weight.square().sum() / 2
-        value.backward()
-        return value
-
-    optimizer.step(loss)
-    scaled = (weight / deviation).detach()
-    return TaskHead(scaled, (bias - scaled @ mean).detach(), classes, "linear probe")
-
-
-_PROBE_STEPS = 200
+def linear_probe(found: Tensor, labels: Tensor, classes: ClassList) -> TaskHead:
+    """Fit a head on features [N, D] float32 and their labels [N] int64 (see fit_probe)."""
+    weight, bias = fit_probe(found, labels, len(classes.names))
+    return TaskHead(weight, bias, classes, "linear probe")
 
 
 def check_width(heads: Mapping[str, TaskHead], width: int) -> None:

@@ -1,5 +1,5 @@
-"""The stages that make models: pretrain or import_clip, heads, finetune or import_finetuned,
-traditional_mtl, task_vectors.
+"""The stages that make models: pretrain, import_clip or import_classifier, heads of all kinds,
+finetune or import_finetuned, traditional_mtl, task_vectors.
 """
 
 from pathlib import Path
@@ -25,13 +25,33 @@ from tasks.suite.sections import Pretrain
 def stages(suite: Suite) -> list[Stage]:
     """Make the templates of a suite's models, up to the task vectors and statistics."""
     return [
-        _pretrain(suite, suite.pretrain) if suite.pretrain else _import_clip(suite),
-        _heads(suite),
-        *_imports(suite),
+        *(_of_a_classifier(suite) if suite.model.is_classifier else _of_a_clip(suite)),
+        *(_import_finetuned(suite, task, entry) for task, entry in suite.imported.items()),
         _finetune(suite),
         *_traditional_mtl(suite),
         _task_vectors(suite),
         *_statistics(suite),
+    ]
+
+
+def _of_a_clip(suite: Suite) -> list[Stage]:
+    """The pretrained CLIP and its heads; an imported one depends on its own file alone."""
+    imported = suite.checkpoints.heads if suite.checkpoints else {}
+    return [
+        _pretrain(suite, suite.pretrain) if suite.pretrain else _import_clip(suite),
+        _shared_heads(suite) if suite.head else _heads(suite),
+        *(_import_head(suite, task, entry) for task, entry in imported.items()),
+    ]
+
+
+def _of_a_classifier(suite: Suite) -> list[Stage]:
+    """The pretrained encoder, and heads: out of the tasks' checkpoints, or linear probes."""
+    if suite.head:
+        return [_import_classifier(suite), _shared_heads(suite)]
+    return [
+        _import_classifier(suite),
+        *(_import_classifier_head(suite, task, entry) for task, entry in suite.imported.items()),
+        _probe_heads(suite),
     ]
 
 
@@ -43,13 +63,13 @@ def _pretrain(suite: Suite, section: Pretrain) -> Stage:
         {"model": MODEL, "size": str(suite.size)},
         matrix=axes(model=suite.model.name),
         deps=[*split_files(datasets, suite.size, "pretrain"), *map(paths.classes, datasets)],
-        params=["pretrain", *ENCODER],
+        params=["pretrain", *(["head"] if suite.head else []), *ENCODER],
         outs=[
             paths.pretrained(MODEL),
             paths.text_tower(MODEL),
             paths.pretrain_curve(MODEL),
             paths.pretrain_accuracy(MODEL),
-            *(paths.head(MODEL, dataset) for dataset in datasets),
+            *(paths.head(MODEL, dataset) for dataset in datasets if not suite.head),
         ],
     )
 
@@ -84,16 +104,6 @@ def _heads(suite: Suite) -> Stage:
     )
 
 
-def _imports(suite: Suite) -> list[Stage]:
-    """One a model or head: each depends on its own file."""
-    if suite.checkpoints is None:
-        return []
-    return [
-        *(_import_finetuned(suite, task, entry) for task, entry in suite.imported.items()),
-        *(_import_head(suite, task, entry) for task, entry in suite.checkpoints.heads.items()),
-    ]
-
-
 def _import_finetuned(suite: Suite, task: str, entry: dict[str, str]) -> Stage:
     return template(
         f"import_finetuned_{task}",
@@ -122,6 +132,68 @@ def _import_head(suite: Suite, task: str, entry: dict[str, str]) -> Stage:
         deps=[paths.classes(task), *_files(entry)],
         params=[f"checkpoints.heads.{task}"],
         outs=[paths.head(MODEL, task)],
+    )
+
+
+def _import_classifier(suite: Suite) -> Stage:
+    return template(
+        "import_classifier",
+        "tasks.import_classifier",
+        {"model": MODEL},
+        matrix=axes(model=suite.model.name),
+        deps=_files(suite.model.weights),
+        params=["model", *ON_CPU],
+        outs=[paths.pretrained(MODEL)],
+    )
+
+
+def _import_classifier_head(suite: Suite, task: str, entry: dict[str, str]) -> Stage:
+    return template(
+        f"import_classifier_head_{task}",
+        "tasks.import_classifier_head",
+        {"model": MODEL, "dataset": task},
+        matrix=axes(model=suite.model.name),
+        deps=[paths.classes(task), *_files(entry)],
+        params=[f"checkpoints.finetuned.{task}", "model"],
+        outs=[paths.head(MODEL, task)],
+    )
+
+
+def _probe_heads(suite: Suite) -> Stage:
+    size = str(suite.size)
+    probed = [task for task in suite.tasks if task not in suite.imported]
+    return template(
+        "probe_heads",
+        "tasks.probe_heads",
+        {"model": MODEL, "dataset": DATASET, "size": size},
+        matrix=axes(model=suite.model.name, dataset=probed),
+        deps=[
+            paths.pretrained(MODEL),
+            paths.classes(DATASET),
+            *split_files([DATASET], size, "train"),
+        ],
+        params=ENCODER,
+        outs=[paths.head(MODEL, DATASET)],
+    )
+
+
+def _shared_heads(suite: Suite) -> Stage:
+    """One head a model: of prompts, of the tasks' checkpoints, or a probe on all their images."""
+    model, size, imported = suite.model, str(suite.size), suite.imported
+    reads: list[Path] = [paths.text_tower(model.name)]
+    if model.is_classifier and imported:
+        reads = [path for entry in imported.values() for path in _files(entry)]
+    elif model.is_classifier:
+        reads = [paths.pretrained(model.name), *split_files(suite.tasks, size, "train")]
+    entries = ["checkpoints.finetuned"] if model.is_classifier and imported else []
+    return template(
+        "shared_heads",
+        "tasks.shared_heads",
+        {"model": MODEL, "tasks": "${item.tasks}", "size": size},
+        matrix=axes(model=model.name, tasks=paths.tasks_together(suite.tasks)),
+        deps=[*reads, *map(paths.classes, suite.tasks)],
+        params=["tasks", "head", *entries, *ENCODER],
+        outs=[paths.head(MODEL, task) for task in suite.tasks],
     )
 
 

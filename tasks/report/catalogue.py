@@ -28,6 +28,7 @@ _REFERENCES = {
     "individual": ("Individual models", "none"),
     "traditional_mtl": ("Traditional MTL", "labels of training images"),
 }
+_OF_CLASSIFIERS = {"pretrained": ("Pretrained encoder, the tasks' heads", "none")}
 _RULES = {
     "weight_averaging": "Weight averaging",
     "fisher_merging": "Fisher merging",
@@ -96,17 +97,18 @@ class Look:
     """Its name in the paper's table."""
 
 
-def looks(methods: Mapping[str, "Method"]) -> dict[str, Look]:
+def looks(methods: Mapping[str, "Method"], classifier: bool = False) -> dict[str, Look]:
     """Say how the references and these methods are shown, by name.
 
-    Where methods are made of the same parts, their labels carry their names too.
+    classifier: whether the model is one, whose pretrained encoder has no zero-shot heads. Where
+    methods are made of the same parts, their labels carry their names too.
     """
     labels = {name: label(method) for name, method in methods.items()}
     shared = Counter(labels.values())
     taken: set[str | None] = set()
     found = {
         name: Look(text, data, reference=True, colour=None, paper=name)
-        for name, (text, data) in _REFERENCES.items()
+        for name, (text, data) in (_REFERENCES | (_OF_CLASSIFIERS if classifier else {})).items()
     }
     for name, method in methods.items():
         text = labels[name] if shared[labels[name]] == 1 else f"{labels[name]} ({name})"

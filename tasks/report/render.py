@@ -44,6 +44,7 @@ def _values(suite: "Suite", shown: Mapping[str, Content], root: Path) -> dict[st
     return {
         "suite": suite.name,
         "tasks": suite.tasks,
+        "model": "classifier" if suite.model.is_classifier else "CLIP",
         "miniature": all(suite.datasets[t].get("source") == "miniature" for t in suite.tasks),
         "headline": headline(suite, root),
         "pages": {name: PAGES[name] for name in shown},

@@ -1,8 +1,7 @@
 """The one adaptation: a method's coefficients learned on its tasks' images."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -10,9 +9,8 @@ import numpy as np
 from torch import Tensor, nn
 
 from adamerge_core.adamerging.adapt import AdaptationStep, adapt
-from adamerge_core.adamerging.adarank import SingularMasks
-from adamerge_core.adamerging.engine import Engine, Parameterisation
-from adamerge_core.adamerging.merging_coefficients import MergingCoefficients
+from adamerge_core.adamerging.engine import Engine
+from adamerge_core.adamerging.learned import coefficients_of, merged_by, parameterisation_of
 from adamerge_core.adamerging.settings import AdaptationSettings
 from adamerge_core.adamerging.targets import targets_for
 from adamerge_core.checkpoints import StateDict
@@ -58,16 +56,13 @@ class Adaptation:
         images = {name: part.images for name, part in data.items()}
         labels = {name: part.labels for name, part in data.items()}
         targets = targets_for(settings.objective, encoder, task_vectors, heads, images, labels)
-        parameterisation: Callable[[TaskVectors], Parameterisation] = MergingCoefficients
-        if settings.granularity == "singular_components":
-            parameterisation = partial(SingularMasks, **method.mask_options)
         engine = Engine(
             encoder,
             change_before(method, task_vectors),
             heads,
             compute["micro_batch"],
             compute["precision"],
-            parameterisation=parameterisation,
+            parameterisation=parameterisation_of(settings.granularity, method.mask_options),
         )
         return cls(method, settings, engine, task_vectors, images, targets)
 
@@ -93,17 +88,9 @@ class Adaptation:
 
     def coefficients(self, parameters: Tensor) -> Tensor:
         """Return the coefficients [K] or [L, K] among what was learned."""
-        if isinstance(self.engine.parameterisation, SingularMasks):
-            return self.engine.parameterisation.coefficients(parameters)
-        return parameters
+        return coefficients_of(self.engine, parameters)
 
     def model(self, parameters: Tensor, statistics: Statistics) -> StateDict:
         """Make the method's model of what was learned. statistics: those that it needs."""
-        vectors = self.engine.task_vectors
-        if isinstance(self.engine.parameterisation, MergingCoefficients):
-            merged = vectors.merge(vectors.expand(parameters))
-        else:
-            self.engine.merge(parameters)
-            state = self.engine.encoder.state_dict()  # shares its storage with the encoder
-            merged = {name: tensor.clone() for name, tensor in state.items()}
+        merged = merged_by(self.engine, parameters)
         return change_after(self.method, merged, self.plain, statistics)

@@ -1,5 +1,6 @@
 """Opening what the stages that run the image encoder share: encoder, heads, prepared images."""
 
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,19 +10,24 @@ from torch import nn
 
 from adamerge_core import checkpoints
 from adamerge_core.errors import InputError
-from adamerge_core.vision.heads import ZeroShotHead
+from adamerge_core.vision.architectures import is_classifier
+from adamerge_core.vision.classifier_architectures import classifier_encoder, classifier_input
+from adamerge_core.vision.classifiers import head_of
 from adamerge_core.vision.images import LabeledImages
 from tasks.graph import paths
 
 
 def open_encoder(model: Mapping[str, Any], device: torch.device) -> nn.Module:
     """Make the image encoder of the section `model` on `device`; its weights are still random."""
+    architecture = model["architecture"]
+    if is_classifier(architecture):
+        return classifier_encoder(architecture, classifier_input(architecture).pixels).to(device)
     # takes seconds to import
     from adamerge_core.vision.clip import create_clip, image_encoder, pixel_scaling
 
     torch.manual_seed(0)
-    pixels = pixel_scaling(model["architecture"], model["weights"].get("tag"))
-    return image_encoder(create_clip(model["architecture"]), pixels).to(device)
+    pixels = pixel_scaling(architecture, model["weights"].get("tag"))
+    return image_encoder(create_clip(architecture), pixels).to(device)
 
 
 def load_weights(encoder: nn.Module, path: Path) -> None:
@@ -32,7 +38,7 @@ def load_weights(encoder: nn.Module, path: Path) -> None:
 
 
 def open_heads(model: str, datasets: Iterable[str], device: torch.device) -> dict[str, nn.Module]:
-    """Read the frozen zero-shot head of each dataset.
+    """Read the frozen head of each dataset: zero-shot, or linear where it has a bias.
 
     Raises InputError listing missing ones, and those that hold no finite weight [classes, D].
     """
@@ -46,18 +52,25 @@ def open_heads(model: str, datasets: Iterable[str], device: torch.device) -> dic
     ]
     if faults:
         raise InputError.listing("heads; make them again with `dvc repro`", faults)
-    return {name: ZeroShotHead(state["weight"]).to(device) for name, state in states.items()}
+    return {name: head_of(state).to(device) for name, state in states.items()}
 
 
 def _head_faults(state: checkpoints.StateDict) -> list[str]:
-    """List what keeps a state dict from being a zero-shot head."""
-    if state.keys() != {"weight"}:
-        return [f"must hold one tensor, weight, and holds {', '.join(state) or 'none'}"]
+    """List what keeps a state dict from being a head."""
+    if state.keys() not in ({"weight"}, {"weight", "bias"}):
+        held = ", ".join(state) or "none"
+        return [f"must hold one tensor, weight, or a bias beside it, and holds {held}"]
     weight = state["weight"]
     if not weight.is_floating_point() or weight.dim() != 2 or 0 in weight.shape:
         shape = list(weight.shape)
         return [f"weight is {weight.dtype} of shape {shape}: must be floating, [classes, D]"]
     return checkpoints.non_finite("the head", state)
+
+
+def read_classes(dataset: str) -> tuple[list[str], list[str]]:
+    """Read the class names of a dataset, in the order of the labels, and its prompts."""
+    text = json.loads(paths.classes(dataset).read_text(encoding="utf-8"))
+    return text["classes"], text["templates"]
 
 
 def open_split(datasets: Iterable[str], size: str | int, split: str) -> dict[str, LabeledImages]:

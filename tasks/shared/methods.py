@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from adamerge_core.checkpoints import StateDict
 from adamerge_core.merging.registry import AFTER, BEFORE, RULES, Entry
+from adamerge_core.running_statistics import average_running_statistics
 from adamerge_core.task_vectors import TaskVectors
 from tasks.shared.task_vectors import Statistics
 
@@ -25,10 +26,11 @@ def make_model(
 
 
 def change_before(method: "Method", task_vectors: TaskVectors) -> TaskVectors:
-    """Return the task vectors that the method merges."""
+    """Return the task vectors that the method merges, running statistics averaged."""
+    vectors = average_running_statistics(task_vectors)
     if method.before is None:
-        return task_vectors
-    changed: TaskVectors = BEFORE[method.before.name](task_vectors, **method.before.parameters)
+        return vectors
+    changed: TaskVectors = BEFORE[method.before.name](vectors, **method.before.parameters)
     return changed
 
 

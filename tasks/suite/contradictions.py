@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from adamerge_core.errors import InputError
-from adamerge_core.vision.architectures import image_size
+from adamerge_core.vision.architectures import is_classifier
 from adamerge_core.vision.datasets.registry import read_source, source_faults
+from adamerge_core.vision.known_models import image_size
 from tasks.suite.fields import MANY, shown, written
 from tasks.suite.method_entries import MANY_TASKS
 from tasks.suite.methods import Method, methods_faults, parse_methods
@@ -76,11 +77,37 @@ def _of_the_model(content: Mapping[str, Any]) -> list[str]:
             f"model.weights.file = {shown(weights['file'])}: {rule}"
             for rule in faults_of_path(Path(weights["file"]))
         ]
+    architecture = str(model.get("architecture"))
+    faults += _of_one_head(content, is_classifier(architecture))
+    if is_classifier(architecture):
+        if content.get("pretrain") is not None:
+            faults.append(
+                f"pretrain: {architecture} is a classifier, which has no text tower; remove it"
+            )
+        if _section(_section(content, "checkpoints"), "heads"):
+            faults.append(
+                "checkpoints.heads: a classifier's checkpoint brings its own head; give {}"
+            )
+        return faults + _of_the_image_size(content, architecture)
     if "package" in weights and content.get("pretrain") is None:
         faults.append("pretrain: is missing, and model.weights has no text tower; add it")
     if "package" not in weights and content.get("pretrain") is not None:
         faults.append("pretrain: model.weights has a text tower, which is not trained; remove it")
-    return faults + _of_the_image_size(content, str(model.get("architecture")))
+    return faults + _of_the_image_size(content, architecture)
+
+
+def _of_one_head(content: Mapping[str, Any], classifier: bool) -> list[str]:
+    """What does not go with one head for all tasks."""
+    head, section = content.get("head"), _section(content, "checkpoints")
+    faults = []
+    if head and not classifier and _section(section, "heads"):
+        faults.append(f"checkpoints.heads: head is {head}, one for all tasks; give {{}}")
+    if head == "average" and not (classifier and _section(section, "finetuned")):
+        faults.append(
+            "head = 'average': is the mean of the heads of imported classifiers, and none is "
+            "imported; give shared"
+        )
+    return faults
 
 
 def _of_the_image_size(content: Mapping[str, Any], architecture: str) -> list[str]:

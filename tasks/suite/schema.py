@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
@@ -69,6 +69,9 @@ class Suite(Section):
     corrupt: Corrupt
     model: Model
     compute: Compute
+    head: Literal["shared", "average"] | None = None
+    """One head for all tasks: shared, which imported classifiers must all have, or the average of
+    theirs; left out, each task has its own."""
     pretrain: Pretrain | None = None
     """Of the text tower; needed where the model's weights have none."""
     checkpoints: Checkpoints | None = None

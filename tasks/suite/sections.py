@@ -7,8 +7,16 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field
 
 from adamerge_core.errors import InputError
-from adamerge_core.vision.architectures import SHIPPED_WEIGHTS, configuration, known_architectures
+from adamerge_core.vision.architectures import (
+    CLASSIFIER_LIBRARIES,
+    SHIPPED_WEIGHTS,
+    TRANSFORMERS,
+    is_classifier,
+    known_architectures,
+    split_name,
+)
 from adamerge_core.vision.corruptions import CORRUPTIONS
+from adamerge_core.vision.known_models import check_architecture
 from tasks.suite.fields import (
     MANY,
     Decay,
@@ -30,13 +38,21 @@ Severity = Annotated[int, Field(ge=1, le=5, strict=True)]
 
 
 def _known_architecture(name: str) -> str:
+    library, _ = split_name(name) or ("", "")
+    if library == TRANSFORMERS:
+        known = " or ".join(set(CLASSIFIER_LIBRARIES) - {TRANSFORMERS})
+        raise ValueError(f"must be a CLIP, or a classifier of {known}, in a suite")
     try:
-        configuration(name)
+        check_architecture(name)
     except InputError as error:
         raise ValueError(str(error).partition(": ")[2]) from None
     return name
 
 
+_CLASSIFIER_WEIGHTS = (
+    "must be {package: imagenet}, {file: PATH} or {hub: ORGANISATION/NAME, revision: COMMIT or "
+    "main}"
+)
 _WEIGHTS = "must be {package: imagenet}, {tag: TAG} or {file: PATH, activation: quick_gelu or gelu}"
 
 
@@ -45,9 +61,19 @@ def weights_faults(architecture: Any, weights: Mapping[str, Any]) -> list[str]:
 
     `package: imagenet` is an image tower's that an installed package ships (the text tower is
     trained by pretrain); `tag` is one of open_clip's of the architecture; `file` holds a whole
-    CLIP, and says the activation that its weights were trained with.
+    CLIP, and says the activation that its weights were trained with. A classifier's come from a
+    package, a file or the hub (see checkpoint_faults).
     """
     keys = set(weights)
+    if isinstance(architecture, str) and is_classifier(architecture):
+        if keys != {"package"}:
+            return checkpoint_faults("model.weights", weights, _CLASSIFIER_WEIGHTS)
+        if weights["package"] not in SHIPPED_WEIGHTS.get(architecture, ()):
+            return [
+                f"model.weights.package = {shown(weights['package'])}: no package ships them for "
+                f"{shown(architecture)}; give a file or a model of the hub"
+            ]
+        return []
     if keys not in ({"package"}, {"tag"}, {"file", "activation"}):
         return [f"model.weights = {shown(dict(weights))}: {_WEIGHTS}"]
     faults = [
@@ -118,9 +144,9 @@ class Model(Section):
     """Where its pretrained weights come from: see weights_faults."""
 
     @property
-    def is_whole(self) -> bool:
-        """Whether the weights are those of a whole CLIP, so that no text tower is trained."""
-        return "package" not in self.weights
+    def is_classifier(self) -> bool:
+        """Whether it is a plain classifier, whose tasks have heads of their own and no prompts."""
+        return is_classifier(self.architecture)
 
 
 class Checkpoints(Section):
@@ -141,14 +167,14 @@ _HUB_ID = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}")
 _REVISION = re.compile(r"[0-9a-f]{40}|main")
 
 
-def checkpoint_faults(where: str, entry: Mapping[str, Any]) -> list[str]:
+def checkpoint_faults(where: str, entry: Mapping[str, Any], forms: str = _CHECKPOINT) -> list[str]:
     """List what is wrong with the entry of an imported checkpoint, a line each after `where`.
 
     `file` is a file or folder of the user's; `hub` a model of the hub, at a commit of 40 hex
     digits or at its newest.
     """
     if set(entry) not in ({"file"}, {"hub", "revision"}):
-        return [f"{where} = {shown(dict(entry))}: {_CHECKPOINT}"]
+        return [f"{where} = {shown(dict(entry))}: {forms}"]
     rules = {
         "hub": (_HUB_ID, "ORGANISATION/NAME"),
         "revision": (_REVISION, "40 hex digits or main"),

@@ -10,11 +10,11 @@ import torchvision
 from clip_checkpoints import same
 
 from adamerge_core.errors import InputError
+from adamerge_core.vision.classifier_checkpoints import read_classifier
 from adamerge_core.vision.classifiers import (
     LinearHead,
     classifier_name,
     feature_encoder,
-    read_classifier,
     split_state,
 )
 from adamerge_core.vision.image_towers import read_image_tower

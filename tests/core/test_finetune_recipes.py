@@ -25,11 +25,11 @@ from adamerge_core.vision.folder_accuracy import (
     open_evaluation,
 )
 from adamerge_core.vision.inspections import inspect_checkpoints
+from adamerge_core.vision.linear_probes import PENALTY
 from adamerge_core.vision.merge_models import merge_models
 from adamerge_core.vision.merge_recipes import MergeRecipe
 from adamerge_core.vision.pretrained import read_pretrained
 from adamerge_core.vision.task_heads import (
-    PENALTY,
     TaskHead,
     head_path,
     linear_probe,
@@ -309,6 +309,7 @@ def test_faults_of_a_conversion(models: Path, tower: Path) -> None:
     assert "to = 'onnx': must be one of open_clip, transformers, safetensors" in text
     assert "does not say of which architecture" in text
     assert "has no text tower; give the CLIP" in said(str(tower), "open_clip", ARCHITECTURE)
+    assert f"{ARCHITECTURE} is a CLIP; give open_clip" in said(str(tower), "timm", ARCHITECTURE)
     shipped = tower.with_name("imagenet.safetensors")
     checkpoints.save(shipped, read_pretrained("imagenet", "efficientnet_lite0_clip").tensors)
     assert "transformers knows no other" in said(

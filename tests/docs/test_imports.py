@@ -40,6 +40,7 @@ IMPORTS = {
         "adamerge_core.safetensors_files",
         "adamerge_core.parameters",
         "adamerge_core.regular_files",
+        "adamerge_core.running_statistics",
         "adamerge_core.state_files",
         "adamerge_core.statistics",
         "adamerge_core.storage",

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 from PIL import Image
 from small_clip import ARCHITECTURE, known_architecture, write_models
 
@@ -56,7 +57,7 @@ def test_the_part_with_shipped_weights(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     shown, methods = GUIDE.split("## What a merge writes")
-    said = run(shown, capsys) + run(methods.split("## CLIP")[0], capsys)
+    said = run(shown, capsys) + run(methods.split("## Classifiers")[0], capsys)
     (table,) = re.findall(r"```text\n(.*?)```", GUIDE, re.DOTALL)
     for line in table.splitlines():
         assert re.search(rf"^{re.escape(line.split()[0])} .*$", said, re.MULTILINE)
@@ -66,6 +67,19 @@ def test_the_part_with_shipped_weights(
     assert len([line for line in block.splitlines() if line.strip()]) <= 10
     exec(block.replace('"steps": 60', '"steps": 2'), {})
     assert (tmp_path / "merged_by_python/README.md").is_file()
+
+
+def test_the_part_on_classifiers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    exports = [line for line in commands(GUIDE) if "data export" in line]
+    section = GUIDE.split("## Classifiers")[1].split("## CLIP")[0]
+    said = run("```sh\n" + "\n".join(exports) + "\n```\n" + section, capsys)
+    assert "head: linear, the checkpoint's own" in said
+    for folder in ("merged_classifier/timm/signs", "signs_timm"):
+        model = timm.create_model(f"local-dir:{folder}", pretrained=True)
+        assert model.num_classes == len(list(Path("images/signs/train").iterdir()))
 
 
 def test_the_part_on_clip(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -16,8 +17,9 @@ from conftest import ROOT
 
 from adamerge_core.adamerging import OBJECTIVES, PRESETS
 from adamerge_core.merging.registry import AFTER, BEFORE, CRITERIA, RULES
+from adamerge_core.method_choice import MethodChoice
 from adamerge_core.task_vectors import TaskVectors
-from flows import cli
+from flows import cli, model_options
 from tasks.suite.fields import REFERENCES
 from tasks.suite.methods import AdaptMethod, methods_faults, parse_methods
 from tasks.suite.schema import load_suite
@@ -37,6 +39,24 @@ def entries(printed: str) -> dict[str, Any]:
 def shown(name: str, capsys: pytest.CaptureFixture[str]) -> str:
     assert cli.main(["methods", name]) == 0
     return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_what_a_suite_can_run_is_printed_for_merge_and_read_by_it(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    printed = shown(name, capsys)
+    blocks = [part.split("\n\n")[0] for part in printed.split("In `adamerge merge`:\n\n")[1:]]
+    lines = [line for block in blocks for line in block.replace("\n    ", " ").splitlines()]
+    assert len(lines) == len(re.findall(r"\{(?:rule|adapt): ", printed))
+    for line in lines:
+        required = ["--model", "m", "--pretrained", "p", "--finetuned", "a=a", "--out", "o"]
+        options = cli._parser().parse_args(["merge", *required, *shlex.split(line)])
+        faults: list[str] = []
+        choose = model_options.choices(options.choose, options.by, faults)
+        given = model_options.settings(options.set, faults)
+        assert faults == []
+        MethodChoice.read(options.method, given, 8, choose)
 
 
 def test_adaptation_over_what_stands_before_starts_at_the_merge_of_its_rule(
@@ -124,6 +144,7 @@ _USE_OF_THE_NEW_RULE = """
 import torch
 from adamerge_core.errors import InputError
 from adamerge_core.merging import RULES
+from adamerge_core.method_choice import MethodChoice
 from adamerge_core.task_vectors import TaskVectors
 from tasks.suite.methods import methods_faults, parse_methods
 
@@ -168,6 +189,7 @@ def test_the_pages_examples_are_parts_of_methods(tmp_path: Path) -> None:
 
 _USE_OF_WHAT_STANDS_AFTER = """
 import torch
+from adamerge_core.method_choice import MethodChoice
 from adamerge_core.task_vectors import TaskVectors
 from tasks.shared.methods import make_model
 from tasks.suite.methods import parse_method

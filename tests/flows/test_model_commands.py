@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from small_classifiers import TIMM, write_classifiers
 from small_clip import ARCHITECTURE, CLASSES, written_material
 
 from flows import cli, model_options
@@ -91,6 +92,36 @@ def test_finetune_then_inspect(capsys: pytest.CaptureFixture[str]) -> None:
     assert code == 0, said
     assert "mine.safetensors: 32 tensors changed, norm" in said
     assert "cosines between them" in said
+
+
+def test_a_classifier_from_files_to_its_library(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "classifiers"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    write_classifiers(TIMM, folder)
+    model = ["--model", TIMM, "--pretrained", "pretrained.safetensors"]
+    files = ["colours=colours.safetensors", "sides=sides.safetensors"]
+    line = ["merge", *model, "--finetuned", *files, "--images", *IMAGES]
+    code, said = run(capsys, *line, "--method", "weight_averaging", "--out", "merged", "--dry-run")
+    assert code == 0, said
+    assert "head: linear, the checkpoint's own, 3 classes" in said
+    assert "recipe.json, timm/" in said
+    code, said = run(capsys, *line, "--method", "weight_averaging", "--out", "merged")
+    assert code == 0, said
+    (row,) = [line for line in said.splitlines() if line.startswith("merged  ")]
+    code, said = run(capsys, "evaluate", "merged", "--images", *IMAGES)
+    assert code == 0, said
+    assert said.splitlines()[-1].split()[1:] == row.split()[1:]
+    code, said = run(capsys, "inspect", "merged/timm/sides", "sides.safetensors", *model)
+    assert code == 0, said
+    assert "a head of 2 classes, left, right" in said
+    assert "a head of 2 classes, without names" in said
+    out = ["--to", "timm", "--out", "folder"]
+    code, said = run(capsys, "convert", "sides.safetensors", "--model", TIMM, *out)
+    assert code == 0, said
+    assert Path("folder/config.json").is_file()
 
 
 def test_convert_for_transformers(capsys: pytest.CaptureFixture[str]) -> None:

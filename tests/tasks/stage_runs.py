@@ -26,6 +26,10 @@ def work_of(stage: Stage) -> Work:
     return Work(stage.name, options(stage.cmd), params, stage.deps)
 
 
+def run_one(stage: Stage) -> None:
+    importlib.import_module(_module(stage)).run(work_of(stage))
+
+
 def run_all(suite: Suite, without: tuple[str, ...] = ()) -> list[Stage]:
     """Every stage once, in the order of the graph; each reads and writes what it declares.
 
@@ -37,7 +41,7 @@ def run_all(suite: Suite, without: tuple[str, ...] = ()) -> list[Stage]:
             path for path in stage.deps if path.startswith("data/") if not Path(path).exists()
         ]
         assert not missing, stage.name
-        importlib.import_module(_module(stage)).run(work_of(stage))
+        run_one(stage)
         assert [path for path in stage.files if not Path(path).is_file()] == [], stage.name
     return stages
 

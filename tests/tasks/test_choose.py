@@ -15,10 +15,11 @@ from adamerge_core.adamerging import AdaptationSettings, Engine, adapt, expert_t
 from adamerge_core.checkpoints import StateDict
 from adamerge_core.merging.registry import AFTER, BEFORE, CRITERIA, RULES, after
 from adamerge_core.task_vectors import TaskVectors
+from adamerge_core.vision.choice import Choice, Judge
 from adamerge_core.vision.images import LabeledImages
 from tasks.running.work import PlainReporter
 from tasks.shared.adaptation import Adaptation
-from tasks.shared.choice import Choice, Judge, choose
+from tasks.shared.choice import choose
 from tasks.shared.methods import make_model
 from tasks.suite.method_entries import Choose
 from tasks.suite.methods import AdaptMethod, RuleMethod, parse_as

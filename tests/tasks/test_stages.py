@@ -13,12 +13,14 @@ import yaml
 from conftest import ROOT
 from open_clip.model import CLIP
 from PIL import Image
-from stage_runs import rows_of, run_all, use
+from stage_runs import rows_of, run_all, run_one, use
 
 from adamerge_core import checkpoints
 from adamerge_core.coefficient_files import LearnedCoefficients
 from adamerge_core.vision import architectures
 from adamerge_core.vision.architectures import ARCHITECTURES, PIXEL_SCALING
+from adamerge_core.vision.clip import tokenizer
+from adamerge_core.vision.heads import zero_shot_weight
 from tasks import wiring
 from tasks.graph import paths
 from tasks.graph.paths import PROTOCOLS
@@ -146,6 +148,39 @@ def test_the_stages_of_a_suite_that_imports_its_clip_and_a_model(
     assert paths.training_curve(paths.finetuned("tiny", "stripes", 0)).exists()
     rows = rows_of(paths.report("tiny") / "results.csv")
     assert [row["method"] for row in rows[::2]] == ["pretrained", "individual", "task_arithmetic"]
+
+
+@pytest.mark.usefixtures("folder")
+def test_the_tasks_of_a_clip_share_a_zero_shot_head_of_all_their_prompts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(ARCHITECTURES, "tiny_vit", TINY_VIT)
+    monkeypatch.setattr(architectures, "known_architectures", lambda: tuple(ARCHITECTURES))
+    monkeypatch.setitem(PIXEL_SCALING, "tiny_vit", ((127.0,) * 3, (128.0,) * 3))
+    torch.manual_seed(3)
+    clip = CLIP(**TINY_VIT).eval()
+    checkpoints.save(Path("clip.safetensors"), clip.state_dict())
+    raw = tiny_parameters("cpu")
+    raw["model"] |= {
+        "architecture": "tiny_vit",
+        "weights": {"file": "clip.safetensors", "activation": "quick_gelu"},
+    }
+    raw["head"] = "shared"
+    drawn = raw["datasets"]["stripes"] | {"templates": ["a drawing of {}."]}
+    raw["datasets"] = {"stripes": raw["datasets"]["stripes"], "drawings": drawn}
+    raw["tasks"], raw["corrupt"]["tasks"] = ["stripes", "drawings"], ["stripes"]
+    del raw["pretrain"], raw["traditional_mtl"]
+    raw["methods"] = {"task_arithmetic": {"rule": "task_arithmetic"}}
+    suite = checked(raw, "tiny suite")
+    stages = wiring.stages(suite)
+    use(suite)
+    for name in stages:
+        if name.startswith(("download", "prepare", "import", "shared_heads")):
+            run_one(stages[name])
+    texts = ["a photo of {}.", "a drawing of {}."]
+    wanted = zero_shot_weight(clip, tokenizer("tiny_vit"), ["columns", "rows"], texts)
+    for task in suite.tasks:
+        assert torch.equal(checkpoints.load(paths.head("tiny", task))["weight"], wanted)
 
 
 @pytest.mark.usefixtures("folder")

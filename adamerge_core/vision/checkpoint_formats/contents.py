@@ -20,20 +20,9 @@ from adamerge_core.checkpoints.state_dicts import open_state_dict
 from adamerge_core.checkpoints.torch_files import is_torch_file, read_torch_file
 from adamerge_core.checkpoints.wrappers import split_image_tower
 from adamerge_core.errors import InputError
-from adamerge_core.vision.hub_models import is_hub_id, model_folder
+from adamerge_core.vision.hub_models import WEIGHTS_FILES, hub_folder, is_hub_id
 from adamerge_core.vision.openai_files import is_torch_script, openai_state
 from adamerge_core.vision.published_classes import PUBLISHED_CLASSES
-
-OPEN_CLIP_CONFIG, TRANSFORMERS_CONFIG = "open_clip_config.json", "config.json"
-
-_WEIGHTS = {
-    "open_clip_model.safetensors": OPEN_CLIP_CONFIG,
-    "open_clip_pytorch_model.safetensors": OPEN_CLIP_CONFIG,
-    "model.safetensors": TRANSFORMERS_CONFIG,
-    "open_clip_pytorch_model.bin": OPEN_CLIP_CONFIG,
-    "pytorch_model.bin": TRANSFORMERS_CONFIG,
-}
-"""Files of weights in a folder, the first that is there, and the configuration beside each."""
 
 
 @dataclass(frozen=True)
@@ -77,11 +66,6 @@ def open_content(source: str | Path) -> Content:
     return _open_file(str(source), path)
 
 
-def hub_folder(model: str) -> Path:
-    """Give the folder of a model of the hub; see model_folder for what is fetched, and raised."""
-    return model_folder(model, [*_WEIGHTS])
-
-
 def _open_file(source: str, path: Path) -> Content:
     if not is_torch_file(path):
         return Content(source, path, open_state_dict(path))
@@ -94,7 +78,7 @@ def _open_file(source: str, path: Path) -> Content:
 def _open_folder(source: str, folder: Path) -> Content:
     if is_adapter(folder):
         return Content(source, folder, {}, is_adapter=True)
-    for name, config in _WEIGHTS.items():
+    for name, config in WEIGHTS_FILES.items():
         if (folder / name).is_file():
             tensors = open_state_dict(folder / name)
         elif (folder / (name + INDEX)).is_file():
@@ -103,7 +87,7 @@ def _open_folder(source: str, folder: Path) -> Content:
             continue
         return Content(source, folder, tensors, config=_config(folder / config))
     raise InputError(
-        f"{source}: a folder without a checkpoint; expected are {', '.join(_WEIGHTS)} or "
+        f"{source}: a folder without a checkpoint; expected are {', '.join(WEIGHTS_FILES)} or "
         f"{ADAPTER_CONFIG} in it, or give the path of a file"
     )
 

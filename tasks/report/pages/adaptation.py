@@ -33,7 +33,7 @@ def reads(suite: "Suite") -> list[Path]:
 def show(suite: "Suite", root: Path) -> Content:
     """Draw the trajectories; say where they begin and end."""
     curves = {key: measurements.curve(path) for key, path in _trajectories(suite, root).items()}
-    shown_as, seed = looks(suite.merging), suite.seeds[0]
+    shown_as, seed = looks(suite.merging, suite.model.is_classifier), suite.seeds[0]
     adapting = [name for name, method in suite.merging.items() if method.adapts]
     published = [name for name in adapting if is_layer_wise_adamerging(suite.merging[name])]
     detail = (published or adapting)[0]

@@ -84,7 +84,7 @@ def _files(suite: "Suite", root: Path) -> Mapping[str, Path]:
 
 
 def _choices(suite: "Suite", root: Path) -> list[Choice]:
-    shown_as, made = looks(suite.merging), []
+    shown_as, made = looks(suite.merging, suite.model.is_classifier), []
     for name, file in _files(suite, root).items():
         choose, criterion = suite.merging[name].choose, suite.merging[name].criterion
         if not choose or not criterion:

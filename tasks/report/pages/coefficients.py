@@ -29,7 +29,7 @@ def reads(suite: "Suite") -> list[Path]:
 def show(suite: "Suite", root: Path) -> Content:
     """Draw the coefficients by layer and task; average them by block."""
     learned = {name: LayerCoefficients(*read_arrays(p)) for name, p in _files(suite, root).items()}
-    shown_as = looks(suite.merging)
+    shown_as = looks(suite.merging, suite.model.is_classifier)
     labels = {name: shown_as[name].label for name in learned}
     learning = [cast("AdaptMethod", suite.merging[name]) for name in learned]
     starts = sorted({method.settings.start for method in learning})

@@ -79,7 +79,12 @@ def show(suite: "Suite", root: Path) -> Content:
             *(_table(suite, protocol, tables[protocol], shown_as) for protocol in PROTOCOLS),
             *_published(suite, tables[PROTOCOLS[0]], shown_as),
         ],
-        findings=_findings(tables, shown_as, baseline),
+        findings=_findings(
+            tables,
+            shown_as,
+            baseline,
+            "the pretrained encoder" if suite.model.is_classifier else "the zero-shot model",
+        ),
         files={
             RESULTS_CSV: results_csv(rows, suite.tasks),
             METHODS_JSON: json.dumps(facts, indent=1) + "\n",
@@ -94,7 +99,8 @@ def headline(suite: "Suite", root: Path) -> list[tuple[str, str, bool]]:
     summaries = summarise(rows, PROTOCOLS[0])
     best = _best(summaries, shown_as)
     baseline = next((n for n, m in suite.merging.items() if is_task_arithmetic(m)), None)
-    found = [(percent(summaries["pretrained"]), "zero-shot, before any fine-tuning", False)]
+    start = "the tasks' heads" if suite.model.is_classifier else "zero-shot"
+    found = [(percent(summaries["pretrained"]), f"{start}, before any fine-tuning", False)]
     if baseline not in (None, best):
         found.append((percent(summaries[baseline]), "task arithmetic, one fixed scaling", False))
     return [
@@ -110,7 +116,11 @@ def headline(suite: "Suite", root: Path) -> list[tuple[str, str, bool]]:
 
 def _looks(suite: "Suite") -> dict[str, Look]:
     rows = (*suite.references, *suite.merging)
-    return {name: look for name, look in looks(suite.merging).items() if name in rows}
+    return {
+        name: look
+        for name, look in looks(suite.merging, suite.model.is_classifier).items()
+        if name in rows
+    }
 
 
 def _evaluations(suite: "Suite", root: Path) -> dict[tuple[str, int], Path]:
@@ -173,6 +183,8 @@ def _published(
     suite: "Suite", summaries: Mapping[str, Summary], shown_as: Mapping[str, Look]
 ) -> list[Table]:
     """Set the suite's averages beside those published of its line of checkpoints, if there are."""
+    if suite.model.is_classifier:  # nothing is published of these
+        return []
     line = suite.checkpoints.line if suite.checkpoints else None
     figures = published(line, suite.model.architecture, len(suite.tasks))
     if not figures.averages:
@@ -209,12 +221,13 @@ def _findings(
     tables: Mapping[str, Mapping[str, Summary]],
     shown_as: Mapping[str, Look],
     baseline: str | None,
+    start: str,
 ) -> list[str]:
     first, held_out = (tables[protocol] for protocol in PROTOCOLS)
     best = _best(first, shown_as)
     label, summary = shown_as[best].label, first[best]
     against = baseline if baseline not in (None, best) else "pretrained"
-    name = shown_as[against].label if against == baseline else "the zero-shot model"
+    name = shown_as[against].label if against == baseline else start
     return [
         f"{label} is the best merged model: {percent(summary)} on average, "
         f"{lead(summary, first[against], name)}.",
@@ -223,7 +236,7 @@ def _findings(
         "network a task.",
         f"Under the held-out protocol it reaches {percent(held_out[best])}, "
         f"{lead(held_out[best], held_out[against], name)}.",
-        *_below_zero_shot(first, [n for n in (baseline, best) if n], shown_as),
+        *_below_start(first, [n for n in (baseline, best) if n], shown_as, start),
         *([_ONE_SEED] if summary.deviation is None else []),
     ]
 
@@ -237,15 +250,18 @@ def _next(summaries: Mapping[str, Summary], best: str, shown_as: Mapping[str, Lo
     return [f"It is {lead(summaries[best], others[second], shown_as[second].label)}, the next."]
 
 
-def _below_zero_shot(
-    summaries: Mapping[str, Summary], methods: Sequence[str], shown_as: Mapping[str, Look]
+def _below_start(
+    summaries: Mapping[str, Summary],
+    methods: Sequence[str],
+    shown_as: Mapping[str, Look],
+    start: str,
 ) -> list[str]:
     """Say on which tasks merging loses what the pretrained model could do already."""
     found = []
     for method in dict.fromkeys(methods):
         worse = tasks_below(summaries[method], summaries["pretrained"])
         where = f"on {worse}" if worse else "on no task"
-        found.append(f"{shown_as[method].label} is below the zero-shot model {where}.")
+        found.append(f"{shown_as[method].label} is below {start} {where}.")
     return found
 
 

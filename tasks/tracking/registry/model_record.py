@@ -153,18 +153,16 @@ def open_model(folder: Path) -> "MultiTaskModel":
     InputError listing the files that are in neither place.
     """
     from adamerge_core import checkpoints
-    from adamerge_core.vision.clip import pixel_scaling
-    from adamerge_core.vision.heads import ZeroShotHead
+    from adamerge_core.vision.classifiers import head_of
     from adamerge_core.vision.predictions import MultiTaskModel
-    from adamerge_core.vision.pretrained import encoder_of
+    from adamerge_core.vision.pretrained import encoder_of, scaling_of
 
     record, root = ModelRecord.read(folder), project_of(folder)
     files = _stored_files([record.encoder, *record.heads.values()], root)
     weights = checkpoints.load(files[record.encoder.path])
-    pixels = pixel_scaling(record.architecture, record.tag)
+    pixels = scaling_of(record.architecture, record.tag)
     heads = {
-        task: ZeroShotHead(checkpoints.load(files[head.path])["weight"])
-        for task, head in record.heads.items()
+        task: head_of(checkpoints.load(files[head.path])) for task, head in record.heads.items()
     }
     classes = {task: head.classes for task, head in record.heads.items()}
     encoder = encoder_of(record.architecture, weights, record.encoder.path, pixels)
