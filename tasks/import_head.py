@@ -8,7 +8,6 @@ from adamerge_core.vision.published_heads import read_head
 from tasks.graph import paths
 from tasks.running.stage import run_stage
 from tasks.running.work import Work
-from tasks.suite.sections import checkpoint_source
 
 
 def run(work: Work) -> None:
@@ -16,7 +15,7 @@ def run(work: Work) -> None:
     classes as the data set has.
     """
     model, dataset = work.options["model"], work.options["dataset"]
-    source = checkpoint_source(work.params["checkpoints"]["heads"][dataset])
+    source = work.params["checkpoints"]["heads"][dataset]["file"]
     weight, bias, normalize = read_head(source)
     classes = json.loads(paths.classes(dataset).read_text(encoding="utf-8"))["classes"]
     faults = []

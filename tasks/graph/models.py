@@ -60,7 +60,7 @@ def _import_clip(suite: Suite) -> Stage:
         "tasks.import_clip",
         {"model": MODEL},
         matrix=axes(model=suite.model.name),
-        deps=_files(suite.model.weights),
+        deps=_read_from(suite, "model.weights"),
         params=["model", *ON_CPU],
         outs=[paths.pretrained(MODEL), paths.text_tower(MODEL)],
     )
@@ -89,18 +89,18 @@ def _imports(suite: Suite) -> list[Stage]:
     if suite.checkpoints is None:
         return []
     return [
-        *(_import_finetuned(suite, task, entry) for task, entry in suite.imported.items()),
-        *(_import_head(suite, task, entry) for task, entry in suite.checkpoints.heads.items()),
+        *(_import_finetuned(suite, task) for task in suite.imported),
+        *(_import_head(suite, task) for task in suite.checkpoints.heads),
     ]
 
 
-def _import_finetuned(suite: Suite, task: str, entry: dict[str, str]) -> Stage:
+def _import_finetuned(suite: Suite, task: str) -> Stage:
     return template(
         f"import_finetuned_{task}",
         "tasks.import_finetuned",
         {"model": MODEL, "dataset": task, "seed": SEED},
         matrix=axes(model=suite.model.name, seed=suite.seeds),
-        deps=[paths.pretrained(MODEL), *_files(entry)],
+        deps=[paths.pretrained(MODEL), *_read_from(suite, f"checkpoints.finetuned.{task}")],
         code=_formats(),
         params=[f"checkpoints.finetuned.{task}", "model", *ON_CPU],
         outs=[paths.finetuned(MODEL, task, SEED)],
@@ -113,20 +113,21 @@ def _formats() -> list[str]:
     return [f"{package}.{module.name}" for module in iter_modules([package.replace(".", "/")])]
 
 
-def _import_head(suite: Suite, task: str, entry: dict[str, str]) -> Stage:
+def _import_head(suite: Suite, task: str) -> Stage:
     return template(
         f"import_head_{task}",
         "tasks.import_head",
         {"model": MODEL, "dataset": task},
         matrix=axes(model=suite.model.name),
-        deps=[paths.classes(task), *_files(entry)],
+        deps=[paths.classes(task), *_read_from(suite, f"checkpoints.heads.{task}")],
         params=[f"checkpoints.heads.{task}"],
         outs=[paths.head(MODEL, task)],
     )
 
 
-def _files(entry: dict[str, str]) -> list[Path]:
-    return [Path(entry["file"])] if "file" in entry else []
+def _read_from(suite: Suite, key: str) -> list[Path]:
+    """Give what an entry is read from: the user's file, or the pin of a model of the hub."""
+    return [found[key] for found in (suite.model_files, suite.model_pins) if key in found]
 
 
 def _finetune(suite: Suite) -> Stage:

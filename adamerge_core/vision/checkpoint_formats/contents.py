@@ -35,6 +35,8 @@ _WEIGHTS = {
 }
 """Files of weights in a folder, the first that is there, and the configuration beside each."""
 
+WEIGHT_FILES = tuple(_WEIGHTS)
+
 
 @dataclass(frozen=True)
 class Content:
@@ -73,13 +75,8 @@ def open_content(source: str | Path) -> Content:
     if path.is_dir():
         return _open_folder(str(source), path)
     if not path.exists() and isinstance(source, str) and is_hub_id(source):
-        return _open_folder(source, hub_folder(source))
+        return _open_folder(source, model_folder(source, WEIGHT_FILES))
     return _open_file(str(source), path)
-
-
-def hub_folder(model: str) -> Path:
-    """Give the folder of a model of the hub; see model_folder for what is fetched, and raised."""
-    return model_folder(model, [*_WEIGHTS])
 
 
 def _open_file(source: str, path: Path) -> Content:
