@@ -86,8 +86,8 @@ def _show_needs(dataset: PublishedDataset) -> None:
     raw = f"{exact}{gb(size)}" if size else "as much as the download"
     prepared = images * pixels * pixels * 3
     print(f"  disk       cache {raw}, archive {raw}, prepared {gb(prepared)} at {pixels} pixels")
-    print("             the cache may be emptied after the stage download, the archive after")
-    print("             prepare: what is needed again is fetched, or written, again")
+    print("             cache and archive, with its copy in DVC's cache, go by `adamerge data")
+    print("             drop` once it is prepared: what is needed again is fetched again")
 
 
 def _pixels() -> int:

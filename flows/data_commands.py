@@ -20,6 +20,7 @@ def add_data_commands(commands: Any, add: Callable[..., argparse.ArgumentParser]
     _download(inner, add)
     _verify(inner, add)
     _pin(inner, add)
+    _drop(inner, add)
     _import(inner, add)
     _export(inner, add)
 
@@ -118,6 +119,24 @@ from then on.
         "names", nargs="*", metavar="NAME", help="a data set or model; default: the active suite's"
     )
     parser.add_argument("--revision", metavar="COMMIT", help="default: the newest")
+
+
+def _drop(inner: Any, add: Callable[..., argparse.ArgumentParser]) -> None:
+    def call(options: argparse.Namespace) -> int:
+        from flows.data_drop import drop
+
+        return drop(options.names)
+
+    about = """\
+Frees the disk of what nothing reads once a data set is prepared: its archive in data/, the copy of
+that in DVC's cache, and its files in the hub's cache, which other programs share. Says first how
+much it is. Refused while a stage still has to read them. `adamerge run` goes on without them; where
+a stage needs them after all, it says what to fetch again.
+
+  adamerge data drop          all data sets of the active suite
+  adamerge data drop pcam"""
+    parser = add(inner, "drop", "remove raw files of data sets that are prepared", about, call)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="of the suite; default: all")
 
 
 def _export(inner: Any, add: Callable[..., argparse.ArgumentParser]) -> None:

@@ -4,11 +4,9 @@ DVC decides what is up to date and what the cache has; Prefect shows, logs and s
 gets each run from its journal, which a process of its own brings there (tasks.tracking.follower).
 """
 
-import fcntl
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 from prefect import flow
@@ -22,9 +20,10 @@ from flows import servers
 from flows.dvc.internals import no_experiments
 from flows.dvc.plan import Plan, plan
 from flows.execute import Run
+from flows.run_lock import alone
 from tasks.graph import params_yaml
 from tasks.running import journal, processes, upkeep
-from tasks.running.environment import RUN_LOCK, WORK, configure, work_folder
+from tasks.running.environment import WORK, configure
 from tasks.running.json_files import read_object
 from tasks.running.upkeep import UpkeepError
 from tasks.tracking.follower import Follower
@@ -47,7 +46,7 @@ def pipeline() -> State[None]:
     configure()
     try:
         upkeep.check()  # a scheduled flow has no command before it, which would do that
-        with _alone(), no_experiments():
+        with alone(), no_experiments():
             return _bring_up_to_date(*(_prepared.pop() if _prepared else _ready()))
     except InputError as error:
         return Failed(name=BAD_INPUT, message=str(error))
@@ -106,25 +105,6 @@ def _bring_up_to_date(follower: Follower, found: Plan) -> State[None]:
         follower.wait()
     run.say(run.summary())
     return Failed(message=run.summary()) if run.failed else Completed(message=run.summary())
-
-
-@contextmanager
-def _alone() -> Iterator[None]:
-    """Raise InputError while another flow is at work in this project."""
-    work_folder()
-    with RUN_LOCK.open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise InputError(
-                f"another `adamerge run` is at work in this project (process {file.read()}): "
-                "let it end, or end it, then run this again"
-            ) from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield
 
 
 def _bury_dead_runs(key: str) -> None:
