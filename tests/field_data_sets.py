@@ -13,6 +13,7 @@ import tarfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 import pyarrow as pa
@@ -121,7 +122,7 @@ def _tar(
 
 def _encoded(name: str, images: int, split: str, size: tuple[int, int]) -> list[bytes]:
     """Encode random images: coarse fields of colour under some noise."""
-    rng = np.random.default_rng(sum(f"{name} {split}".encode()))
+    rng = np.random.default_rng(crc32(f"{name} {split}".encode()))
     width, height = size
     found = []
     for _ in range(min(images, _DIFFERENT)):
