@@ -119,7 +119,7 @@ def write_local_models(root: Path, suite: Mapping[str, Any], classes: Mapping[st
         if suite["checkpoints"]["line"] == "tall":
             torch.save(tall_masks_state(model), path)
         else:
-            plain = 2 if path.parts[-3:-1] == ("ViT-B-16", "Cars") else None
+            plain = 4 if path.parts[-3:-1] == ("ViT-B-16", "Cars") else None
             path.write_bytes(encoder_pickle(model, plain=plain))
     for task, entry in suite["checkpoints"]["heads"].items():
         weight = torch.randn(classes[task], EMBED, generator=torch.Generator().manual_seed(0))
