@@ -7,14 +7,16 @@ from collections.abc import Callable, Mapping, Sequence
 
 from adamerge_core.errors import InputError
 from adamerge_core.vision.datasets.hub import Hub
-from adamerge_core.vision.datasets.hub_download import check_room, fetch, hub_of, list_hub_files
+from adamerge_core.vision.datasets.hub_download import check_room, fetch
 from adamerge_core.vision.datasets.hub_files import HubCache, Pin, pin_path, read_pin, write_pin
+from adamerge_core.vision.datasets.hub_listing import hub_of, list_hub_files
 from adamerge_core.vision.datasets.published import (
     PublishedDataset,
     published_dataset,
     published_names,
 )
 from adamerge_core.vision.datasets.registry import read_source
+from adamerge_core.vision.pinned_models import NEWEST
 from flows import model_downloads
 from flows.sizes import gb
 from tasks.graph.params_yaml import read_params
@@ -84,8 +86,8 @@ def _show_needs(dataset: PublishedDataset) -> None:
     raw = f"{exact}{gb(size)}" if size else "as much as the download"
     prepared = images * pixels * pixels * 3
     print(f"  disk       cache {raw}, archive {raw}, prepared {gb(prepared)} at {pixels} pixels")
-    print("             the cache may be emptied after the stage download, the archive after")
-    print("             prepare: what is needed again is fetched, or written, again")
+    print("             cache and archive, with its copy in DVC's cache, go by `adamerge data")
+    print("             drop` once it is prepared: what is needed again is fetched again")
 
 
 def _pixels() -> int:
@@ -110,20 +112,38 @@ def _size_in_short(dataset: PublishedDataset) -> str:
 # --- with a connection --------------------------------------------------------------------------
 
 
-def pin(name: str, revision: str | None) -> int:
-    """Write the pin of a data set, of the commit `revision`, else of the newest."""
+def pin(names: Sequence[str], revision: str | None) -> int:
+    """Write the pins of data sets and models, of the commit `revision`, else of the newest.
+
+    A model is named `organisation/name`, or ARCHITECTURE/TAG as open_clip has it. Without names,
+    all that the active suite reads from the hub; those that it reads at a commit are pinned at it.
+    """
     permit_hub()
-    source = _sources([name])[0]
-    _write_pin(source, list_hub_files(published_dataset(name), revision or "main"))
+    if revision and len(names) != 1:
+        raise InputError(f"--revision {revision}: is of one data set or model; name that one")
+    known = model_downloads.suite_models()
+    models = [name for name in names or known if "/" in name]
+    datasets = [name for name in names if "/" not in name]
+    for source in _sources(datasets) if datasets or (not names and _active()) else []:
+        wanted = revision or (NEWEST if names else source.revision)
+        _write_pin(source, list_hub_files(published_dataset(source.dataset), wanted))
+    for name in models:
+        model = known.get(name) or model_downloads.HubModel(name)
+        model_downloads.pin(model, revision or (NEWEST if names else None))
+    if not names and not known and not _active():
+        raise InputError(_NOTHING)
     return 0
 
 
+_NOTHING = "the active suite reads nothing from the hub: name data sets"
+
+
 def _write_pin(source: Hub, found: Pin) -> None:
-    path = pin_path(found.dataset, source.pins)
+    path = pin_path(found.name, source.pins)
     write_pin(path, found)
     files = found.all_files()
     size = gb(sum(file.bytes for file in files))
-    print(f"{found.dataset}: commit {found.revision}, {len(files)} files, {size}: {path}")
+    print(f"{found.name}: commit {found.revision}, {len(files)} files, {size}: {path}")
 
 
 def download(names: Sequence[str]) -> int:
@@ -149,14 +169,14 @@ def download(names: Sequence[str]) -> int:
     for cache in plans:
         missing = cache.missing(cache.pin.all_files())
         size = gb(sum(file.bytes for file in missing))
-        print(f"{cache.pin.dataset}: {len(missing)} files, {size}, into {cache.root}")
+        print(f"{cache.pin.name}: {len(missing)} files, {size}, into {cache.root}")
         check_room(cache, missing)
     for cache in plans:
-        fetched = fetch(cache, cache.pin.all_files(), _progress(cache.pin.dataset))
-        print(f"{cache.pin.dataset}: {len(fetched)} files fetched; all are there and compared")
+        fetched = fetch(cache, cache.pin.all_files(), _progress(cache.pin.name))
+        print(f"{cache.pin.name}: {len(fetched)} files fetched; all are there and compared")
     if plans:
-        verify_rows([cache.pin.dataset for cache in plans])
-    model_downloads.fetch(models)
+        verify_rows([cache.pin.name for cache in plans])
+    model_downloads.fetch_models(models.values(), _progress)
     return 0
 
 
@@ -223,7 +243,7 @@ def _sources(names: Sequence[str]) -> list[Hub]:
     """
     known = {source.dataset: source for source in _active()}
     if not names and not known:
-        raise InputError("the active suite reads nothing from the hub: name data sets")
+        raise InputError(_NOTHING)
     for name in names:
         hub_of(published_dataset(name))
     return [known.get(name) or Hub(dataset=name) for name in dict.fromkeys(names or known)]

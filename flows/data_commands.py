@@ -20,6 +20,7 @@ def add_data_commands(commands: Any, add: Callable[..., argparse.ArgumentParser]
     _download(inner, add)
     _verify(inner, add)
     _pin(inner, add)
+    _drop(inner, add)
     _import(inner, add)
     _export(inner, add)
 
@@ -71,8 +72,8 @@ def _download(inner: Any, add: Callable[..., argparse.ArgumentParser]) -> None:
     about = """\
 Fetches the files of train and test, and no others, into the hub's cache, and compares their
 digests. Can be stopped at any time: the same command goes on from the byte it had come to. The
-commit it fetches is that of pins/NAME.json; where that is missing it is the newest, which is then
-recorded there: keep that file in version control.
+commit it fetches is that of pins/NAME.json, of a model that of pins/models/NAME.json; where that is
+missing it is the newest, which is then recorded there: keep these files in version control.
 
   adamerge data download mnist svhn
   adamerge data download           all that the active suite reads, its models too
@@ -100,17 +101,42 @@ def _pin(inner: Any, add: Callable[..., argparse.ArgumentParser]) -> None:
     def call(options: argparse.Namespace) -> int:
         from flows.data import pin
 
-        return pin(options.name, options.revision)
+        return pin(options.names, options.revision)
 
     about = """\
-Asks the hub which files a data set has at a commit, and writes pins/NAME.json with their sizes and
-digests; fetches none of them. Runs read that commit from then on.
+Asks the hub which files a data set or model has at a commit, and writes them with their sizes and
+digests to pins/NAME.json, of a model to pins/models/; fetches none of them. Runs read that commit
+from then on.
 
   adamerge data pin mnist
-  adamerge data pin mnist --revision 0123456789abcdef0123456789abcdef01234567"""
-    parser = add(inner, "pin", "choose the commit that a data set is read at", about, call)
-    parser.add_argument("name", metavar="NAME", help="one of `adamerge data list`")
+  adamerge data pin mnist --revision 0123456789abcdef0123456789abcdef01234567
+  adamerge data pin tanganke/clip-vit-base-patch32_mnist
+  adamerge data pin ViT-B-32-quickgelu/openai
+  adamerge data pin           all that the active suite reads, at the newest commits"""
+    short = "choose the commit that a data set or model is read at"
+    parser = add(inner, "pin", short, about, call)
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help="a data set or model; default: the active suite's"
+    )
     parser.add_argument("--revision", metavar="COMMIT", help="default: the newest")
+
+
+def _drop(inner: Any, add: Callable[..., argparse.ArgumentParser]) -> None:
+    def call(options: argparse.Namespace) -> int:
+        from flows.data_drop import drop
+
+        return drop(options.names)
+
+    about = """\
+Frees the disk of what nothing reads once a data set is prepared: its archive in data/, the copy of
+that in DVC's cache, and its files in the hub's cache, which other programs share. Says first how
+much it is. Refused while a stage still has to read them. `adamerge run` goes on without them; where
+a stage needs them after all, it says what to fetch again.
+
+  adamerge data drop          all data sets of the active suite
+  adamerge data drop pcam"""
+    parser = add(inner, "drop", "remove raw files of data sets that are prepared", about, call)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="of the suite; default: all")
 
 
 def _export(inner: Any, add: Callable[..., argparse.ArgumentParser]) -> None:

@@ -81,6 +81,7 @@ def _download(suite: Suite) -> Iterator[str]:
             dataset = published_dataset(source.dataset)
             size = _bytes_of(dataset, source)
             known, unknown = known + (size or 0), unknown if size else [*unknown, name]
+    raw = known
     tower = _Tower.of(suite.model.architecture)
     hubs = sum("hub" in entry for entry in suite.imported.values())
     if tower:
@@ -93,6 +94,11 @@ def _download(suite: Suite) -> Iterator[str]:
         yield f"download   about {gb(known)}{beside}"
     prepared = _prepared(suite)
     yield f"disk       about {gb(2 * prepared)} for prepared images and their copies in the cache"
+    if raw:
+        yield (
+            f"           about {gb(3 * raw)} for raw images, until `adamerge data drop`: as "
+            "fetched, as archives, and copies of these"
+        )
 
 
 def _bytes_of(dataset: PublishedDataset, source: PublishedSource) -> int | None:

@@ -4,12 +4,11 @@ DVC decides what is up to date and what the cache has; Prefect shows, logs and s
 gets each run from its journal, which a process of its own brings there (tasks.tracking.follower).
 """
 
-import fcntl
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +25,13 @@ from flows.dvc.plan import Plan, plan
 from flows.endings import Ending, show
 from flows.execute import Run
 from flows.notify import notify
+from flows.run_lock import alone
 from flows.run_parameters import RunParameters
 from flows.suites import activate
 from tasks.graph import dvc_lock, dvc_yaml, params_yaml, paths
 from tasks.report import results
 from tasks.running import journal, processes, upkeep
-from tasks.running.environment import RUN_LOCK, WORK, configure, work_folder
+from tasks.running.environment import WORK, configure
 from tasks.running.hashes import stored
 from tasks.running.json_files import read_object
 from tasks.running.upkeep import UpkeepError
@@ -67,7 +67,7 @@ def pipeline(
         given = {"suite": suite, "targets": targets, "force": force, "reason": reason}
         parameters = RunParameters.read(given)
         upkeep.check()  # a scheduled flow has no command before it, which would do that
-        with _alone(), no_experiments():
+        with alone(), no_experiments():
             if parameters.suite is not None and not _prepared:
                 activate(parameters.suite, None, force=False)
             follower, found = _prepared.pop() if _prepared else _ready(parameters)
@@ -182,25 +182,6 @@ def _graph(found: Plan) -> dict[str, dict[str, Any]]:
         name: {"phase": stages[name].phase if name in stages else name, "above": list(above)}
         for name, above in found.upstream.items()
     }
-
-
-@contextmanager
-def _alone() -> Iterator[None]:
-    """Raise InputError while another flow is at work in this project."""
-    work_folder()
-    with RUN_LOCK.open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise InputError(
-                f"another `adamerge run` is at work in this project (process {file.read()}): "
-                "let it end, or end it, then run this again"
-            ) from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield
 
 
 def _bury_dead_runs(key: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from adamerge_core.atomic import atomic_write
 from adamerge_core.errors import InputError
+from adamerge_core.vision.datasets.hub_files import fetching
 from adamerge_core.vision.datasets.user_files import tree_faults
 from flows.needs import needs
 from tasks import wiring
@@ -116,6 +117,11 @@ def _check_files(suite: Suite) -> None:
     faults += [
         f"{key}: {path} does not exist; bring it there, or mend its path"
         for key, path in suite.model_files.items()
+        if not path.exists()
+    ]
+    faults += [
+        f"{key}: {path} does not exist; {fetching()}"
+        for key, path in suite.model_pins.items()
         if not path.exists()
     ]
     faults = faults or [

@@ -4,10 +4,11 @@ import torch
 
 from adamerge_core import checkpoints
 from adamerge_core.vision.image_towers import read_image_tower
+from adamerge_core.vision.pinned_models import source_of
 from tasks.graph import paths
 from tasks.running.stage import run_stage
 from tasks.running.work import Work
-from tasks.suite.sections import Model, checkpoint_source
+from tasks.suite.sections import Model
 
 
 def run(work: Work) -> None:
@@ -15,8 +16,8 @@ def run(work: Work) -> None:
     torch.set_num_threads(work.params["compute"]["threads"])
     section, dataset = work.section(Model), work.options["dataset"]
     pretrained = checkpoints.load(paths.pretrained(section.name))
-    source = checkpoint_source(work.params["checkpoints"]["finetuned"][dataset])
-    tower = read_image_tower(source, pretrained, architecture=section.architecture)
+    entry = work.params["checkpoints"]["finetuned"][dataset]
+    tower = read_image_tower(source_of(entry), pretrained, architecture=section.architecture)
     for remark in tower.remarks:
         print(f"{dataset}: {remark}")
     print(f"{dataset}: {tower.format}, sha256 {tower.sha256}")

@@ -7,7 +7,6 @@ from tasks.graph import paths
 from tasks.running.stage import run_stage
 from tasks.running.work import Work
 from tasks.shared.encoders import read_classes
-from tasks.suite.sections import checkpoint_source
 
 
 def run(work: Work) -> None:
@@ -15,7 +14,7 @@ def run(work: Work) -> None:
     classes as the data set has.
     """
     model, dataset = work.options["model"], work.options["dataset"]
-    source = checkpoint_source(work.params["checkpoints"]["heads"][dataset])
+    source = work.params["checkpoints"]["heads"][dataset]["file"]
     weight, bias, normalize = read_head(source)
     classes, _ = read_classes(dataset)
     faults = []

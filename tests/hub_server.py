@@ -61,9 +61,10 @@ class Hub:
 
 
 @contextmanager
-def serving(hub: Hub) -> Iterator[Hub]:
-    """Serve a hub until the end of the block."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": hub}))
+def serving(hub: Hub, *others: Hub) -> Iterator[Hub]:
+    """Serve a hub, and others at the same address, until the end of the block."""
+    handler = type("Handler", (_Handler,), {"hubs": (hub, *others)})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
@@ -78,7 +79,9 @@ def serving(hub: Hub) -> Iterator[Hub]:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    hubs: tuple[Hub, ...]
     hub: Hub
+    """The one that an address is of; the first where it is of none."""
 
     def log_message(self, format: str, *values: Any) -> None:
         pass
@@ -91,9 +94,13 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, *, body: bool) -> None:
         path = self.path.split("?")[0]
+        named = (hub for hub in self.hubs if f"/{hub.hub_id}/" in path)
+        self.hub = next(named, self.hubs[0])
         self.hub.asked.append(f"{self.command} {path}")
         kind = "" if self.hub.kind == "models" else f"/{self.hub.kind}"
-        if found := re.fullmatch(rf"{kind}/{self.hub.hub_id}/resolve/{REVISION}/(.+)", path):
+        if found := re.fullmatch(
+            rf"{kind}/{self.hub.hub_id}/resolve/(?:{REVISION}|main)/(.+)", path
+        ):
             self._file(found[1], body)
         elif path.startswith(f"/api/{self.hub.kind}/{self.hub.hub_id}/"):
             self._about(path)

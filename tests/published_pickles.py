@@ -70,7 +70,7 @@ def encoder_pickle(whole: Mapping[str, Tensor], *, plain: int | None = None) -> 
 
     whole: a CLIP's state dict. plain: the protocol of pickle.dump, in place of torch.save.
     """
-    with _stand_ins() as made:
+    with stand_ins() as made:
         return _dumped(_encoder(made, whole), plain)
 
 
@@ -78,7 +78,7 @@ def head_pickle(
     weight: Tensor, module: str = "src.modeling", *, plain: int | None = None, **attributes: Any
 ) -> bytes:
     """Pickle a ClassificationHead with a bias of zeros."""
-    with _stand_ins() as made:
+    with stand_ins() as made:
         head = made[f"{module}.ClassificationHead"](weight.shape[1], len(weight))
         head.weight = nn.Parameter(weight)
         head.bias = nn.Parameter(torch.zeros(len(weight)))
@@ -116,7 +116,7 @@ def _dumped(module: nn.Module, protocol: int | None) -> bytes:
 
 
 @contextmanager
-def _stand_ins() -> Iterator[dict[str, Any]]:
+def stand_ins() -> Iterator[dict[str, Any]]:
     """Put classes of these names where pickle looks for them."""
     places: dict[str, dict[str, Any]] = {
         "src": {},

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import open_clip
 import torch
@@ -58,7 +59,7 @@ def create_pretrained_clip(architecture: str, weights: PretrainedWeights) -> CLI
     if faults := weights.faults():
         raise InputError.listing("model", faults)
     clip = create_clip(architecture)
-    wanted, file = located(architecture, weights)
+    wanted, file = _located(architecture, weights)
     _check_activation(architecture, clip, wanted, str(weights.tag or weights.file))
     state = _read(file)
     _load(clip, state, file)
@@ -82,34 +83,70 @@ def _check_activation(architecture: str, clip: CLIP, wanted: Activation, source:
     )
 
 
-def located(architecture: str, weights: PretrainedWeights) -> tuple[Activation, Path]:
+@dataclass(frozen=True)
+class TagOnHub:
+    """What open_clip knows of a tag of pretrained weights."""
+
+    activation: Activation
+    hub_id: str
+    files: tuple[str, ...]
+    """Names that its file of weights may have, the first that is there being read."""
+
+
+def tag_on_hub(architecture: str, tag: str) -> TagOnHub:
+    """Look a tag up. Raises InputError where it is unknown, or its weights are on no hub."""
+    published = _published(architecture, tag)
+    if not published.get("hf_hub"):
+        raise _not_on_a_hub(architecture, tag, published)
+    hub_id, _, file = published["hf_hub"].rpartition("/")
+    return TagOnHub(_activation_of(published), hub_id, (file,) if file else _OPEN_CLIP_FILES)
+
+
+_OPEN_CLIP_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+"""What open_clip looks for in a repository whose file its list does not name."""
+
+
+def _published(architecture: str, tag: str) -> dict[str, Any]:
+    tags = open_clip.list_pretrained_tags_by_model(architecture)
+    if tag not in tags:
+        raise InputError(
+            f"weights.tag = {tag!r}: unknown for {architecture}; known are "
+            f"{', '.join(tags) or 'none, so give a file'}"
+        )
+    return dict(open_clip.get_pretrained_cfg(architecture, tag))
+
+
+def _activation_of(published: Mapping[str, Any]) -> Activation:
+    return "quick_gelu" if published.get("quick_gelu") else "gelu"
+
+
+def _not_on_a_hub(architecture: str, tag: str, published: Mapping[str, Any]) -> InputError:
+    return InputError(
+        f"weights {tag} of {architecture}: are not on a hub but at {published.get('url')}; fetch "
+        "that file yourself and give it as weights.file"
+    )
+
+
+def _located(architecture: str, weights: PretrainedWeights) -> tuple[Activation, Path]:
     """Find the weights' activation and their file; a tag's is fetched where HF_HUB_OFFLINE=0.
 
     Raises InputError for an unknown tag, and weights that are not there.
     """
     if weights.file is not None:
         return weights.activation or "quick_gelu", weights.file
-    tags = open_clip.list_pretrained_tags_by_model(architecture)
-    if weights.tag not in tags:
-        raise InputError(
-            f"weights.tag = {weights.tag!r}: unknown for {architecture}; known are "
-            f"{', '.join(tags) or 'none, so give a file'}"
-        )
-    published = open_clip.get_pretrained_cfg(architecture, weights.tag)
+    tag = str(weights.tag)
+    published = _published(architecture, tag)
     if HF_HUB_OFFLINE and not published.get("hf_hub"):
-        raise InputError(
-            f"weights {weights.tag} of {architecture}: are not on a hub but at "
-            f"{published.get('url')}; fetch that file yourself and give it as weights.file"
-        )
+        raise _not_on_a_hub(architecture, tag, published)
     try:
         file = Path(open_clip.download_pretrained(published, prefer_hf_hub=True))
     except Exception as error:  # the hub's client raises many types
         raise InputError(
-            f"weights {weights.tag} of {architecture}: not in the hub's cache, and not fetched "
+            f"weights {tag} of {architecture}: not in the hub's cache, and not fetched "
             f"({type(error).__name__}: {_first_line(error)}); allow the download with "
             "HF_HUB_OFFLINE=0, or give a file"
         ) from error
-    return "quick_gelu" if published.get("quick_gelu") else "gelu", file
+    return _activation_of(published), file
 
 
 def _first_line(error: Exception) -> str:

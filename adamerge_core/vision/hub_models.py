@@ -53,7 +53,7 @@ def model_folder(model: str, weights: Sequence[str]) -> Path:
     try:
         if not allowed:
             return _cached(name, at)
-        wanted = _wanted(HfApi().list_repo_files(name, revision=at), weights)
+        wanted = wanted_files(HfApi().list_repo_files(name, revision=at), weights)
         return Path(snapshot_download(name, revision=at, allow_patterns=wanted))
     except Exception as error:  # the hub's client raises many types
         fix = (
@@ -82,8 +82,11 @@ def _cached(model: str, revision: str | None) -> Path:
     raise FileNotFoundError(f"none of {', '.join(_CONFIGS)}")
 
 
-def _wanted(files: Sequence[str], weights: Sequence[str]) -> list[str]:
-    """Choose what to fetch of a model's files: configurations, and one form of the weights."""
+def wanted_files(files: Sequence[str], weights: Sequence[str]) -> list[str]:
+    """Choose what to fetch of a model's files: configurations, and one form of the weights.
+
+    weights: names of files of weights, the first that is there being taken, whole or in shards.
+    """
     found = [name for name in (*_CONFIGS, _PREPROCESSING) if name in files]
     if CONFIG in files:
         return [*found, WEIGHTS]

@@ -10,7 +10,7 @@ import fcntl
 import io
 import sqlite3
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -86,6 +86,19 @@ def read_graph() -> tuple[dict[str, tuple[str, ...]], dict[str, list[Any]]]:
             if isinstance(stage, PipelineStage)
         }
         return upstream, dict(repo.status())
+
+
+def cache_objects(outputs: Collection[str]) -> dict[str, Path]:
+    """Name where DVC's cache has, or had, the content that dvc.lock names of each output.
+
+    Raises InputError as read_graph does.
+    """
+    with _explained(), _repo() as repo, lock_repo(repo):
+        return {
+            out.def_path: Path(out.cache.oid_to_path(out.hash_info.value))
+            for out in repo.index.outs
+            if out.def_path in outputs and out.hash_info and out.hash_info.value
+        }
 
 
 def _set_aside_links_to_nothing(repo: Repo) -> None:

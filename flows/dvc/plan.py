@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flows.dvc import internals, restoring
+from flows.dvc.dropped import without_dropped
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,9 @@ def plan() -> Plan:
     """
     restoring.verify()
     internals.mend()
-    upstream, changes = internals.read_graph()
-    return Plan(_in_order(upstream), {name: _reason(found) for name, found in changes.items()})
+    upstream, found = internals.read_graph()
+    changes = without_dropped(found)
+    return Plan(_in_order(upstream), {name: _reason(each) for name, each in changes.items()})
 
 
 def _in_order(above: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:

@@ -26,7 +26,7 @@ def stages(suite: Suite) -> list[Stage]:
     """Make the templates of a suite's models, up to the task vectors and statistics."""
     return [
         *(_of_a_classifier(suite) if suite.model.is_classifier else _of_a_clip(suite)),
-        *(_import_finetuned(suite, task, entry) for task, entry in suite.imported.items()),
+        *(_import_finetuned(suite, task) for task in suite.imported),
         _finetune(suite),
         *_traditional_mtl(suite),
         _task_vectors(suite),
@@ -40,7 +40,7 @@ def _of_a_clip(suite: Suite) -> list[Stage]:
     return [
         _pretrain(suite, suite.pretrain) if suite.pretrain else _import_clip(suite),
         _shared_heads(suite) if suite.head else _heads(suite),
-        *(_import_head(suite, task, entry) for task, entry in imported.items()),
+        *(_import_head(suite, task) for task in imported),
     ]
 
 
@@ -50,7 +50,7 @@ def _of_a_classifier(suite: Suite) -> list[Stage]:
         return [_import_classifier(suite), _shared_heads(suite)]
     return [
         _import_classifier(suite),
-        *(_import_classifier_head(suite, task, entry) for task, entry in suite.imported.items()),
+        *(_import_classifier_head(suite, task) for task in suite.imported),
         _probe_heads(suite),
     ]
 
@@ -80,7 +80,7 @@ def _import_clip(suite: Suite) -> Stage:
         "tasks.import_clip",
         {"model": MODEL},
         matrix=axes(model=suite.model.name),
-        deps=_files(suite.model.weights),
+        deps=_read_from(suite, "model.weights"),
         params=["model", *ON_CPU],
         outs=[paths.pretrained(MODEL), paths.text_tower(MODEL)],
     )
@@ -104,13 +104,13 @@ def _heads(suite: Suite) -> Stage:
     )
 
 
-def _import_finetuned(suite: Suite, task: str, entry: dict[str, str]) -> Stage:
+def _import_finetuned(suite: Suite, task: str) -> Stage:
     return template(
         f"import_finetuned_{task}",
         "tasks.import_finetuned",
         {"model": MODEL, "dataset": task, "seed": SEED},
         matrix=axes(model=suite.model.name, seed=suite.seeds),
-        deps=[paths.pretrained(MODEL), *_files(entry)],
+        deps=[paths.pretrained(MODEL), *_read_from(suite, f"checkpoints.finetuned.{task}")],
         code=_formats(),
         params=[f"checkpoints.finetuned.{task}", "model", *ON_CPU],
         outs=[paths.finetuned(MODEL, task, SEED)],
@@ -123,13 +123,13 @@ def _formats() -> list[str]:
     return [f"{package}.{module.name}" for module in iter_modules([package.replace(".", "/")])]
 
 
-def _import_head(suite: Suite, task: str, entry: dict[str, str]) -> Stage:
+def _import_head(suite: Suite, task: str) -> Stage:
     return template(
         f"import_head_{task}",
         "tasks.import_head",
         {"model": MODEL, "dataset": task},
         matrix=axes(model=suite.model.name),
-        deps=[paths.classes(task), *_files(entry)],
+        deps=[paths.classes(task), *_read_from(suite, f"checkpoints.heads.{task}")],
         params=[f"checkpoints.heads.{task}"],
         outs=[paths.head(MODEL, task)],
     )
@@ -141,19 +141,19 @@ def _import_classifier(suite: Suite) -> Stage:
         "tasks.import_classifier",
         {"model": MODEL},
         matrix=axes(model=suite.model.name),
-        deps=_files(suite.model.weights),
+        deps=_read_from(suite, "model.weights"),
         params=["model", *ON_CPU],
         outs=[paths.pretrained(MODEL)],
     )
 
 
-def _import_classifier_head(suite: Suite, task: str, entry: dict[str, str]) -> Stage:
+def _import_classifier_head(suite: Suite, task: str) -> Stage:
     return template(
         f"import_classifier_head_{task}",
         "tasks.import_classifier_head",
         {"model": MODEL, "dataset": task},
         matrix=axes(model=suite.model.name),
-        deps=[paths.classes(task), *_files(entry)],
+        deps=[paths.classes(task), *_read_from(suite, f"checkpoints.finetuned.{task}")],
         params=[f"checkpoints.finetuned.{task}", "model"],
         outs=[paths.head(MODEL, task)],
     )
@@ -182,7 +182,7 @@ def _shared_heads(suite: Suite) -> Stage:
     model, size, imported = suite.model, str(suite.size), suite.imported
     reads: list[Path] = [paths.text_tower(model.name)]
     if model.is_classifier and imported:
-        reads = [path for entry in imported.values() for path in _files(entry)]
+        reads = [p for t in imported for p in _read_from(suite, f"checkpoints.finetuned.{t}")]
     elif model.is_classifier:
         reads = [paths.pretrained(model.name), *split_files(suite.tasks, size, "train")]
     entries = ["checkpoints.finetuned"] if model.is_classifier and imported else []
@@ -197,8 +197,9 @@ def _shared_heads(suite: Suite) -> Stage:
     )
 
 
-def _files(entry: dict[str, str]) -> list[Path]:
-    return [Path(entry["file"])] if "file" in entry else []
+def _read_from(suite: Suite, key: str) -> list[Path]:
+    """Give what an entry is read from: the user's file, or the pin of a model of the hub."""
+    return [found[key] for found in (suite.model_files, suite.model_pins) if key in found]
 
 
 def _finetune(suite: Suite) -> Stage:

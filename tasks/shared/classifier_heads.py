@@ -7,9 +7,9 @@ from adamerge_core.checkpoints import StateDict
 from adamerge_core.errors import InputError
 from adamerge_core.vision.class_lists import ClassList, check_same_classes
 from adamerge_core.vision.image_towers import read_image_tower
+from adamerge_core.vision.pinned_models import source_of
 from adamerge_core.vision.task_heads import TaskHead, checkpoint_head, shared_head
 from tasks.shared.encoders import read_classes
-from tasks.suite.sections import checkpoint_source
 
 
 def imported_head(dataset: str, entry: dict[str, str], architecture: str) -> StateDict:
@@ -36,7 +36,7 @@ def _read(dataset: str, entry: dict[str, str], architecture: str) -> TaskHead:
     Raises InputError where it has none, one of another number of classes than the dataset, or says
     that they are others.
     """
-    source = checkpoint_source(entry)
+    source = source_of(entry)
     tower = read_image_tower(source, architecture=architecture)
     if not tower.head:
         raise InputError(

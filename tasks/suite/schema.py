@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from adamerge_core.errors import InputError
+from adamerge_core.vision.datasets.hub_files import model_pin_path, tag_pin
 from adamerge_core.vision.datasets.registry import Source, read_source
 from tasks.suite.contradictions import contradictions
 from tasks.suite.fields import (
@@ -109,6 +110,16 @@ class Suite(Section):
             given = getattr(self.checkpoints, kind) if self.checkpoints else {}
             entries |= {f"checkpoints.{kind}.{task}": entry for task, entry in given.items()}
         return {key: Path(entry["file"]) for key, entry in entries.items() if "file" in entry}
+
+    @property
+    def model_pins(self) -> dict[str, Path]:
+        """The pins of the models that are read from the hub, by their keys."""
+        entries = {"model.weights": self.model.weights}
+        entries |= {f"checkpoints.finetuned.{task}": e for task, e in self.imported.items()}
+        hubs = {key: entry["hub"] for key, entry in entries.items() if "hub" in entry}
+        if tag := self.model.weights.get("tag"):
+            hubs["model.weights"] = tag_pin(self.model.architecture, tag)
+        return {key: model_pin_path(name) for key, name in hubs.items()}
 
     @property
     def references(self) -> tuple[str, ...]:

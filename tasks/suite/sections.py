@@ -186,11 +186,6 @@ def checkpoint_faults(where: str, entry: Mapping[str, Any], forms: str = _CHECKP
     ]
 
 
-def checkpoint_source(entry: Mapping[str, str]) -> str:
-    """Write an entry as what reads checkpoints takes: a path, or `organisation/name@revision`."""
-    return entry["file"] if "file" in entry else f"{entry['hub']}@{entry['revision']}"
-
-
 class Pretrain(Section):
     key = "pretrain"
 

@@ -86,7 +86,7 @@ _LISTINGS: dict[str, Any] = {
 
 
 def _a_listing_is_refused(listing: Any, folder: Path) -> None:
-    from adamerge_core.vision.datasets.hub_download import list_hub_files
+    from adamerge_core.vision.datasets.hub_listing import list_hub_files
 
     published = _published(folder)
     with serving(toy()) as hub:
@@ -110,8 +110,9 @@ _ANSWERS: dict[str, tuple[list[Fault], str]] = {
 
 
 def _an_answer_is_refused(faults: list[Fault], told: str, folder: Path) -> None:
-    from adamerge_core.vision.datasets.hub_download import fetch, list_hub_files
+    from adamerge_core.vision.datasets.hub_download import fetch
     from adamerge_core.vision.datasets.hub_files import HubCache
+    from adamerge_core.vision.datasets.hub_listing import list_hub_files
 
     published = _published(folder)
     with serving(toy()) as hub:

@@ -15,8 +15,9 @@ from adamerge_core.errors import InputError
 from adamerge_core.vision.archive import write_archive
 from adamerge_core.vision.datasets import hub as source_file
 from adamerge_core.vision.datasets import hub_download, published
-from adamerge_core.vision.datasets.hub_download import fetch, list_hub_files
+from adamerge_core.vision.datasets.hub_download import fetch
 from adamerge_core.vision.datasets.hub_files import HubCache, Pin, pin_path, read_pin, write_pin
+from adamerge_core.vision.datasets.hub_listing import list_hub_files
 from adamerge_core.vision.datasets.registry import read_source
 from adamerge_core.vision.preparation import prepare_archive
 from tasks.graph.code import sources as graph_code

@@ -2,13 +2,13 @@
 
 import io
 import pickle
-import struct
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import yaml
+from field_data_sets import idx
 from PIL import Image
 from scipy.io import savemat
 
@@ -40,11 +40,6 @@ def read(name: str, path: Path, **values: Any) -> dict[str, list[tuple[int, byte
 
 def pixels(content: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
-
-
-def idx(array: np.ndarray) -> bytes:
-    """Encode an array as MNIST's files have it."""
-    return struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.tobytes()
 
 
 def write_mnist(folder: Path) -> Path:

@@ -1,5 +1,6 @@
 """`adamerge data`: what it says, and fetching as a process that is killed."""
 
+import json
 import os
 import random
 import signal
@@ -9,9 +10,14 @@ import time
 from pathlib import Path
 
 import pytest
-from hub_server import REVISION, Hub, serving, toy, write_entry
+from hub_server import REVISION, Hub, digest, serving, toy, write_entry
 
-from adamerge_core.vision.datasets.hub_files import HubCache, pin_path, read_pin
+from adamerge_core.vision.datasets.hub_files import (
+    HubCache,
+    model_pin_path,
+    pin_path,
+    read_pin,
+)
 from flows import data
 from tasks.running import environment
 
@@ -137,3 +143,50 @@ def test_the_models_of_the_suite_are_fetched_too(tmp_path: Path) -> None:
         sent = dict(hub.sent)
         started(tmp_path, hub, "download").communicate()
         assert hub.sent == sent
+
+
+def told(place: Path, hub: Hub, *arguments: str, code: int = 0) -> str:
+    """Run the command to its end, of this code, and give what it prints."""
+    process = started(place, hub, *arguments)
+    said = process.communicate()[0]
+    assert process.returncode == code, said
+    return said
+
+
+def test_the_models_of_the_suite_are_pinned_at_the_first_download(tmp_path: Path) -> None:
+    """`main` is resolved once; another commit than the pin's is an error with the fix."""
+    (tmp_path / "dvc.yaml").write_text("stages: {}\n")
+    params = "checkpoints:\n  finetuned:\n    a: {hub: org/name, revision: main}\n"
+    (tmp_path / "params.yaml").write_text(params)
+    files = {"config.json": b"{}", "model.safetensors": b"weights", "README.md": b"# a model"}
+    path = tmp_path / model_pin_path("org/name")
+    with serving(Hub("org/name", files, kind="models")) as hub:
+        told(tmp_path, hub, "download")
+        content = json.loads(path.read_text())
+        assert (content["model"], content["hub_id"]) == ("org/name", "org/name")
+        assert content["revision"] == REVISION
+        listed = {each["path"]: each["digest"] for each in content["files"]["model"]}
+        assert listed == {
+            name: digest(files[name]) for name in ("config.json", "model.safetensors")
+        }
+
+        other = REVISION[::-1]
+        (tmp_path / "params.yaml").write_text(params.replace("main", other))
+        said = told(tmp_path, hub, "download", code=2)
+        assert f"is of commit {REVISION}, but the suite asks for {other}" in said
+        assert f"adamerge data pin org/name --revision {other}" in said
+
+        (tmp_path / "params.yaml").write_text(params)
+        hub.files["model.safetensors"] = b"others!"  # the commit's files are others than they were
+        (tmp_path / "cache").rename(tmp_path / "emptied")
+        said = told(tmp_path, hub, "download", code=2)
+        assert "has something else" in said
+        assert json.loads(path.read_text()) == content
+        before = hub.sent.copy()
+        told(tmp_path, hub, "pin")  # of all that the suite reads
+        assert json.loads(path.read_text()) != content
+        assert hub.sent == before
+        told(tmp_path, hub, "download")
+        path.unlink()
+        said = told(tmp_path, hub, "pin", "org/name", "--revision", REVISION)
+        assert f"org/name: commit {REVISION}, 2 files" in said

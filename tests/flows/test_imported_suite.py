@@ -13,7 +13,7 @@ import torch
 import yaml
 from clip_checkpoints import save_vision_model, tower_of
 from conftest import ROOT, Project, commit
-from hub_server import REVISION, serving, toy, write_entry
+from hub_server import Hub, serving, toy, write_entry
 from open_clip.model import CLIP
 from safetensors.torch import save_file
 from small_suite import copy_code
@@ -51,17 +51,17 @@ def add_data_sets(project: Project) -> None:
     shutil.copy(folder / "toy.yaml", folder / "toy_too.yaml")
 
 
-def add_models(project: Project, whole: dict[str, Tensor]) -> None:
-    """Write the pretrained CLIP, and a fine-tuned model a task into the hub's cache."""
+def add_models(project: Project, whole: dict[str, Tensor]) -> list[Hub]:
+    """Write the pretrained CLIP, and give the hubs of a fine-tuned model a task."""
     save_file(whole, project.root / "clip.safetensors")
+    hubs = []
     for number, task in enumerate(TASKS):
         rng = torch.Generator().manual_seed(number)
         tuned = {n: t + 0.01 * torch.randn(t.shape, generator=rng) for n, t in whole.items()}
-        folder = project.root / f"cache/models--org--{task}"
-        (folder / "refs").mkdir(parents=True)
-        (folder / "refs/main").write_text(REVISION)
-        (folder / "snapshots").mkdir()
-        save_vision_model(folder / "snapshots" / REVISION, tower_of(tuned))
+        folder = save_vision_model(project.root.parent / task, tower_of(tuned))
+        files = {path.name: path.read_bytes() for path in folder.iterdir()}
+        hubs.append(Hub(f"org/{task}", files, kind="models"))
+    return hubs
 
 
 def suite() -> str:
@@ -105,15 +105,15 @@ def test_all_is_imported_and_merged_by_the_flow_and_by_dvc(
     project = copy_code(tmp_path / "flow")
     for add in (add_architecture, add_data_sets):
         add(project)
-    add_models(project, whole)
+    models = add_models(project, whole)
     project.write("suites/imported.yaml", suite())
-    with serving(toy()) as hub, monkeypatch.context() as patch:
+    with serving(toy(), *models) as hub, monkeypatch.context() as patch:
         patch.delenv("HF_HUB_OFFLINE", raising=False)
         patch.setenv("HF_ENDPOINT", hub.address)
         run(project, "flows.cli", "data", "pin", "toy")
         run(project, "flows.cli", "data", "pin", "toy_too")
         run(project, "flows.cli", "suite", "use", "imported")
-        run(project, "flows.cli", "data", "download", "toy", "toy_too")
+        run(project, "flows.cli", "data", "download")
         assert not [name for name in hub.sent if "train" in name]  # trap 7: the splits used alone
     commit(project.root)
     by_hand = shutil.copytree(project.root, tmp_path / "dvc", symlinks=True)

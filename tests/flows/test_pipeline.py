@@ -279,9 +279,9 @@ def test_lineage_of_other_files_says_what_can_be_asked(ran: Project) -> None:
 
 
 def test_another_flow_in_the_same_project_is_refused(ran: Project) -> None:
-    from flows.pipeline import _alone
+    from flows.run_lock import alone
 
-    with _alone():
+    with alone():
         said, _ = run_flow()
     assert said.startswith("FAILED: another `adamerge run` is at work")
 

@@ -67,7 +67,7 @@ class Hub(PublishedSource):
         cache = HubCache.of(pin, self.cache)
         faults = cache.faults(pin.all_files())
         if faults:
-            subject = f"data set {pin.dataset}: not whole in {cache.root}; {fetching(pin.dataset)}"
+            subject = f"data set {pin.name}: not whole in {cache.root}; {fetching(pin.name)}"
             raise InputError.listing(subject, faults, shown=10)
         return {
             split: HubTable(
@@ -86,7 +86,7 @@ def _pinned_hub(published: PublishedDataset, pin: Pin, revision: str | None) -> 
     if hub is None:
         raise InputError(f"data set {published.name}: {published.refused}")
     faults = []
-    if (pin.dataset, pin.hub_id) != (published.name, hub.id):
+    if (pin.name, pin.hub_id) != (published.name, hub.id):
         faults.append(f"is of {pin.hub_id}; the catalogue has {hub.id}: {pinning(published.name)}")
     wanted = revision or hub.revision
     if wanted not in (None, pin.revision):

@@ -1,18 +1,16 @@
-"""Fetching a data set from the hub: which files it has at a commit, and their bytes.
+"""Fetching from the hub: the bytes of a data set's or model's files, and what can go wrong.
 
 The only place of the library that opens a connection; nothing calls it but a user's command or
 program. A fetch that breaks, in whatever way, goes on from the byte that it had come to; a file
 appears in the cache when its digest is the hub's. Nothing here imports torch.
 """
 
-import fnmatch
 import os
-import re
 import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from adamerge_core.errors import InputError, NetworkError
@@ -22,9 +20,7 @@ from adamerge_core.vision.datasets.hub_files import (
     Pin,
     Progress,
     digest_of,
-    file_fault,
 )
-from adamerge_core.vision.datasets.published import HUB_SPLITS, HubFiles, PublishedDataset
 
 WAITS = (1.0, 2.0, 4.0, 8.0)
 """Seconds before each new attempt; bytes that arrive start the count anew."""
@@ -33,85 +29,7 @@ _SPARE = 2**26  # bytes of the disk that are left free
 
 _LONGEST_WAIT = 60.0  # seconds that a hub may ask for
 
-_SHARD = re.compile(r"(.*)-(\d{5})-of-(\d{5})(-[0-9a-f]+)?(\.\w+)")
-
 T = TypeVar("T")
-
-
-def list_hub_files(
-    dataset: PublishedDataset, revision: str | None = None, endpoint: str | None = None
-) -> Pin:
-    """Ask the hub which files a data set has at a commit.
-
-    revision: a commit, branch or tag; None: the catalogue's, else the newest. endpoint: the hub's
-    address; None: HF_ENDPOINT.
-    Raises InputError where the hub does not answer, refuses, or has not the files that the
-    catalogue names; with what it has, so that the entry can be mended.
-    """
-    hub = hub_of(dataset)
-    _check_allowed()
-    from huggingface_hub import HfApi
-
-    api = HfApi(endpoint=endpoint)
-    wanted = revision or hub.revision or "main"
-    subject = f"{hub.id} at {wanted}"
-    info = _retried(subject, lambda: api.dataset_info(hub.id, revision=wanted, timeout=_timeout()))
-    found = _retried(
-        subject,
-        lambda: [
-            each
-            for each in api.list_repo_tree(
-                hub.id, recursive=True, revision=info.sha, repo_type="dataset"
-            )
-            if hasattr(each, "blob_id") and isinstance(each.path, str)  # a file, by any name
-        ],
-    )
-    files = {split: _matching(found, hub.files[split]) for split in HUB_SPLITS}
-    faults = _listing_faults(hub, files)
-    if faults:
-        paths = [each.path for each in found]
-        shown = ", ".join(paths[:20]) + (f" and {len(paths) - 20} more" if paths[20:] else "")
-        faults.append(f"it has: {shown or 'no file'}")
-        raise InputError.listing(f"{hub.id} at {info.sha}: not the catalogue's files", faults)
-    return Pin(dataset.name, hub.id, str(info.sha), files)
-
-
-def hub_of(dataset: PublishedDataset) -> HubFiles:
-    """Give where a data set lies on the hub. Raises InputError where the catalogue refuses it."""
-    if dataset.refused or dataset.hub is None:
-        raise InputError(f"data set {dataset.name}: {dataset.refused}")
-    return dataset.hub
-
-
-def _matching(found: Iterable[Any], patterns: Sequence[str]) -> tuple[HubFile, ...]:
-    return tuple(
-        HubFile(each.path, each.size, each.lfs.sha256 if each.lfs else each.blob_id)
-        for each in sorted(found, key=lambda each: _natural(each.path))
-        if any(fnmatch.fnmatchcase(each.path, pattern) for pattern in patterns)
-    )
-
-
-def _natural(path: str) -> list[Any]:
-    """Order shards by their numbers: 2.tar before 10.tar."""
-    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", path)]
-
-
-def _listing_faults(hub: HubFiles, files: dict[str, tuple[HubFile, ...]]) -> list[str]:
-    faults = [
-        f"split {split}: no file matches {' or '.join(hub.files[split])}"
-        for split in HUB_SPLITS
-        if not files[split]
-    ]
-    for listed in files.values():
-        faults += [f for each in listed if (f := file_fault(each.path, each.bytes, each.digest))]
-        shards = [m for each in listed if (m := _SHARD.fullmatch(each.path))]
-        numbers = sorted(int(m[2]) for m in shards)
-        if shards and numbers != list(range(int(shards[0][3]))):
-            faults.append(f"{shards[0][0]}: of {int(shards[0][3])} files {len(shards)} are there")
-    return faults
-
-
-# --- fetching -----------------------------------------------------------------------------------
 
 
 def fetch(
@@ -130,7 +48,7 @@ def fetch(
     lacking = [file for file in files if cache.faults([file])]
     check_room(cache, lacking)
     if lacking:
-        _check_allowed()
+        check_allowed()
     total = sum(file.bytes for file in files)
     done = total - sum(file.bytes for file in lacking)
     for file in lacking:
@@ -233,7 +151,7 @@ def _fill(
         except Exception as error:  # of the client's several libraries
             if _length(part) > before and _is_passing(error):
                 continue  # it goes on from there at once
-            _retried(subject, lambda: _stream(pin, file, part, progress, endpoint), error)
+            retried(subject, lambda: _stream(pin, file, part, progress, endpoint), error)
         if _length(part) <= before:
             raise InputError(f"{subject}: the hub's answer holds no byte of it; try again later")
 
@@ -246,9 +164,9 @@ def _stream(
     from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 
     url = hf_hub_url(
-        pin.hub_id, file.path, repo_type="dataset", revision=pin.revision, endpoint=endpoint
+        pin.hub_id, file.path, repo_type=pin.kind, revision=pin.revision, endpoint=endpoint
     )
-    known = get_hf_file_metadata(url, timeout=_timeout(), endpoint=endpoint)
+    known = get_hf_file_metadata(url, timeout=timeout(), endpoint=endpoint)
     if known.etag != file.digest or known.size != file.bytes:
         raise InputError(
             f"{file.path} of {pin.hub_id}: the address {_shown(url)} has something else (digest "
@@ -262,7 +180,7 @@ def _stream(
     if start:
         headers["Range"] = f"bytes={start}-"
     with get_session().stream(
-        "GET", known.location, headers=headers, timeout=_timeout(), follow_redirects=True
+        "GET", known.location, headers=headers, timeout=timeout(), follow_redirects=True
     ) as response:
         hf_raise_for_status(response)
         if response.headers.get("content-type", "").startswith("text/html"):
@@ -284,7 +202,7 @@ _A_PAGE = (
 # --- what can go wrong --------------------------------------------------------------------------
 
 
-def _check_allowed() -> None:
+def check_allowed() -> None:
     """Raise InputError where the environment forbids connections."""
     from huggingface_hub import constants
 
@@ -295,14 +213,14 @@ def _check_allowed() -> None:
         )
 
 
-def _timeout() -> float:
+def timeout() -> float:
     """Seconds within which the next bytes must come."""
     from huggingface_hub import constants
 
     return float(constants.HF_HUB_DOWNLOAD_TIMEOUT)
 
 
-def _retried(subject: str, call: Callable[[], T], failed: Exception | None = None) -> T:
+def retried(subject: str, call: Callable[[], T], failed: Exception | None = None) -> T:
     """Call until it succeeds, after waits. failed: an attempt that was made before.
 
     Raises InputError for what does not pass by itself, NetworkError for what may and is still there
@@ -368,7 +286,7 @@ def _reason(error: Exception) -> str:
         return f"the hub answers HTTP {status}; what was fetched is kept: try again later"
     if _is_a(error, "Timeout"):
         return (
-            f"the hub gave nothing for {_timeout():.0f} s; what was fetched is kept: try again, or "
+            f"the hub gave nothing for {timeout():.0f} s; what was fetched is kept: try again, or "
             "give it more time (HF_HUB_DOWNLOAD_TIMEOUT=60)"
         )
     if _is_a(error, "TransportError"):

@@ -1,7 +1,8 @@
-"""Files of a data set on the hub: which they are at one commit, and their copies in the cache.
+"""Files of a data set or model on the hub: which they are at one commit, and their copies in the
+cache.
 
-The list of a data set's files at one commit, its pin, is a small file that belongs beside the suite
-in version control: with it the same bytes are read everywhere. The cache is the hub's own, in the
+The list of the files at one commit, the pin, is a small file that belongs beside the suite in
+version control: with it the same bytes are read everywhere. The cache is the hub's own, in the
 layout of huggingface_hub, so what any program fetched there is found. Nothing here reads the
 network or imports torch.
 """
@@ -12,7 +13,7 @@ import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from adamerge_core.atomic import atomic_write
 from adamerge_core.errors import InputError
@@ -20,6 +21,11 @@ from adamerge_core.vision.datasets.published import HUB_SPLITS, REVISION
 
 PINS = "pins"
 """The folder of the pins, from the project's root."""
+
+Kind = Literal["dataset", "model"]
+
+_GROUPS: dict[Kind, tuple[str, ...]] = {"dataset": HUB_SPLITS, "model": ("model",)}
+"""What the files of a pin stand under, by its kind."""
 
 Progress = Callable[[int, int, str], None]
 """Is told what is done, of how much, and of what."""
@@ -40,17 +46,18 @@ class HubFile:
 
 @dataclass(frozen=True)
 class Pin:
-    """The files of a data set at one commit of the hub."""
+    """The files of a data set, or of a model, at one commit of the hub."""
 
-    dataset: str
-    """Its name in the catalogue."""
+    name: str
+    """A data set's in the catalogue; a model's is its id on the hub, or ARCHITECTURE/TAG."""
     hub_id: str
     revision: str
     files: dict[str, tuple[HubFile, ...]]
-    """By split of HUB_SPLITS."""
+    """By split of HUB_SPLITS; those of a model under `model`."""
+    kind: Kind = "dataset"
 
     def all_files(self) -> list[HubFile]:
-        """List the files of all splits, each once."""
+        """List all files, each once."""
         return list(dict.fromkeys(file for files in self.files.values() for file in files))
 
     def only(self, splits: Iterable[str]) -> "Pin":
@@ -63,55 +70,78 @@ def pin_path(dataset: str, folder: str | os.PathLike[str] = PINS) -> Path:
     return Path(folder) / f"{dataset}.json"
 
 
+def model_pin_path(model: str) -> Path:
+    """Name the file of a model's pin; the model by its pin's name."""
+    return Path(PINS) / "models" / f"{model.replace('/', '--')}.json"
+
+
+def tag_pin(architecture: str, tag: str) -> str:
+    """Name the pin of open_clip's weights by a tag."""
+    return f"{architecture}/{tag}"
+
+
 def write_pin(path: Path, pin: Pin) -> None:
     """Write a pin. Its bytes depend on the pin alone."""
-    files = {split: [vars(file) for file in listed] for split, listed in pin.files.items()}
+    content = {
+        pin.kind: pin.name,
+        "hub_id": pin.hub_id,
+        "revision": pin.revision,
+        "files": {group: [vars(file) for file in listed] for group, listed in pin.files.items()},
+    }
     with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps({**vars(pin), "files": files}, indent=1) + "\n")
+        temporary.write_text(json.dumps(content, indent=1) + "\n")
 
 
 def read_pin(path: Path) -> Pin:
-    """Read a pin. Raises InputError where it is missing, or listing its faults."""
+    """Read a data set's pin. Raises InputError where it is missing, or listing its faults."""
+    return _read(path, "dataset", fetching(path.stem), pinning(path.stem))
+
+
+def read_model_pin(model: str) -> Pin:
+    """Read a model's pin, by its name. Raises InputError as read_pin does."""
+    return _read(model_pin_path(model), "model", fetching(), pinning(model))
+
+
+def _read(path: Path, kind: Kind, fetch: str, pin: str) -> Pin:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file; {fetching(path.stem)}") from error
+        raise InputError(f"{path}: no such file; {fetch}") from error
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); {pinning(path.stem)}") from error
-    faults = _pin_faults(content)
+        raise InputError(f"{path}: cannot be read ({error}); {pin}") from error
+    faults = _pin_faults(content, kind)
     if faults:
-        subject = f"{path}: not a list of files on the hub; {pinning(path.stem)}"
-        raise InputError.listing(subject, faults, shown=10)
+        raise InputError.listing(f"{path}: not a list of files on the hub; {pin}", faults, shown=10)
     files = {
-        split: tuple(HubFile(**each) for each in content["files"][split]) for split in HUB_SPLITS
+        group: tuple(HubFile(**each) for each in content["files"][group]) for group in _GROUPS[kind]
     }
-    return Pin(content["dataset"], content["hub_id"], content["revision"], files)
+    return Pin(content[kind], content["hub_id"], content["revision"], files, kind)
 
 
-def fetching(dataset: str) -> str:
-    """Say how to fetch a data set."""
-    return f"fetch it: adamerge data download {dataset}"
+def fetching(dataset: str = "") -> str:
+    """Say how to fetch a data set; without a name all that the active suite reads."""
+    return f"fetch it: adamerge data download {dataset}".rstrip()
 
 
-def pinning(dataset: str) -> str:
-    """Say how to write a data set's pin anew."""
-    return f"write it anew: adamerge data pin {dataset}"
+def pinning(name: str) -> str:
+    """Say how to write the pin of a data set or model anew."""
+    return f"write it anew: adamerge data pin {name}"
 
 
-def _pin_faults(content: Any) -> list[str]:
+def _pin_faults(content: Any, kind: Kind) -> list[str]:
     if not isinstance(content, dict):
         return ["it holds no fields"]
     faults = [
         f"{name} = {content.get(name)!r}: must be text"
-        for name in ("dataset", "hub_id")
+        for name in (kind, "hub_id")
         if not isinstance(content.get(name), str)
     ]
     if not isinstance(revision := content.get("revision"), str) or not REVISION.fullmatch(revision):
         faults.append(f"revision = {revision!r}: must be a commit of 40 hex digits")
-    files = content.get("files")
-    if not isinstance(files, dict) or not all(isinstance(files.get(s), list) for s in HUB_SPLITS):
-        return [*faults, f"files: must list those of {' and '.join(HUB_SPLITS)}"]
-    listed = [each for split in HUB_SPLITS for each in files[split]]
+    files, groups = content.get("files"), _GROUPS[kind]
+    if not isinstance(files, dict) or not all(isinstance(files.get(g), list) for g in groups):
+        return [*faults, f"files: must list those of {' and '.join(groups)}"]
+    listed = [each for group in groups for each in files[group]]
     return faults + [fault for each in listed if (fault := _entry_fault(each))]
 
 
@@ -143,7 +173,7 @@ def _is_hex(text: str) -> bool:
 
 @dataclass(frozen=True)
 class HubCache:
-    """The copies of one data set's files at one commit."""
+    """The copies of a pin's files."""
 
     root: Path
     """Of the cache."""
@@ -160,8 +190,8 @@ class HubCache:
 
     @property
     def folder(self) -> Path:
-        """Of the data set."""
-        return self.root / f"datasets--{self.pin.hub_id.replace('/', '--')}"
+        """Of the data set or model."""
+        return self.root / f"{self.pin.kind}s--{self.pin.hub_id.replace('/', '--')}"
 
     def path(self, file: HubFile) -> Path:
         """Where a file is read: a link to its content, where the file system has links."""

@@ -8,6 +8,7 @@ from tests.attacks.checkpoints import (
     archives,
     headers,
     lies,
+    modules,
     mutations,
     names,
     objects,
@@ -28,6 +29,7 @@ PARTS = (
     tensors,
     objects,
     mutations,
+    modules,
 )
 
 
