@@ -21,7 +21,7 @@ from adamerge_core.vision.classifier_architectures import create_classifier
 from adamerge_core.vision.classifier_exports import save_classifier
 from adamerge_core.vision.classifiers import split_state
 from adamerge_core.vision.task_heads import TaskHead
-from flows.model_downloads import suite_models
+from flows.model_downloads import HubModel, suite_models
 from tasks import wiring
 from tasks.graph import paths
 from tasks.suite.schema import checked
@@ -164,9 +164,11 @@ def test_weights_of_the_hub_are_among_what_is_downloaded() -> None:
     raw["model"]["weights"] = {"hub": "timm/test_resnet.r160_in1k", "revision": "main"}
     suite = checked(raw, "tiny suite")
     use(suite)
-    assert list(suite_models()) == ["timm/test_resnet.r160_in1k@main"]
+    name = "timm/test_resnet.r160_in1k"
+    assert suite_models() == {name: HubModel(name, "main")}
     stage = wiring.stages(suite)["import_classifier@tiny"]
-    with pytest.raises(InputError, match="allow the download with HF_HUB_OFFLINE=0"):
+    assert "pins/models/timm--test_resnet.r160_in1k.json" in stage.deps
+    with pytest.raises(InputError, match="adamerge data download"):
         run_one(stage)
 
 
