@@ -39,8 +39,9 @@ class Follower:
                 self._process.stdin.flush()
 
     def dismiss(self) -> None:
-        """End the process: there is nothing to follow."""
-        self._process.communicate("")
+        """End the process: there is nothing to follow, and it has begun nothing."""
+        self._process.kill()
+        self._process.communicate()
 
     def wait(self) -> None:
         """Wait until all is in MLflow, or for a minute: it goes on by itself.

@@ -69,6 +69,7 @@ def test_the_part_with_shipped_weights(
     assert (tmp_path / "merged_by_python/README.md").is_file()
 
 
+@pytest.mark.slow
 def test_the_part_on_classifiers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -153,6 +153,7 @@ def told(place: Path, hub: Hub, *arguments: str, code: int = 0) -> str:
     return said
 
 
+@pytest.mark.slow
 def test_the_models_of_the_suite_are_pinned_at_the_first_download(tmp_path: Path) -> None:
     """`main` is resolved once; another commit than the pin's is an error with the fix."""
     (tmp_path / "dvc.yaml").write_text("stages: {}\n")

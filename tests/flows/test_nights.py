@@ -226,28 +226,35 @@ def test_a_run_of_a_target_by_force(ran: Project) -> None:
     assert state.message.startswith("2 stages in")
     assert "1 ran, 1 cached" in state.message
     assert ran.hashes() == before
+
+
+def test_a_target_that_is_none_is_refused(ran: Project) -> None:
     refused = run_flow(targets=["nothing"])
     assert refused.name == "BadInput"
     assert "'nothing' is no stage" in refused.message
 
 
-def test_a_failing_stage_is_told_with_its_last_lines(
+def test_what_fails_is_told_with_its_last_lines_and_tried_again_where_a_network_failed_it(
     ran: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told = tmp_path / "told"
     monkeypatch.setenv(notify.NOTIFY, teller(told))
+    monkeypatch.setattr(execute, "RETRY_SECONDS", (0.1,))
+    ran.write("no-network-grow@a", "once")
+    ran.write("no-network-grow@c", "always")
     ran.replace("params.yaml", "fail: []", "fail: [grow@b]")
-    try:
-        state = run_flow()
-    finally:
-        ran.replace("params.yaml", "fail: [grow@b]", "fail: []")
+    state = run_flow(targets=["grow"], force=True)
+    ran.replace("params.yaml", "fail: [grow@b]", "fail: []")
+    (ran.root / "no-network-grow@c").unlink()
     said = "grow@b: grow@b is told to fail"
     assert state.is_failed()
-    assert said in state.message
-    assert told.read_text().startswith("failed")
-    assert said in told.read_text()
+    assert "1 ran, 3 cached, 2 failed" in state.message
+    assert not (ran.root / "no-network-grow@a").exists()
+    assert state.message.count(said) == 1
+    assert state.message.count("grow@c: grow@c reaches nobody") == 2
+    assert state.message.count("the network failed: again in 0:00") == 1
+    assert told.read_text() == f"failed{state.message}"
     assert said in artifacts(state)["failures-toy"]
-    assert run_flow().is_completed()
 
 
 def test_a_fall_in_accuracy_is_told(
@@ -262,24 +269,3 @@ def test_a_fall_in_accuracy_is_told(
     assert told.read_text().startswith("fell")
     assert "Fell: ties" in artifacts(state)["results-toy"]
     assert "45.00 (-10.00)" in artifacts(state)["results-toy"]
-    assert run_flow().name == "Completed"
-
-
-def test_what_a_network_failed_is_tried_again_and_nothing_else(
-    ran: Project, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(execute, "RETRY_SECONDS", (0.1,))
-    ran.write("no-network-grow@a", "")
-    state = run_flow(targets=["grow@a"], force=True)
-    assert state.is_completed()
-    assert not (ran.root / "no-network-grow@a").exists()
-    monkeypatch.setattr(execute, "RETRY_SECONDS", ())
-    ran.write("no-network-grow@a", "")
-    state = run_flow(targets=["grow@a"], force=True)
-    assert "reaches nobody" in state.message
-    ran.replace("params.yaml", "fail: []", "fail: [grow@b]")
-    monkeypatch.setattr(execute, "RETRY_SECONDS", (10_000.0,))
-    try:
-        assert run_flow(targets=["grow@b"], force=True).is_failed()
-    finally:
-        ran.replace("params.yaml", "fail: [grow@b]", "fail: []")

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flows.estimates import Estimates, clock
+from flows.estimates import Estimates
 from flows.order import Order, Outcome
+from tasks.running.durations import clock
 
 GOOD = [Outcome.RAN, Outcome.UNCHANGED, Outcome.RESTORED]
 DIAMOND = {"a": (), "b": ("a",), "c": ("a",), "d": ("b", "c")}
