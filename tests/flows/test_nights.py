@@ -1,20 +1,17 @@
-"""What a run that nobody watches tells: parameters, artifacts, notifications, further attempts."""
+"""A run's parameters, schedules and notifications. What runs tell: tests/flows/test_pipeline.py."""
 
-import contextlib
-import io
 import json
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, Project, make_project
+from conftest import ROOT
 
 from adamerge_core.errors import InputError
-from flows import cli, deployments, execute, notify, schedules
+from flows import cli, deployments, notify, schedules
 from flows.dvc.plan import Plan
 from flows.endings import falls
 from flows.run_parameters import RunParameters
@@ -168,104 +165,3 @@ def test_a_fall_is_told_beyond_what_is_tolerated() -> None:
     before = {("held_out", "a"): 70.0, ("held_out", "b"): 70.0, ("held_out", "gone"): 1.0}
     now = {("held_out", "a"): 69.5, ("held_out", "b"): 69.4, ("held_out", "new"): 1.0}
     assert falls(now, before, 0.5) == ["b, held_out: 70.00 -> 69.40 %"]
-
-
-# --- runs -----------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def ran(
-    tmp_path_factory: pytest.TempPathFactory, prefect_server: None, empty_database: Path
-) -> Iterator[Project]:
-    """A toy project after its first run."""
-    made = make_project(tmp_path_factory.mktemp("nights") / "toy")
-    shutil.copy(empty_database, made.root)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(made.root)
-        run_flow()
-        yield made
-
-
-def run_flow(**given: Any) -> Any:
-    """The flow's last state."""
-    from flows.pipeline import pipeline
-
-    with contextlib.redirect_stdout(io.StringIO()):
-        return pipeline(**given, return_state=True)
-
-
-def artifacts(state: Any) -> dict[str, str]:
-    """The texts of a flow run's artifacts by key."""
-    from prefect.client.orchestration import get_client
-    from prefect.client.schemas.filters import ArtifactFilter
-
-    own = {"flow_run_id": {"any_": [state.state_details.flow_run_id]}}
-    with get_client(sync_client=True) as client:
-        found = client.read_artifacts(artifact_filter=ArtifactFilter.model_validate(own))
-        return {str(each.key): str(each.data) for each in found}
-
-
-def teller(path: Path) -> str:
-    """A command that writes the event and the message to a file."""
-    text = "os.environ['ADAMERGE_EVENT'] + sys.stdin.read()"
-    return command(f"import os, sys; open({str(path)!r}, 'w').write({text})")
-
-
-def test_a_night_on_which_nothing_changed_says_so(ran: Project) -> None:
-    state = run_flow(reason="a test")
-    assert "0 ran, 8 cached: nothing has changed" in state.message
-    made = artifacts(state)
-    assert made.keys() == {"results-toy", "mlflow-toy"}
-    assert "| ties_merging | 65.00 (same) | 55.00 (same) |" in made["results-toy"]
-    assert "http://127.0.0.1:5000/#/experiments/" in made["mlflow-toy"]
-
-
-def test_a_run_of_a_target_by_force(ran: Project) -> None:
-    before = ran.hashes()
-    state = run_flow(targets=["grow@a"], force=True)
-    assert state.message.startswith("2 stages in")
-    assert "1 ran, 1 cached" in state.message
-    assert ran.hashes() == before
-
-
-def test_a_target_that_is_none_is_refused(ran: Project) -> None:
-    refused = run_flow(targets=["nothing"])
-    assert refused.name == "BadInput"
-    assert "'nothing' is no stage" in refused.message
-
-
-def test_what_fails_is_told_with_its_last_lines_and_tried_again_where_a_network_failed_it(
-    ran: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    told = tmp_path / "told"
-    monkeypatch.setenv(notify.NOTIFY, teller(told))
-    monkeypatch.setattr(execute, "RETRY_SECONDS", (0.1,))
-    ran.write("no-network-grow@a", "once")
-    ran.write("no-network-grow@c", "always")
-    ran.replace("params.yaml", "fail: []", "fail: [grow@b]")
-    state = run_flow(targets=["grow"], force=True)
-    ran.replace("params.yaml", "fail: [grow@b]", "fail: []")
-    (ran.root / "no-network-grow@c").unlink()
-    said = "grow@b: grow@b is told to fail"
-    assert state.is_failed()
-    assert "1 ran, 3 cached, 2 failed" in state.message
-    assert not (ran.root / "no-network-grow@a").exists()
-    assert state.message.count(said) == 1
-    assert state.message.count("grow@c: grow@c reaches nobody") == 2
-    assert state.message.count("the network failed: again in 0:00") == 1
-    assert told.read_text() == f"failed{state.message}"
-    assert said in artifacts(state)["failures-toy"]
-
-
-def test_a_fall_in_accuracy_is_told(
-    ran: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    told = tmp_path / "told"
-    monkeypatch.setenv(notify.NOTIFY, teller(told))
-    ran.replace("work.py", "held_out,0,50,60,55", "held_out,0,40,50,45")
-    state = run_flow()
-    assert (state.name, state.is_completed()) == ("Fell", True)
-    assert "ties_merging, held_out: 55.00 -> 45.00 %" in state.message
-    assert told.read_text().startswith("fell")
-    assert "Fell: ties" in artifacts(state)["results-toy"]
-    assert "45.00 (-10.00)" in artifacts(state)["results-toy"]

@@ -6,20 +6,24 @@ import contextlib
 import io
 import json
 import os
+import shlex
 import shutil
 import sqlite3
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from conftest import Project, make_project
 
 from adamerge_core.errors import InputError
-from flows import cli
+from flows import cli, execute
 from flows.dvc.internals import modify_lock, no_experiments
 from flows.dvc.plan import plan
+from flows.notify import NOTIFY
 from tasks.graph import dvc_lock, dvc_yaml, params_yaml
 from tasks.running.hashes import md5
 from tasks.tracking import ingest, lineage, lineage_text
@@ -345,3 +349,85 @@ def test_a_lock_is_read_as_it_is_written(ran: Project) -> None:
     entry = dvc_lock.read_lock()["grow@a"]
     assert entry.outs["data/suites/toy/grown/a.txt"] == md5(Path("data/suites/toy/grown/a.txt"))
     assert entry.params == {"grow": params_yaml.read_params()["grow"]}
+
+
+# what a run tells that nobody watches; last, as these change the results
+
+
+def ended(**given: Any) -> Any:
+    """The last state of a flow run with these parameters."""
+    from flows.pipeline import pipeline
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        return pipeline(**given, return_state=True)
+
+
+def artifacts(state: Any) -> dict[str, str]:
+    """The texts of a flow run's artifacts by key."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import ArtifactFilter
+
+    own = {"flow_run_id": {"any_": [state.state_details.flow_run_id]}}
+    with get_client(sync_client=True) as client:
+        found = client.read_artifacts(artifact_filter=ArtifactFilter.model_validate(own))
+        return {str(each.key): str(each.data) for each in found}
+
+
+def teller(path: Path) -> str:
+    """A command that writes the event and the message to a file."""
+    text = "os.environ['ADAMERGE_EVENT'] + sys.stdin.read()"
+    return shlex.join(
+        [sys.executable, "-c", f"import os, sys; open({str(path)!r}, 'w').write({text})"]
+    )
+
+
+def test_a_night_on_which_nothing_changed_says_so(ran: Project) -> None:
+    state = ended(reason="a test")
+    assert "0 ran, 8 cached: nothing has changed" in state.message
+    made = artifacts(state)
+    assert made.keys() == {"results-toy", "mlflow-toy"}
+    assert "| ties_merging | 65.00 (same) | 55.00 (same) |" in made["results-toy"]
+    assert "http://127.0.0.1:5000/#/experiments/" in made["mlflow-toy"]
+
+
+def test_a_target_that_is_none_is_refused(ran: Project) -> None:
+    refused = ended(targets=["nothing"])
+    assert refused.name == "BadInput"
+    assert "'nothing' is no stage" in refused.message
+
+
+def test_what_fails_is_told_with_its_last_lines_and_tried_again_where_a_network_failed_it(
+    ran: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = tmp_path / "told"
+    monkeypatch.setenv(NOTIFY, teller(told))
+    monkeypatch.setattr(execute, "RETRY_SECONDS", (0.1,))
+    ran.write("no-network-grow@a", "once")
+    ran.write("no-network-grow@c", "always")
+    ran.replace("params.yaml", "fail: []", "fail: [grow@b]")
+    state = ended(targets=["grow"], force=True)
+    ran.replace("params.yaml", "fail: [grow@b]", "fail: []")
+    (ran.root / "no-network-grow@c").unlink()
+    said = "grow@b: grow@b is told to fail"
+    assert state.is_failed()
+    assert "1 ran, 3 cached, 2 failed" in state.message
+    assert not (ran.root / "no-network-grow@a").exists()
+    assert state.message.count(said) == 1
+    assert state.message.count("grow@c: grow@c reaches nobody") == 2
+    assert state.message.count("the network failed: again in 0:00") == 1
+    assert told.read_text() == f"failed{state.message}"
+    assert said in artifacts(state)["failures-toy"]
+
+
+def test_a_fall_in_accuracy_is_told(
+    ran: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = tmp_path / "told"
+    monkeypatch.setenv(NOTIFY, teller(told))
+    ran.replace("work.py", "held_out,0,50,60,55", "held_out,0,40,50,45")
+    state = ended()
+    assert (state.name, state.is_completed()) == ("Fell", True)
+    assert "ties_merging, held_out: 55.00 -> 45.00 %" in state.message
+    assert told.read_text().startswith("fell")
+    assert "Fell: ties" in artifacts(state)["results-toy"]
+    assert "45.00 (-10.00)" in artifacts(state)["results-toy"]
