@@ -119,7 +119,8 @@ def main() -> int:
         return 0
     code = follow(key, flow)
     if not code:
-        print(_page(key))
+        with suppress(BrokenPipeError):  # the flow was killed; print would fail once more at exit
+            os.write(sys.stdout.fileno(), _page(key).encode())
     return code
 
 
