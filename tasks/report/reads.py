@@ -16,6 +16,7 @@ from tasks.report.pages import (
     results,
     robustness,
     samples,
+    sensitivity,
     task_vectors,
 )
 
@@ -48,6 +49,7 @@ PAGES: dict[str, Page] = {
     "choice": choice,
     "task_vectors": task_vectors,
     "robustness": robustness,
+    "sensitivity": sensitivity,
     "samples": samples,
 }
 """By file name, in the order of the contents."""

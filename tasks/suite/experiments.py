@@ -1,0 +1,89 @@
+"""What the experiments of a suite say: a section each below `experiments` in params.yaml.
+
+experiments/NAME.yaml has an experiment's settings as `adamerge experiment run` puts them there.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError
+
+from tasks.suite.fields import MANY, Images, Section, lines_of, written
+from tasks.suite.method_entries import MANY_TASKS
+from tasks.suite.methods import Method, methods_faults, parse_methods
+
+Entries = dict[str, Any]
+
+Scaling = Annotated[float, Field(ge=-10, le=10, strict=True, allow_inf_nan=False)]
+
+
+class Experiment(Section):
+    """The settings of an experiment."""
+
+    @property
+    def merging(self) -> dict[str, Method]:
+        """Its own methods, by name."""
+        return parse_methods(getattr(self, "methods", {}))
+
+    def faults_of_methods(self) -> list[str]:
+        """List what keeps its methods, each well-formed, from this experiment, a line each."""
+        return []
+
+
+class Sensitivity(Experiment):
+    """What rules reach over their scaling."""
+
+    key = "experiments.sensitivity"
+
+    scalings: Annotated[tuple[Scaling, ...], Field(min_length=2, max_length=MANY)]
+    images: Images
+    """The first so many test images of each task."""
+    methods: Annotated[Entries, Field(min_length=1, max_length=MANY)]
+    """Rules, by name; `scaling` is each of the scalings in turn."""
+
+    def faults_of_methods(self) -> list[str]:
+        """List the methods without a scaling, and scalings that a method does not take."""
+        faults = []
+        for name, method in self.merging.items():
+            if method.adapts or "scaling" not in method.known:
+                faults.append(f"{self.key}.methods.{name}: is no rule with a scaling; remove it")
+                continue
+            for scaling in self.scalings:
+                lines = method.varied(scaling=scaling).faults(MANY_TASKS)
+                faults += [f"{self.key}.methods.{name}.{line}" for line in lines]
+        return faults
+
+
+EXPERIMENTS: dict[str, type[Experiment]] = {"sensitivity": Sensitivity}
+"""By name, in the order of the report's contents."""
+
+
+def experiments_of(content: Mapping[str, Any]) -> dict[str, Experiment]:
+    """Read the settings of a checked suite's experiments, by name, in the order of EXPERIMENTS."""
+    given = content.get("experiments") or {}
+    return {n: kind.model_validate(given[n]) for n, kind in EXPERIMENTS.items() if n in given}
+
+
+def experiment_faults(entries: Any, tasks: int = MANY_TASKS) -> list[str]:
+    """List what is wrong with the section `experiments`, a line each.
+
+    tasks: how many are merged, which some rules check.
+    """
+    if not isinstance(entries, Mapping):
+        return []  # told of by its type
+    return [line for name, entry in entries.items() for line in _faults(name, entry, tasks)]
+
+
+def _faults(name: Any, entry: Any, tasks: int) -> list[str]:
+    where = f"experiments.{written(name)}"
+    if name not in EXPERIMENTS:
+        return [f"{where}: is no experiment; give one of {', '.join(EXPERIMENTS)}"]
+    if not isinstance(entry, Mapping):
+        return []  # told of by its type
+    methods = entry.get("methods", {})
+    faults = methods_faults(methods, f"{where}.methods", tasks, may_choose=False) if methods else []
+    try:
+        settings = EXPERIMENTS[name].model_validate(entry)
+    except ValidationError as error:
+        return faults + lines_of(error, f"{where}.")
+    return faults or settings.faults_of_methods()
