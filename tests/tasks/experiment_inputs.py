@@ -19,10 +19,7 @@ RULES: OverScaling = {
 
 def experiments() -> dict[str, Any]:
     """Settings of every experiment."""
-    rules = {
-        "task_arithmetic": {"rule": "task_arithmetic"},
-        "ties_merging": {"rule": "ties_merging"},
-    }
+    rules = {name: {"rule": name} for name in RULES}
     return {"sensitivity": {"scalings": [0.0, 0.3, 1.0], "images": 9, "methods": rules}}
 
 
@@ -33,9 +30,13 @@ def write_experiments(
     adapted: float = 70.0,
     spread: float = 0.0,
 ) -> None:
-    """What every experiment's page reads. spread: of seed 1 above seed 0, in points."""
+    """What the pages of the suite's experiments read. spread: of a seed above the one before, in
+    points.
+    """
+    if "sensitivity" not in suite.studied:
+        return
     for seed in suite.seeds:
-        for name, values in (RULES | (rules or {})).items():
+        for name, values in {**RULES, **(rules or {})}.items():
             rows = [
                 row
                 for scaling, (accuracy, entropy) in values.items()

@@ -22,7 +22,6 @@ def suite() -> Suite:
 
 def test_the_report_has_a_page_an_experiment_and_its_data(suite: Suite, tmp_path: Path) -> None:
     write_inputs(suite, tmp_path)
-    write_experiments(suite, tmp_path)
     write(suite, tmp_path)
     folder = tmp_path / paths.report(suite.name)
     for name in suite.studied:
@@ -57,8 +56,8 @@ def test_findings_on_the_scaling_follow_the_numbers(suite: Suite, tmp_path: Path
         "Task arithmetic is best at a scaling of 0.3, with 60.0 ± 0.0 %; the lowest entropy, for "
         "which no label is read, takes 1.0: 30.0 ± 0.0 %, 30.0 points below the scaling 0.3 "
         "(60.0 ± 0.0 %).",
-        "Ties-Merging is best at a scaling of 1.0, with 55.0 ± 0.0 %; the lowest entropy, for which "
-        "no label is read, takes the same.",
+        "Ties-Merging is best at a scaling of 1.0, with 55.0 ± 0.0 %; the lowest entropy, for "
+        "which no label is read, takes the same.",
     ]
     layer_wise = [line for line in first if line.startswith("Layer-wise AdaMerging reaches")]
     assert layer_wise == [
