@@ -16,7 +16,9 @@ class Runs(Protocol):
         """Make the templates of the experiment's stages, as the suite's settings of it say."""
 
 
-RUNS: dict[str, Runs] = {"sensitivity": sensitivity}
+RUNS: dict[str, Runs] = {
+    "sensitivity": sensitivity,
+}
 """By name, as tasks.suite.experiments has their settings."""
 
 

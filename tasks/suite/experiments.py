@@ -22,8 +22,9 @@ class Experiment(Section):
 
     @property
     def merging(self) -> dict[str, Method]:
-        """Its own methods, by name."""
-        return parse_methods(getattr(self, "methods", {}))
+        """Its own methods, by name; none where it has no such setting."""
+        entries = getattr(self, "methods", None)
+        return parse_methods(entries) if entries else {}
 
     def faults_of_methods(self) -> list[str]:
         """List what keeps its methods, each well-formed, from this experiment, a line each."""
@@ -54,7 +55,9 @@ class Sensitivity(Experiment):
         return faults
 
 
-EXPERIMENTS: dict[str, type[Experiment]] = {"sensitivity": Sensitivity}
+EXPERIMENTS: dict[str, type[Experiment]] = {
+    "sensitivity": Sensitivity,
+}
 """By name, in the order of the report's contents."""
 
 
