@@ -38,6 +38,7 @@ _FIRST_GUESS = {
     "evaluate_adapted": 26.0,
     "robustness": 25.0,
     "sensitivity": 60.0,
+    "unlabeled": 60.0,
     "report": 8.0,
 }
 _UNKNOWN = 5.0  # of any other stage, while nothing is known of any

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Protocol
 
-from tasks.experiments import sensitivity
+from tasks.experiments import sensitivity, unlabeled
 from tasks.graph.dvc_yaml import Stage
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ class Runs(Protocol):
 
 RUNS: dict[str, Runs] = {
     "sensitivity": sensitivity,
+    "unlabeled": unlabeled,
 }
 """By name, as tasks.suite.experiments has their settings."""
 

@@ -18,6 +18,7 @@ from tasks.report.pages import (
     samples,
     sensitivity,
     task_vectors,
+    unlabeled,
 )
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ PAGES: dict[str, Page] = {
     "task_vectors": task_vectors,
     "robustness": robustness,
     "sensitivity": sensitivity,
+    "unlabeled": unlabeled,
     "samples": samples,
 }
 """By file name, in the order of the contents."""

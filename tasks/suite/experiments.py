@@ -8,13 +8,16 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
-from tasks.suite.fields import MANY, Images, Section, lines_of, written
+from tasks.suite.fields import MANY, Images, NoSteps, Section, lines_of, shown, written
 from tasks.suite.method_entries import MANY_TASKS
 from tasks.suite.methods import Method, methods_faults, parse_methods
 
 Entries = dict[str, Any]
 
 Scaling = Annotated[float, Field(ge=-10, le=10, strict=True, allow_inf_nan=False)]
+
+
+Percent = Annotated[int, Field(ge=1, le=100, strict=True)]
 
 
 class Experiment(Section):
@@ -45,6 +48,8 @@ class Sensitivity(Experiment):
     def faults_of_methods(self) -> list[str]:
         """List the methods without a scaling, and scalings that a method does not take."""
         faults = []
+        if len(set(self.scalings)) != len(self.scalings):
+            faults.append(f"{self.key}.scalings = {shown(self.scalings)}: each must stand once")
         for name, method in self.merging.items():
             if method.adapts or "scaling" not in method.known:
                 faults.append(f"{self.key}.methods.{name}: is no rule with a scaling; remove it")
@@ -55,8 +60,41 @@ class Sensitivity(Experiment):
         return faults
 
 
+class Unlabeled(Experiment):
+    """What adaptations reach that see few images."""
+
+    key = "experiments.unlabeled"
+
+    images: Annotated[tuple[NoSteps, ...], Field(max_length=MANY)]
+    """Of each task; 0 for the merge that an adaptation starts with."""
+    percent: Annotated[tuple[Percent, ...], Field(max_length=MANY)]
+    """Of the images that the held-out protocol adapts on."""
+    methods: Annotated[Entries, Field(min_length=1, max_length=MANY)]
+    """Adaptations, by name."""
+
+    @property
+    def amounts(self) -> tuple[str, ...]:
+        """The amounts in the order of the page, as stages and tables name them."""
+        images = (f"{count}_images" for count in self.images)
+        return (*images, *(f"{percent}_percent" for percent in self.percent))
+
+    def faults_of_methods(self) -> list[str]:
+        """List the methods that learn nothing from images, and what leaves nothing to compare."""
+        faults = [
+            f"{self.key}.methods.{name}: is a rule, which learns from no image; remove it"
+            for name, method in self.merging.items()
+            if not method.adapts
+        ]
+        if len(set(self.amounts)) != len(self.amounts):
+            faults.append(f"{self.key}.images, percent: each must stand once")
+        if len(self.amounts) < 2:
+            faults.append(f"{self.key}.images, percent: must have at least 2 together")
+        return faults
+
+
 EXPERIMENTS: dict[str, type[Experiment]] = {
     "sensitivity": Sensitivity,
+    "unlabeled": Unlabeled,
 }
 """By name, in the order of the report's contents."""
 

@@ -16,11 +16,19 @@ RULES: OverScaling = {
     "ties_merging": {0.0: (40.0, 2.0), 0.3: (50.0, 1.0), 1.0: (55.0, 0.5)},
 }
 
+AMOUNTS = {"0_images": 50.0, "1_images": 52.0, "16_images": 60.0, "100_percent": 61.0}
+"""Accuracy by amount of unlabeled images."""
+
 
 def experiments() -> dict[str, Any]:
     """Settings of every experiment."""
     rules = {name: {"rule": name} for name in RULES}
-    return {"sensitivity": {"scalings": [0.0, 0.3, 1.0], "images": 9, "methods": rules}}
+    methods = {"learned": {"adapt": "layer_wise"}}
+    unlabeled = {"images": [0, 1, 16], "percent": [100], "methods": methods}
+    return {
+        "unlabeled": unlabeled,
+        "sensitivity": {"scalings": [0.0, 0.3, 1.0], "images": 9, "methods": rules},
+    }
 
 
 def write_experiments(
@@ -29,13 +37,17 @@ def write_experiments(
     rules: OverScaling | None = None,
     adapted: float = 70.0,
     spread: float = 0.0,
+    amounts: Mapping[str, float] = AMOUNTS,
 ) -> None:
     """What the pages of the suite's experiments read. spread: of a seed above the one before, in
     points.
     """
-    if "sensitivity" not in suite.studied:
+    if not suite.studied:
         return
     for seed in suite.seeds:
+        for amount, accuracy in amounts.items():
+            rows = _rows(suite, amount, "learned", seed, accuracy + spread * seed, 0.4)
+            _write(root, suite, "unlabeled", f"learned-{amount}", seed, rows)
         for name, values in {**RULES, **(rules or {})}.items():
             rows = [
                 row

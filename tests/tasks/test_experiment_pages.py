@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from experiment_inputs import experiments, write_experiments
+from experiment_inputs import AMOUNTS, experiments, write_experiments
 from report_inputs import SEEDS, TASKS, lines_of, small_suite, write_inputs
 
 from tasks.graph import paths
 from tasks.report.__main__ import write
-from tasks.report.pages import sensitivity
+from tasks.report.pages import sensitivity, unlabeled
 from tasks.suite.schema import Suite
 
 
@@ -33,12 +33,12 @@ def test_the_report_has_a_page_an_experiment_and_its_data(suite: Suite, tmp_path
         lines = lines_of(folder / f"{name}.csv")
         assert list(lines[0]) == ["setting", "method", "seed", "task", "metric", "value"]
         assert {line["seed"] for line in lines} == set(map(str, SEEDS))
-        assert {line["task"] for line in lines} <= set(TASKS)
+        assert {line["task"] for line in lines} == set(TASKS)
         assert f"adamerge experiment run {name}" in (folder / "report.md").read_text("utf-8")
 
 
 def test_without_experiments_there_is_no_page_of_theirs() -> None:
-    assert sensitivity.reads(small_suite()) == []
+    assert [page.reads(small_suite()) for page in (sensitivity, unlabeled)] == [[], []]
 
 
 # --- sensitivity ---------------------------------------------------------------------------------
@@ -92,3 +92,35 @@ def test_the_tables_mark_what_was_best_and_what_entropy_took(suite: Suite, tmp_p
         [False, False, True],
         [False, False, True],
     ]
+
+
+# --- unlabeled ------------------------------------------------------------------------------------
+
+
+def test_findings_on_the_amount_follow_the_numbers(suite: Suite, tmp_path: Path) -> None:
+    write_experiments(suite, tmp_path)
+    name = "Layer-wise AdaMerging"
+    assert unlabeled.show(suite, tmp_path).findings == [
+        f"{name} with 1 image of each task reaches 52.0 ± 0.0 %, 2.0 points above 0 images "
+        "(50.0 ± 0.0 %).",
+        f"{name} with 16 images of each task reaches 60.0 ± 0.0 %, 10.0 points above 0 images "
+        "(50.0 ± 0.0 %).",
+        f"{name} with 100 % of each task reaches 61.0 ± 0.0 %, 11.0 points above 0 images "
+        "(50.0 ± 0.0 %).",
+        f"{name} with 100 % of each task is 1.0 points above 16 images (60.0 ± 0.0 %).",
+    ]
+    write_experiments(suite, tmp_path, amounts=AMOUNTS | {"100_percent": 57.0}, spread=2.0)
+    *_, third, last = unlabeled.show(suite, tmp_path).findings
+    assert "58.0 ± 1.4 %, 7.0 points above 0 images (51.0 ± 1.4 %)" in third
+    assert "3.0 points below 16 images" in last
+    assert not last.endswith("as large.")
+    write_experiments(suite, tmp_path, amounts=AMOUNTS, spread=2.0)
+    last = unlabeled.show(suite, tmp_path).findings[-1]
+    assert last.endswith("not shown: the spread over seeds is as large.")
+
+
+def test_the_table_has_a_row_an_amount(suite: Suite, tmp_path: Path) -> None:
+    write_experiments(suite, tmp_path)
+    (table,) = unlabeled.show(suite, tmp_path).tables
+    assert [line.names[1] for line in table.lines] == ["0 images", "1 image", "16 images", "100 %"]
+    assert [line.cells[-1].text for line in table.lines] == ["50.0", "52.0", "60.0", "61.0"]

@@ -20,7 +20,7 @@ from adamerge_core.merging.registry import AFTER, after
 from adamerge_core.task_vectors import TaskVectors
 from adamerge_core.vision.images import LabeledImages
 from tasks import wiring
-from tasks.experiments import measuring
+from tasks.experiments import measuring, unlabeled
 from tasks.experiments.measuring import each_of
 from tasks.experiments.registry import RUNS
 from tasks.graph import paths
@@ -116,6 +116,22 @@ def test_sensitivity_takes_rules_with_a_scaling_and_scalings_that_they_take() ->
         )
 
 
+def test_unlabeled_takes_adaptations_and_amounts_that_differ() -> None:
+    methods = {"sum": {"rule": "task_arithmetic"}}
+    settings = {"images": [4, 4], "percent": [], "methods": methods}
+    faults = experiment_faults({"unlabeled": settings})
+    assert faults == [
+        "experiments.unlabeled.methods.sum: is a rule, which learns from no image; remove it",
+        "experiments.unlabeled.images, percent: each must stand once",
+    ]
+    few = {"images": [4], "percent": [], "methods": {"a": {"adapt": "layer_wise"}}}
+    assert experiment_faults({"unlabeled": few}) == [
+        "experiments.unlabeled.images, percent: must have at least 2 together"
+    ]
+    twice = {"scalings": [1.0, 1.0], "images": 3, "methods": methods}
+    assert "each must stand once" in experiment_faults({"sensitivity": twice})[0]
+
+
 def test_statistics_that_a_method_of_an_experiment_needs_are_asked_for() -> None:
     @after(source="here", needs="fisher_diagonal")
     def calibrate(merged: StateDict, vectors: TaskVectors, fisher: object) -> StateDict:
@@ -186,15 +202,51 @@ def test_sensitivity() -> None:
             else weight
             for name, weight in pretrained.items()
         }
-        assert_measured([r for r in rows if r["setting"] == str(scaling)], suite, model, 15)
+        assert_measured([r for r in rows if r["setting"] == str(scaling)], suite, model, slice(15))
     adapted = checkpoints.load(paths.merged("tiny", "layer_wise", 0, "transductive"))
-    assert_measured(table("adapted", "layer_wise"), suite, adapted, 15)
+    assert_measured(table("adapted", "layer_wise"), suite, adapted, slice(15))
+
+
+@pytest.mark.usefixtures("folder")
+def test_unlabeled() -> None:
+    """None are the start; all are what the suite's own adaptation learns by the same protocol."""
+    method = {"adapt": "layer_wise", **STEPS}
+    settings = {"images": [0, 1], "percent": [50, 100], "methods": {"learned": method}}
+    suite = tiny(unlabeled=settings)
+    run_experiments(suite)
+    held_out = slice(10, 20)
+    whole = checkpoints.load(paths.merged("tiny", "layer_wise", 0, "held_out"))
+    assert_measured(table("unlabeled", "learned-100_percent"), suite, whole, held_out)
+    start = checkpoints.load(paths.pretrained("tiny"))
+    tuned = [checkpoints.load(paths.finetuned("tiny", task, 0)) for task in suite.tasks]
+    for name, weight in start.items():
+        if weight.is_floating_point():
+            start[name] = weight + 0.3 * sum(each[name] - weight for each in tuned)
+    assert_measured(table("unlabeled", "learned-0_images"), suite, start, held_out)
+    entropies = {
+        tuple(row["value"] for row in table("unlabeled", f"learned-{amount}"))
+        for amount in ("0_images", "1_images", "50_percent", "100_percent")
+    }
+    assert len(entropies) == 4
+
+
+@pytest.mark.usefixtures("folder")
+def test_more_images_than_there_are_is_an_error_that_names_the_tasks() -> None:
+    with pytest.raises(InputError) as caught:
+        unlabeled._seen({"signs": 3, "mnist": 20, "letters": 2}, "16_images")
+    assert "images = 16: signs has 3" in str(caught.value)
+    assert "letters has 2" in str(caught.value)
+    assert "mnist" not in str(caught.value)
+    assert unlabeled._seen({"signs": 3, "mnist": 20}, "10_percent") == {
+        "signs": slice(1),
+        "mnist": slice(2),
+    }
 
 
 def assert_measured(
-    rows: list[dict[str, Any]], suite: Suite, model: StateDict, images: int
+    rows: list[dict[str, Any]], suite: Suite, model: StateDict, images: slice
 ) -> None:
-    """Whether rows hold what a model reaches on the first images, computed anew."""
+    """Whether rows hold what a model reaches on some test images, computed anew."""
     device = set_up(suite.raw["compute"])
     encoder = open_encoder(suite.raw["model"], device)
     encoder.load_state_dict(model)
@@ -202,7 +254,7 @@ def assert_measured(
     for task in suite.tasks:
         files = paths.images(task, 32, "test"), paths.labels(task, 32, "test")
         part = LabeledImages.open(*files)
-        data = LabeledImages(part.images[:images], part.labels[:images])
+        data = LabeledImages(part.images[images], part.labels[images])
         found = {row["metric"]: row["value"] for row in rows if row["task"] == task}
         assert found[ACCURACY] == pytest.approx(accuracy(encoder, heads, {task: data})[task])
         with torch.inference_mode():
