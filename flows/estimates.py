@@ -39,6 +39,7 @@ _FIRST_GUESS = {
     "robustness": 25.0,
     "sensitivity": 60.0,
     "unlabeled": 60.0,
+    "unseen": 120.0,
     "report": 8.0,
 }
 _UNKNOWN = 5.0  # of any other stage, while nothing is known of any

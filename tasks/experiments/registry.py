@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Protocol
 
-from tasks.experiments import sensitivity, unlabeled
+from tasks.experiments import sensitivity, unlabeled, unseen
 from tasks.graph.dvc_yaml import Stage
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ class Runs(Protocol):
 RUNS: dict[str, Runs] = {
     "sensitivity": sensitivity,
     "unlabeled": unlabeled,
+    "unseen": unseen,
 }
 """By name, as tasks.suite.experiments has their settings."""
 

@@ -19,6 +19,7 @@ from tasks.report.pages import (
     sensitivity,
     task_vectors,
     unlabeled,
+    unseen,
 )
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ PAGES: dict[str, Page] = {
     "robustness": robustness,
     "sensitivity": sensitivity,
     "unlabeled": unlabeled,
+    "unseen": unseen,
     "samples": samples,
 }
 """By file name, in the order of the contents."""

@@ -189,7 +189,9 @@ def _of_methods(
     faults = methods_faults(content.get("methods", {}), "methods", merged)
     entries = robustness.get("methods", {})
     faults += methods_faults(entries, "robustness.methods", corrupted, may_choose=False)
-    faults += experiment_faults(content.get("experiments"), merged)
+    faults += experiment_faults(
+        content.get("experiments"), [str(task) for task in _list(content, "tasks")]
+    )
     if faults:
         return faults + _without_splits(content, ())
     sections = {"methods": content, "robustness.methods": robustness}

@@ -3,14 +3,15 @@
 experiments/NAME.yaml has an experiment's settings as `adamerge experiment run` puts them there.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
-from tasks.suite.fields import MANY, Images, NoSteps, Section, lines_of, shown, written
+from tasks.suite.fields import MANY, Images, Name, NoSteps, Section, lines_of, shown, written
 from tasks.suite.method_entries import MANY_TASKS
 from tasks.suite.methods import Method, methods_faults, parse_methods
+from tasks.suite.sections import Names
 
 Entries = dict[str, Any]
 
@@ -31,6 +32,10 @@ class Experiment(Section):
 
     def faults_of_methods(self) -> list[str]:
         """List what keeps its methods, each well-formed, from this experiment, a line each."""
+        return []
+
+    def faults_of_tasks(self, tasks: Sequence[str]) -> list[str]:
+        """List what does not go with the suite's tasks, a line each."""
         return []
 
 
@@ -92,9 +97,37 @@ class Unlabeled(Experiment):
         return faults
 
 
+class Unseen(Experiment):
+    """What merged models reach on tasks that are left out of the merge."""
+
+    key = "experiments.unseen"
+
+    splits: Annotated[dict[Name, Names], Field(min_length=1, max_length=MANY)]
+    """By name the tasks that are left out."""
+    methods: Annotated[Entries, Field(min_length=1, max_length=MANY)]
+    """By name; they merge the other tasks."""
+
+    def faults_of_tasks(self, tasks: Sequence[str]) -> list[str]:
+        """List tasks left out that are none, or twice, and splits that leave fewer than two."""
+        faults = []
+        for name, left_out in self.splits.items():
+            where = f"{self.key}.splits.{name}"
+            unknown = [task for task in left_out if task not in tasks]
+            faults += [
+                f"{where}: {shown(task)} must be one of tasks: {', '.join(tasks)}"
+                for task in unknown
+            ]
+            if len(set(left_out)) != len(left_out):
+                faults.append(f"{where} = {shown(left_out)}: each must stand once")
+            if not unknown and len(tasks) - len(set(left_out)) < 2:
+                faults.append(f"{where}: leaves fewer than 2 tasks to merge; leave out fewer")
+        return faults
+
+
 EXPERIMENTS: dict[str, type[Experiment]] = {
     "sensitivity": Sensitivity,
     "unlabeled": Unlabeled,
+    "unseen": Unseen,
 }
 """By name, in the order of the report's contents."""
 
@@ -105,26 +138,30 @@ def experiments_of(content: Mapping[str, Any]) -> dict[str, Experiment]:
     return {n: kind.model_validate(given[n]) for n, kind in EXPERIMENTS.items() if n in given}
 
 
-def experiment_faults(entries: Any, tasks: int = MANY_TASKS) -> list[str]:
+def experiment_faults(entries: Any, tasks: Sequence[str] = ()) -> list[str]:
     """List what is wrong with the section `experiments`, a line each.
 
-    tasks: how many are merged, which some rules check.
+    tasks: those of the suite; without any, what depends on them is not checked.
     """
     if not isinstance(entries, Mapping):
         return []  # told of by its type
     return [line for name, entry in entries.items() for line in _faults(name, entry, tasks)]
 
 
-def _faults(name: Any, entry: Any, tasks: int) -> list[str]:
+def _faults(name: Any, entry: Any, tasks: Sequence[str]) -> list[str]:
     where = f"experiments.{written(name)}"
     if name not in EXPERIMENTS:
         return [f"{where}: is no experiment; give one of {', '.join(EXPERIMENTS)}"]
     if not isinstance(entry, Mapping):
         return []  # told of by its type
     methods = entry.get("methods", {})
-    faults = methods_faults(methods, f"{where}.methods", tasks, may_choose=False) if methods else []
+    merged, faults = len(tasks) or MANY_TASKS, []
+    if methods:
+        faults = methods_faults(methods, f"{where}.methods", merged, may_choose=False)
     try:
         settings = EXPERIMENTS[name].model_validate(entry)
     except ValidationError as error:
         return faults + lines_of(error, f"{where}.")
+    if tasks:
+        faults += settings.faults_of_tasks(tasks)
     return faults or settings.faults_of_methods()

@@ -20,14 +20,21 @@ AMOUNTS = {"0_images": 50.0, "1_images": 52.0, "16_images": 60.0, "100_percent":
 """Accuracy by amount of unlabeled images."""
 
 
+UNSEEN = {"pretrained": 40.0, "sum": 35.0, "learned": 45.0}
+"""Accuracy by method on every task of a split."""
+
+
 def experiments() -> dict[str, Any]:
     """Settings of every experiment."""
     rules = {name: {"rule": name} for name in RULES}
-    methods = {"learned": {"adapt": "layer_wise"}}
-    unlabeled = {"images": [0, 1, 16], "percent": [100], "methods": methods}
+    learned = {"learned": {"adapt": "layer_wise"}}
     return {
-        "unlabeled": unlabeled,
         "sensitivity": {"scalings": [0.0, 0.3, 1.0], "images": 9, "methods": rules},
+        "unlabeled": {"images": [0, 1, 16], "percent": [100], "methods": learned},
+        "unseen": {
+            "splits": {"one": ["mnist"]},
+            "methods": {"sum": {"rule": "task_arithmetic"}, **learned},
+        },
     }
 
 
@@ -38,6 +45,7 @@ def write_experiments(
     adapted: float = 70.0,
     spread: float = 0.0,
     amounts: Mapping[str, float] = AMOUNTS,
+    unseen: Mapping[str, float] = UNSEEN,
 ) -> None:
     """What the pages of the suite's experiments read. spread: of a seed above the one before, in
     points.
@@ -45,6 +53,12 @@ def write_experiments(
     if not suite.studied:
         return
     for seed in suite.seeds:
+        rows = [
+            row
+            for name, accuracy in unseen.items()
+            for row in _rows(suite, "one", name, seed, accuracy + spread * seed, 0.4)
+        ]
+        _write(root, suite, "unseen", "one", seed, rows)
         for amount, accuracy in amounts.items():
             rows = _rows(suite, amount, "learned", seed, accuracy + spread * seed, 0.4)
             _write(root, suite, "unlabeled", f"learned-{amount}", seed, rows)

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from experiment_inputs import AMOUNTS, experiments, write_experiments
+from experiment_inputs import AMOUNTS, UNSEEN, experiments, write_experiments
 from report_inputs import SEEDS, TASKS, lines_of, small_suite, write_inputs
 
 from tasks.graph import paths
 from tasks.report.__main__ import write
-from tasks.report.pages import sensitivity, unlabeled
+from tasks.report.pages import sensitivity, unlabeled, unseen
 from tasks.suite.schema import Suite
 
 
@@ -38,7 +38,7 @@ def test_the_report_has_a_page_an_experiment_and_its_data(suite: Suite, tmp_path
 
 
 def test_without_experiments_there_is_no_page_of_theirs() -> None:
-    assert [page.reads(small_suite()) for page in (sensitivity, unlabeled)] == [[], []]
+    assert [page.reads(small_suite()) for page in (sensitivity, unlabeled, unseen)] == [[]] * 3
 
 
 # --- sensitivity ---------------------------------------------------------------------------------
@@ -124,3 +124,31 @@ def test_the_table_has_a_row_an_amount(suite: Suite, tmp_path: Path) -> None:
     (table,) = unlabeled.show(suite, tmp_path).tables
     assert [line.names[1] for line in table.lines] == ["0 images", "1 image", "16 images", "100 %"]
     assert [line.cells[-1].text for line in table.lines] == ["50.0", "52.0", "60.0", "61.0"]
+
+
+# --- unseen ---------------------------------------------------------------------------------------
+
+
+def test_findings_on_tasks_left_out_follow_the_numbers(suite: Suite, tmp_path: Path) -> None:
+    write_experiments(suite, tmp_path)
+    name = "Zero-shot (pretrained) (40.0 ± 0.0 %)"
+    assert unseen.show(suite, tmp_path).findings == [
+        "On what is left out (mnist), Task arithmetic reaches 35.0 ± 0.0 %, 5.0 points below "
+        f"{name}.",
+        "On what is left out (mnist), Layer-wise AdaMerging reaches 45.0 ± 0.0 %, 5.0 points "
+        f"above {name}.",
+    ]
+    write_experiments(suite, tmp_path, unseen=UNSEEN | {"learned": 41.0}, spread=2.0)
+    *_, last = unseen.show(suite, tmp_path).findings
+    assert "1.0 points above" in last
+    assert last.endswith("not shown: the spread over seeds is as large.")
+
+
+def test_a_split_has_a_table_of_the_tasks_left_out(suite: Suite, tmp_path: Path) -> None:
+    write_experiments(suite, tmp_path)
+    (table,) = unseen.show(suite, tmp_path).tables
+    assert table.title == "Left out: mnist"
+    assert table.columns == ("mnist", "average")
+    assert "Merged are signs, letters;" in table.text
+    assert [line.cells[0].text for line in table.lines] == ["40.0", "35.0", "45.0"]
+    assert [line.cells[0].best for line in table.lines] == [False, False, True]

@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 from conftest import ROOT
-from stage_runs import run_all, use
+from stage_runs import run_all, run_one, use
 from test_stages import STEPS, make_photos, tiny_parameters
 
 from adamerge_core import checkpoints
@@ -150,8 +150,12 @@ def test_statistics_that_a_method_of_an_experiment_needs_are_asked_for() -> None
 # --- stages -------------------------------------------------------------------------------------
 
 
-def tiny(**experiments: Any) -> Suite:
+def tiny(third: str | None = None, **experiments: Any) -> Suite:
     raw = tiny_parameters("cpu")
+    if third:
+        raw["tasks"].append(third)
+        raw["datasets"][third] = raw["datasets"]["landuse"]
+        raw["pretrain"]["datasets"].append(third)
     raw["methods"] = {
         "task_arithmetic": {"rule": "task_arithmetic"},
         "layer_wise": {"adapt": "layer_wise", **STEPS},
@@ -241,6 +245,45 @@ def test_more_images_than_there_are_is_an_error_that_names_the_tasks() -> None:
         "signs": slice(1),
         "mnist": slice(2),
     }
+
+
+@pytest.mark.usefixtures("folder")
+def test_unseen() -> None:
+    """The tasks left out take no part in the merge, nor their images in what is learned."""
+    methods = {"sum": {"rule": "task_arithmetic"}, "learned": {"adapt": "layer_wise", **STEPS}}
+    suite = tiny(unseen={"splits": {"one": ["landuse"]}, "methods": methods}, third="mnist")
+    run_experiments(suite)
+    rows = table("unseen", "one")
+    assert [row["method"] for row in rows[:: 2 * len(suite.tasks)]] == ["pretrained", *methods]
+    assert {row["task"] for row in rows} == set(suite.tasks)
+    pretrained = checkpoints.load(paths.pretrained("tiny"))
+    merged = ("stripes", "mnist")
+    tuned = [checkpoints.load(paths.finetuned("tiny", task, 0)) for task in merged]
+    added = {
+        name: weight + 0.3 * sum(each[name] - weight for each in tuned)
+        if weight.is_floating_point()
+        else weight
+        for name, weight in pretrained.items()
+    }
+    by_method = {m: [r for r in rows if r["method"] == m] for m in ("pretrained", "sum", "learned")}
+    assert_measured(by_method["pretrained"], suite, pretrained, slice(None))
+    assert_measured(by_method["sum"], suite, added, slice(None))
+    assert [r["value"] for r in by_method["learned"]] != [r["value"] for r in by_method["sum"]]
+    images = paths.images("landuse", 32, "test")
+    np.save(images, 255 - np.load(images))
+    run_one(wiring.stages(suite)["unseen_one@tiny-0"])
+    again = [row for row in table("unseen", "one") if row["task"] != "landuse"]
+    assert again == [row for row in rows if row["task"] != "landuse"]
+
+
+def test_splits_are_of_tasks_and_leave_some_to_merge() -> None:
+    splits = {"a": ["cars"], "b": ["x", "x"], "c": ["x", "y"], "d": ["x"]}
+    settings = {"splits": splits, "methods": {"sum": {"rule": "task_arithmetic"}}}
+    assert experiment_faults({"unseen": settings}, ["x", "y", "z"]) == [
+        "experiments.unseen.splits.a: 'cars' must be one of tasks: x, y, z",
+        "experiments.unseen.splits.b = ('x', 'x'): each must stand once",
+        "experiments.unseen.splits.c: leaves fewer than 2 tasks to merge; leave out fewer",
+    ]
 
 
 def assert_measured(

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from tasks.graph import paths
 from tasks.report import measurements
@@ -17,6 +17,7 @@ from tasks.report.summaries import Summary, best_by_column, cells, lead, percent
 from tasks.shared.long_tables import ACCURACY, ENTROPY
 
 if TYPE_CHECKING:
+    from tasks.suite.experiments import Sensitivity
     from tasks.suite.schema import Suite
 
 TITLE = "Scaling"
@@ -74,7 +75,7 @@ def show(suite: "Suite", root: Path) -> Content:
     """Draw accuracy over the scaling; say what is best, what entropy takes, what adapting adds."""
     rules, adapted = _rules(suite, root), _adapted(suite, root)
     looks_of = looks(suite.merging)
-    images = suite.raw["experiments"]["sensitivity"]["images"]
+    images = cast("Sensitivity", suite.studied["sensitivity"]).images
     where = f"Measured on the first {images} test images of each task. {seeds_of(suite)}"
     return Content(
         tables=[_chosen_table(suite, rules, adapted, where), _all_scalings(rules, where)],

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from tasks.graph import paths
 from tasks.report import measurements
@@ -14,9 +14,9 @@ from tasks.report.results import experiment_csv
 from tasks.report.rows import AVERAGE
 from tasks.report.summaries import Summary, best_by_column, cells, lead, percent
 from tasks.shared.long_tables import ACCURACY
-from tasks.suite.experiments import Unlabeled
 
 if TYPE_CHECKING:
+    from tasks.suite.experiments import Unlabeled
     from tasks.suite.schema import Suite
 
 TITLE = "Unlabeled images"
@@ -32,7 +32,7 @@ def reads(suite: "Suite") -> list[Path]:
     """List what was measured with each amount, for every seed; nothing without the experiment."""
     if "unlabeled" not in suite.studied:
         return []
-    settings = Unlabeled.of(suite.raw)
+    settings = _settings(suite)
     return [
         paths.experiment(suite.name, "unlabeled", f"{name}-{amount}", seed)
         for name in settings.merging
@@ -41,9 +41,13 @@ def reads(suite: "Suite") -> list[Path]:
     ]
 
 
+def _settings(suite: "Suite") -> "Unlabeled":
+    return cast("Unlabeled", suite.studied["unlabeled"])
+
+
 def show(suite: "Suite", root: Path) -> Content:
     """Draw accuracy over the amounts; say what one image gives, and what all of them add."""
-    settings, files = Unlabeled.of(suite.raw), [root / path for path in reads(suite)]
+    settings, files = _settings(suite), [root / path for path in reads(suite)]
     measured = measurements.in_experiment(files, suite.tasks, ACCURACY)
     shown_as = looks(settings.merging)
     made: dict[str, _Amounts] = {
