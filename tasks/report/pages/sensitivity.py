@@ -78,7 +78,7 @@ def show(suite: "Suite", root: Path) -> Content:
     images = cast("Sensitivity", suite.studied["sensitivity"]).images
     where = f"Measured on the first {images} test images of each task. {seeds_of(suite)}"
     return Content(
-        tables=[_chosen_table(suite, rules, adapted, where), _all_scalings(rules, where)],
+        tables=[_chosen_table(suite, rules, adapted, where), _all_scalings(rules)],
         figures=[
             Figure(
                 name=FIGURES[0],
@@ -185,13 +185,13 @@ def _chosen_table(
     )
 
 
-def _all_scalings(rules: Mapping[str, _Rule], where: str) -> Table:
+def _all_scalings(rules: Mapping[str, _Rule]) -> Table:
     means = [s.mean[AVERAGE] for rule in rules.values() for s in rule.accuracy.values()]
     return Table(
         name="all_scalings",
         title="Every scaling",
         text="Averages over the tasks. Where the lowest entropy stands under the highest accuracy "
-        f"(both are bold), a choice without labels costs nothing. {where}",
+        "(both are bold), a choice without labels costs nothing. On the images and seeds above.",
         headings=("method", "measure"),
         columns=tuple(next(iter(rules.values())).accuracy),
         lines=[line for rule in rules.values() for line in _lines(rule, means)],
