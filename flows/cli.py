@@ -13,6 +13,7 @@ from typing import Any
 from adamerge_core.errors import InputError
 from flows import project
 from flows.data_commands import add_data_commands
+from flows.experiment_commands import add_experiment_commands
 from flows.model_commands import add_model_commands
 from flows.registry_commands import add_registry_commands
 from flows.run_options import add_notify, add_port, add_run_options
@@ -24,9 +25,9 @@ from tasks.running.failures import OperationError
 _FAILED, _BAD_INPUT, _INTERRUPTED = 1, 2, 130
 
 # in a project, with all of its files
-_AT_WORK = ("run", "status", "ui", "lineage", "models", "schedule")
+_AT_WORK = ("run", "experiment", "status", "ui", "lineage", "models", "schedule")
 
-_WITH_PREFECT = ("run", "ui", "schedule")
+_WITH_PREFECT = ("run", "experiment", "ui", "schedule")
 
 _NEARLY_FULL = 2**20  # bytes free, of which no database page is written any more
 
@@ -41,6 +42,7 @@ Merge fine-tuned models into one, and trace every result to the files and runs b
   adamerge predict IMAGE...    classify images by the champion
   adamerge suite list          the suites there are
   adamerge methods             the merging methods there are
+  adamerge experiment list     experiments beside the tables: a page and its data each
   adamerge data list           the data sets of the field: what they need, fetching them
   adamerge schedule            run the pipeline every night
 
@@ -154,6 +156,7 @@ def _parser() -> argparse.ArgumentParser:
     _lineage(commands)
     _suite(commands)
     _methods(commands)
+    add_experiment_commands(commands, _add)
     add_registry_commands(commands, _add)
     add_data_commands(commands, _add)
     add_model_commands(commands, _add)

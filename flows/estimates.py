@@ -1,11 +1,13 @@
 """How long stages take, what to run first, and how long is left."""
 
 import json
+import os
 import statistics
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from adamerge_core.atomic import atomic_write
+from tasks.graph import params_yaml
 from tasks.running.environment import WORK
 from tasks.running.json_files import read_object
 
@@ -35,9 +37,25 @@ _FIRST_GUESS = {
     "evaluate": 18.0,
     "evaluate_adapted": 26.0,
     "robustness": 25.0,
+    "sensitivity": 60.0,
+    "unlabeled": 60.0,
+    "unseen": 120.0,
     "report": 8.0,
 }
 _UNKNOWN = 5.0  # of any other stage, while nothing is known of any
+
+
+def workers() -> int:
+    """Compute how many stages may be at work at a time: the cores by the threads of one stage."""
+    threads = params_yaml.values(["compute.threads"])["compute.threads"]
+    return max(1, _cores() // (threads if isinstance(threads, int) and threads > 0 else 1))
+
+
+def _cores() -> int:
+    """Count the CPU cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 class Estimates:

@@ -5,7 +5,6 @@ gets each run from its journal, which a process of its own brings there (tasks.t
 """
 
 import json
-import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -23,6 +22,7 @@ from flows import servers
 from flows.dvc.internals import no_experiments
 from flows.dvc.plan import Plan, plan
 from flows.endings import Ending, show
+from flows.estimates import workers
 from flows.execute import Run
 from flows.notify import notify
 from flows.run_lock import alone
@@ -98,19 +98,6 @@ def prepare(parameters: RunParameters) -> None:
     suite is the active one.
     """
     _prepared[:] = [_ready(parameters)]
-
-
-def workers() -> int:
-    """Compute how many stages may be at work at a time: the cores by the threads of one stage."""
-    threads = params_yaml.values(["compute.threads"])["compute.threads"]
-    return max(1, _cores() // (threads if isinstance(threads, int) and threads > 0 else 1))
-
-
-def _cores() -> int:
-    """Count the CPU cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _ready(parameters: RunParameters) -> tuple[Follower, Plan]:

@@ -80,12 +80,12 @@ def activate(name: str | None, seeds: list[int] | None, *, force: bool) -> None:
     else:
         path = file_of(name)
         if not force:
-            _keep_changes()
+            keep_changes()
     text = read_text(path)
     if seeds is not None:
-        text = _with_seeds(text, seeds, path)
+        text = with_seeds(text, seeds, path)
     suite = parse_suite(text, path, name)
-    _write(text, suite)
+    write(text, suite)
     count = len(wiring.stages(suite))
     print(f"{suite.name} is active: {count} stages, seeds {', '.join(map(str, suite.seeds))}")
 
@@ -136,7 +136,8 @@ def _check_files(suite: Suite) -> None:
         raise InputError.listing(str(PARAMS_YAML), faults, shown=20)
 
 
-def _write(text: str, suite: Suite) -> None:
+def write(text: str, suite: Suite) -> None:
+    """Write params.yaml, and dvc.yaml with its graph. Raises InputError where one is a folder."""
     folders = [
         f"{path} is a folder; move it away" for path in (PARAMS_YAML, DVC_YAML) if path.is_dir()
     ]
@@ -148,7 +149,7 @@ def _write(text: str, suite: Suite) -> None:
             pipeline.write_text(wiring.dvc_yaml(suite), encoding="utf-8")
 
 
-def _with_seeds(text: str, seeds: list[int], path: Path) -> str:
+def with_seeds(text: str, seeds: list[int], path: Path) -> str:
     """Put other seeds into a suite's text, whose comments stay.
 
     Raises InputError where they stand so that this cannot be done.
@@ -170,12 +171,14 @@ def _with_seeds(text: str, seeds: list[int], path: Path) -> str:
     return replaced
 
 
-def _keep_changes() -> None:
-    """Raise InputError if params.yaml is none of the suites: it was changed by hand."""
+def keep_changes() -> None:
+    """Raise InputError if params.yaml is none of the suites, but for what commands put there: it
+    was changed by hand.
+    """
     if not os.path.lexists(PARAMS_YAML):
         return
-    current = _without_seeds(PARAMS_YAML)
-    suites = [_without_seeds(path) for path in _files().values()]
+    current = _as_it_came(PARAMS_YAML)
+    suites = [_as_it_came(path) for path in _files().values()]
     if current is None or current not in suites:
         raise InputError(
             f"{PARAMS_YAML} has changes of yours, which this would overwrite: keep them as a suite "
@@ -183,13 +186,17 @@ def _keep_changes() -> None:
         )
 
 
-def _without_seeds(path: Path) -> Any:
-    """The content of a suite's file but for its seeds; None where it is no suite."""
+def _as_it_came(path: Path) -> Any:
+    """The content of a suite's file but for what commands put there, the seeds and experiments;
+    None where it is no suite.
+    """
     try:
         content = load_yaml(path)
     except InputError:
         return None
-    return {k: v for k, v in content.items() if k != "seeds"} if isinstance(content, dict) else None
+    if not isinstance(content, dict):
+        return None
+    return {key: each for key, each in content.items() if key not in ("seeds", "experiments")}
 
 
 def _files() -> dict[str, Path]:

@@ -8,7 +8,7 @@ stages of other suites, models and sizes keep their place in dvc.lock when anoth
 
 from pathlib import Path
 
-from tasks.experiments import robustness
+from tasks.experiments import registry, robustness
 from tasks.graph import data, evaluation, merging, models, paths
 from tasks.graph.dvc_yaml import DVC_YAML, Stage, read, render
 from tasks.graph.templates import SUITE, axes, template
@@ -30,6 +30,7 @@ def templates(suite: Suite) -> list[Stage]:
         *merging.stages(suite),
         *evaluation.stages(suite),
         *robustness.stages(suite),
+        *registry.stages(suite),
         _report(suite),
     ]
     return [each for each in made if all(each.matrix.values())]

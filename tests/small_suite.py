@@ -50,7 +50,7 @@ def make_small(root: Path) -> Project:
 def copy_code(root: Path) -> Project:
     """A project with this code, in the new folder `root`."""
     ignore = shutil.ignore_patterns("__pycache__", "cache", "tmp", "config.local")
-    for name in ("adamerge_core", "tasks", "flows", "suites", ".dvc"):
+    for name in ("adamerge_core", "tasks", "flows", "suites", "experiments", ".dvc"):
         shutil.copytree(ROOT / name, root / name, ignore=ignore)
     for name in (".gitignore", ".dvcignore"):
         shutil.copy(ROOT / name, root)

@@ -4,15 +4,11 @@ As there, the corrupted tasks alone are merged, and what adapts learns on the co
 it is measured on. `clean` is the images as they are, as many as were corrupted.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
-
-from adamerge_core.checkpoints import StateDict
-from adamerge_core.task_vectors import TaskVectors
 from adamerge_core.vision.images import LabeledImages, open_images, open_labels
+from tasks.experiments.merged_models import merged_model
 from tasks.graph import paths
 from tasks.graph.dvc_yaml import Stage
 from tasks.graph.merging import heads_of, statistics_of, vectors_of
@@ -20,16 +16,13 @@ from tasks.graph.templates import CORRUPTION, SEED, SUITE, axes, template
 from tasks.running.stage import run_stage
 from tasks.running.work import Work
 from tasks.shared.accuracy import accuracy
-from tasks.shared.adaptation import Adaptation
 from tasks.shared.device import set_up
 from tasks.shared.encoders import open_encoder, open_heads
 from tasks.shared.long_tables import ACCURACY, MEASURED_CORRUPTED, write_long
-from tasks.shared.methods import make_model
-from tasks.shared.task_vectors import Statistics, open_statistics, open_task_vectors
-from tasks.suite.methods import Method, RuleMethod, parse_method
+from tasks.shared.task_vectors import open_statistics, open_task_vectors
+from tasks.suite.methods import parse_method
 
 if TYPE_CHECKING:
-    from tasks.suite.methods import Method
     from tasks.suite.schema import Suite
 
 CLEAN = "clean"
@@ -93,35 +86,11 @@ def run(work: Work) -> None:
     for name, entry in params["robustness"]["methods"].items():
         method = parse_method(entry)
         statistics = open_statistics(model, method.needs, tasks, work.seed, device)
-        merged = _model(work, name, method, encoder, task_vectors, heads, data, statistics)
+        merged = merged_model(work, name, method, encoder, task_vectors, heads, data, statistics)
         encoder.load_state_dict(merged)
         measured = accuracy(encoder, heads, data)
         rows += [_row(work, name, task, measured[task]) for task in tasks]
     write_long(paths.robustness(suite, corruption, work.seed), MEASURED_CORRUPTED, rows)
-
-
-def _model(
-    work: Work,
-    name: str,
-    method: Method,
-    encoder: nn.Module,
-    task_vectors: TaskVectors,
-    heads: Mapping[str, nn.Module],
-    data: Mapping[str, LabeledImages],
-    statistics: Statistics,
-) -> StateDict:
-    """What the method merges; one that adapts learns on the images of `data`."""
-    if isinstance(method, RuleMethod):
-        return make_model(method, task_vectors, statistics)
-    compute, scratch = work.params["compute"], work.report.scratch
-    adaptation = Adaptation.prepare(method, encoder, task_vectors, heads, data, compute)
-    state = scratch / f"{name}.safetensors" if scratch else None
-    for step in adaptation.steps(work.seed, state):
-        entropy = sum(step.entropy.values())
-        work.report.metrics({f"{name}/entropy": entropy}, step.step)
-        text = f"{name} on {work.options['corruption']}  entropy {entropy / len(data):.3f}"
-        work.report.progress(step.step, adaptation.settings.steps, text)
-    return adaptation.model(step.coefficients, statistics)
 
 
 def _open(work: Work, task: str) -> LabeledImages:

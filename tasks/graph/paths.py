@@ -147,6 +147,11 @@ def robustness(suite: Name, corruption: Name, seed: Name) -> Path:
     return metrics(suite, seed) / "robustness" / f"{corruption}.csv"
 
 
+def experiment(suite: Name, name: str, item: Name, seed: Name) -> Path:
+    """What a stage of an experiment measured, in long form."""
+    return metrics(suite, seed) / "experiments" / name / f"{item}.csv"
+
+
 def geometry(suite: Name, seed: Name) -> Path:
     """Cosines and lengths of a suite's task vectors."""
     return metrics(suite, seed) / "geometry" / "task_vectors.json"

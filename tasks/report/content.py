@@ -74,6 +74,8 @@ class Content:
     """Sentences made from numbers that stand on the page."""
     files: Mapping[str, str] = field(default_factory=dict)
     """Texts written beside the pages, by file name."""
+    made_by: Sequence[str] = ()
+    """Commands: that which makes the page's numbers, and that which traces them."""
 
 
 def shade(value: float, column: Sequence[float]) -> str:

@@ -8,10 +8,19 @@ from pathlib import Path
 from adamerge_core.errors import InputError
 from tasks.graph.paths import PROTOCOLS
 from tasks.report.rows import AVERAGE, CorruptedRow, Row
-from tasks.shared.long_tables import ACCURACY, MEASURED, MEASURED_CORRUPTED, read_long
+from tasks.shared.long_tables import (
+    ACCURACY,
+    MEASURED,
+    MEASURED_CORRUPTED,
+    MEASURED_IN_EXPERIMENT,
+    read_long,
+)
 
 Curve = Mapping[str, Sequence[float]]
 """A metrics file: its columns by name; not-a-number where a cell is empty."""
+
+Measured = dict[tuple[str, str], list[dict[str, float]]]
+"""Of an experiment, by setting and method: by task and "average", a seed each."""
 
 
 def evaluations(
@@ -64,6 +73,30 @@ def corrupted(files: Iterable[Path], task_names: Sequence[str]) -> list[Corrupte
             rows.append((key, found))
     _complain(faults)
     return [CorruptedRow(*key, _with_average(found, task_names)) for key, found in rows]
+
+
+def in_experiment(files: Iterable[Path], task_names: Sequence[str], metric: str) -> Measured:
+    """Read a metric that an experiment measured, setting by setting, file by file.
+
+    Raises one InputError that lists all that is missing in them.
+    """
+    faults: list[str] = []
+    found: dict[tuple[str, str], list[dict[str, float]]] = defaultdict(list)
+    for path in files:
+        measured: dict[tuple[str, str, int], dict[str, float]] = defaultdict(dict)
+        for line in read_long(path, MEASURED_IN_EXPERIMENT):
+            if line["metric"] == metric:
+                key = (line["setting"], line["method"], line["seed"])
+                measured[key][line["task"]] = line["value"]
+        if not measured:
+            faults.append(f"{path}: no {metric}")
+        for (setting, method, _), values in measured.items():
+            missing = [task for task in task_names if task not in values]
+            faults += [f"{path}: no {metric} of {task}, setting {setting}" for task in missing]
+            if not missing:
+                found[setting, method].append(_with_average(values, task_names))
+    _complain(faults)
+    return dict(found)
 
 
 def curve(path: Path) -> dict[str, list[float]]:

@@ -16,7 +16,10 @@ from tasks.report.pages import (
     results,
     robustness,
     samples,
+    sensitivity,
     task_vectors,
+    unlabeled,
+    unseen,
 )
 
 if TYPE_CHECKING:
@@ -48,6 +51,9 @@ PAGES: dict[str, Page] = {
     "choice": choice,
     "task_vectors": task_vectors,
     "robustness": robustness,
+    "sensitivity": sensitivity,
+    "unlabeled": unlabeled,
+    "unseen": unseen,
     "samples": samples,
 }
 """By file name, in the order of the contents."""

@@ -17,6 +17,7 @@ from tasks.graph.paths import PROTOCOLS
 from tasks.report.escapes import in_markdown
 from tasks.report.rows import AVERAGE, CorruptedRow, Row
 from tasks.report.summaries import Summary, best_by_column, summarise
+from tasks.shared.long_tables import MEASURED_IN_EXPERIMENT, read_long
 from tasks.suite.fields import REFERENCES
 
 RESULTS_CSV, CORRUPTED_CSV, METHODS_JSON = "results.csv", "corrupted.csv", "methods.json"
@@ -84,6 +85,19 @@ def _csv(names: Sequence[str], lines: Iterable[tuple[Any, ...]], task_names: Seq
     writer.writerow([*names, *columns])
     for *values, accuracies in lines:
         writer.writerow([*values, *(f"{accuracies[column]:.2f}" for column in columns)])
+    return text.getvalue()
+
+
+def experiment_csv(files: Iterable[Path]) -> str:
+    """Write what an experiment measured: setting, method, seed, task, metric, value; values have
+    four decimals.
+    """
+    text = io.StringIO()
+    writer = csv.DictWriter(text, MEASURED_IN_EXPERIMENT, lineterminator="\n")
+    writer.writeheader()
+    for path in files:
+        for row in read_long(path, MEASURED_IN_EXPERIMENT):
+            writer.writerow({**row, "value": f"{row['value']:.4f}"})
     return text.getvalue()
 
 

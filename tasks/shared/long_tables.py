@@ -13,10 +13,12 @@ from adamerge_core.errors import InputError
 
 MEASURED = ("method", "protocol", "seed", "task", "metric", "value")
 MEASURED_CORRUPTED = ("corruption", "severity", "method", "seed", "task", "metric", "value")
-"""Columns of the tables in long form: of evaluations, and of those on corrupted images."""
+MEASURED_IN_EXPERIMENT = ("setting", "method", "seed", "task", "metric", "value")
+"""Columns of the tables in long form: of evaluations, of those on corrupted images, and of what an
+experiment measures in each of its settings."""
 
-ACCURACY = "accuracy"
-"""The metric top-1 accuracy, in percent."""
+ACCURACY, ENTROPY = "accuracy", "entropy"
+"""The metrics top-1 accuracy, in percent, and mean entropy of the predictions, in nats."""
 
 _TYPES = {"seed": int, "severity": int, "value": float}
 

@@ -8,6 +8,7 @@ from adamerge_core.errors import InputError
 from adamerge_core.vision.architectures import is_classifier
 from adamerge_core.vision.datasets.registry import read_source, source_faults
 from adamerge_core.vision.known_models import image_size
+from tasks.suite.experiments import experiment_faults, experiments_of
 from tasks.suite.fields import MANY, shown, written
 from tasks.suite.method_entries import MANY_TASKS
 from tasks.suite.methods import Method, methods_faults, parse_methods
@@ -188,21 +189,23 @@ def _of_methods(
     faults = methods_faults(content.get("methods", {}), "methods", merged)
     entries = robustness.get("methods", {})
     faults += methods_faults(entries, "robustness.methods", corrupted, may_choose=False)
+    faults += experiment_faults(
+        content.get("experiments"), [str(task) for task in _list(content, "tasks")]
+    )
     if faults:
         return faults + _without_splits(content, ())
-    methods = [
-        method
-        for section in (content, robustness)
-        for method in parse_methods(_section(section, "methods")).values()
-    ]
-    faults = _without_splits(content, methods)
+    sections = {"methods": content, "robustness.methods": robustness}
+    found = {where: parse_methods(_section(each, "methods")) for where, each in sections.items()}
+    for name, settings in experiments_of(content).items():
+        found[f"experiments.{name}.methods"] = settings.merging
+    faults = _without_splits(content, [m for methods in found.values() for m in methods.values()])
     if faults or content.get("statistics") is not None:
         return faults
     return [
         f"statistics: is missing, and {where}.{name} needs {', '.join(method.needs)}; add it, "
         "for example {images: 100, split: val, fisher_probes: 4}"
-        for where, section in (("methods", content), ("robustness.methods", robustness))
-        for name, method in parse_methods(_section(section, "methods")).items()
+        for where, methods in found.items()
+        for name, method in methods.items()
         if method.needs
     ]
 

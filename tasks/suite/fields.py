@@ -85,7 +85,7 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
 
     key: ClassVar[str]
-    """Its name in params.yaml."""
+    """Its name in params.yaml, dotted where it lies in another section."""
 
     @classmethod
     def of(cls, params: Mapping[str, Any]) -> Self:
@@ -93,8 +93,11 @@ class Section(BaseModel):
 
         Raises InputError listing every fault.
         """
+        section: Any = params
+        for key in cls.key.split("."):
+            section = section[key]
         try:
-            return cls.model_validate(params[cls.key])
+            return cls.model_validate(section)
         except ValidationError as error:
             raise listing("params.yaml", lines_of(error, f"{cls.key}.")) from error
 

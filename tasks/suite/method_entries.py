@@ -139,6 +139,10 @@ class MethodEntry(BaseModel):
             choose=self.choose.by if self.choose else None,
         )
 
+    def varied(self, **values: Any) -> Self:
+        """Make the method with other values of its own parameters."""
+        return self.model_copy(update={"parameters": {**self.parameters, **values}})
+
     def with_value(self, value: Any) -> Self:
         """Make the method with a value for the parameter of `choose`, and without `choose`."""
         if not self.choose:

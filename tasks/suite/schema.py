@@ -15,6 +15,7 @@ from adamerge_core.errors import InputError
 from adamerge_core.vision.datasets.hub_files import model_pin_path, tag_pin
 from adamerge_core.vision.datasets.registry import Source, read_source
 from tasks.suite.contradictions import contradictions
+from tasks.suite.experiments import Experiment, experiments_of
 from tasks.suite.fields import (
     MANY,
     REFERENCES,
@@ -87,6 +88,8 @@ class Suite(Section):
     evaluate: Evaluate
     registry: Registry
     robustness: Robustness
+    experiments: Annotated[dict[Name, Entries], Field(max_length=MANY)] | None = None
+    """Those of tasks.suite.experiments that run beside; left out, none does."""
 
     @property
     def name(self) -> str:
@@ -136,6 +139,11 @@ class Suite(Section):
     def robust(self) -> dict[str, Method]:
         """The methods of the robustness study, by name."""
         return parse_methods(self.robustness.methods)
+
+    @cached_property
+    def studied(self) -> dict[str, Experiment]:
+        """The settings of its experiments, by name."""
+        return experiments_of({"experiments": self.experiments})
 
     @cached_property
     def sources(self) -> dict[str, Source]:

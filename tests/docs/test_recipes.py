@@ -17,7 +17,8 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-COPIED = ("adamerge_core", "tasks", "flows", "suites", "params.yaml", "dvc.yaml", "pyproject.toml")
+COPIED = ("adamerge_core", "tasks", "flows", "suites", "experiments")
+COPIED += ("params.yaml", "dvc.yaml", "pyproject.toml")
 RULE, SOURCE, STAGE, EXPERIMENT = "A merge rule", "A data source", "A stage", "An experiment"
 
 
@@ -42,8 +43,14 @@ def section(title: str) -> str:
 
 
 def file(title: str) -> tuple[str, str]:
-    """The path and the text of the one file that a recipe shows whole."""
+    """The path and the text of the one module that a recipe shows whole."""
     (found,) = re.findall(r"^`([\w/.]+)`:\n\n```python\n(.*?)```", section(title), re.M | re.S)
+    return found[0], found[1]
+
+
+def settings() -> tuple[str, str]:
+    """The path and the text of an experiment's settings."""
+    (found,) = re.findall(r"^`([\w/.]+)`:\n\n```yaml\n(.*?)```", section(EXPERIMENT), re.M | re.S)
     return found[0], found[1]
 
 
@@ -71,9 +78,11 @@ def stages(folder: Path) -> dict[str, Any]:
     return dict(json.loads(python(folder, "-c", script)))
 
 
-def change(path: Path, title: str) -> None:
-    """Apply the lines of a recipe's diff to a file: each removed line becomes those added after."""
-    (block,) = re.findall(r"```diff\n(.*?)```", section(title), re.DOTALL)
+def change(path: Path, title: str, number: int = 0) -> None:
+    """Apply the lines of a recipe's diff, its first or that of another number, to a file: each
+    removed line becomes those added after.
+    """
+    block = re.findall(r"```diff\n(.*?)```", section(title), re.DOTALL)[number]
     text = path.read_text(encoding="utf-8")
     for old, new in re.findall(r"^-(.*\n)((?:\+.*\n)+)", block, re.MULTILINE):
         assert text.count(old) == 1, old
@@ -99,11 +108,20 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Copy:
     with (folder / "tasks/graph/data.py").open("a", encoding="utf-8") as phase:
         phase.write("\n\n" + re.findall(r"```python\n(def .*?)```", section(STAGE), re.DOTALL)[0])
     change(folder / "tasks/graph/data.py", STAGE)
-    change(folder / "tasks/wiring.py", EXPERIMENT)
+    path, text = settings()
+    (folder / path).write_text(text, encoding="utf-8")
+    typed = folder / "tasks/suite/experiments.py"
+    (section_of_it,) = re.findall(r"```python\n(class .*?)```", section(EXPERIMENT), re.DOTALL)
+    mark = "EXPERIMENTS: dict"
+    content = typed.read_text(encoding="utf-8")
+    typed.write_text(content.replace(mark, f"{section_of_it}\n\n{mark}", 1), encoding="utf-8")
+    change(typed, EXPERIMENT)
+    change(folder / "tasks/experiments/registry.py", EXPERIMENT, 1)
     params = yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8"))
     for added in (entries(RULE), entries(SOURCE)):
         for name, more in added.items():
             params[name] |= more
+    params["experiments"] = {"sign_conflicts": yaml.safe_load(settings()[1])}
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
     python(folder, "-m", "flows.cli", "suite", "use")
     return Copy(folder, before, stages(folder))
@@ -200,7 +218,8 @@ for task, values in {"a": [1.0, 1, 1, 1], "b": [1.0, -1, 1, 1]}.items():
     options = {"model": "m", "dataset": task, "seed": "0"}
     task_vectors.run(Work("", options, {"compute": {"threads": 1}}))
 options = {"suite": "s", "model": "m", "seed": "0"}
-sign_conflicts.run(Work("", options, {"tasks": ["a", "b"]}))
+settings = {"sign_conflicts": {"tasks": ["a", "b"]}}
+sign_conflicts.run(Work("", options, {"experiments": settings}))
 print(table.read_text())
 """
     assert python(copy.folder, "-c", script).split()[-2:] == ["task,other,percent", "a,b,25"]

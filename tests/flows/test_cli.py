@@ -16,7 +16,7 @@ from conftest import ROOT, Project, make_project
 
 from flows import cli, guard
 
-COMMANDS = ["run", "status", "ui", "lineage", "suite", "methods", "schedule"]
+COMMANDS = ["run", "status", "ui", "lineage", "suite", "methods", "schedule", "experiment"]
 COMMANDS += ["merge", "evaluate", "inspect", "convert", "finetune"]
 
 pytestmark = pytest.mark.usefixtures("signals")

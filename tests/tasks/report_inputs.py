@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
+from experiment_inputs import write_experiments
 
 from adamerge_core.coefficient_files import LearnedCoefficients
 from tasks.graph import paths
@@ -58,6 +59,7 @@ def write_inputs(suite: Suite, root: Path, levels: Levels | None = None) -> None
         geometry = {"tasks": suite.tasks, "layers": 5, "cosine": cosine.tolist()}
         write_json(root / paths.geometry(suite.name, seed), geometry | {"l2_norm": [2.0] * count})
     _images(suite, root, rng)
+    write_experiments(suite, root)
 
 
 def _evaluation(

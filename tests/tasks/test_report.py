@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from experiment_inputs import experiments
 from PIL import Image
 from report_inputs import LAYERS, SEEDS, SUITES, TASKS, lines_of, small_suite, write_inputs
 
@@ -38,7 +39,7 @@ METHODS = (*REFERENCES, *yaml.safe_load((SUITES / "mini.yaml").read_text())["met
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> tuple[Suite, Path]:
     """A suite and a project's root in which its report has been written."""
-    suite, root = small_suite(), tmp_path_factory.mktemp("project")
+    suite, root = small_suite(experiments=experiments()), tmp_path_factory.mktemp("project")
     write_inputs(suite, root)
     write(suite, root)
     return suite, root
@@ -260,7 +261,7 @@ def test_index_and_markdown_show_every_average(pages: Path) -> None:
 def test_markdown_is_whole(project: tuple[Suite, Path], pages: Path) -> None:
     text = (pages / "report.md").read_text(encoding="utf-8")
     tables = re.findall(r"(?:^\|.*\|\n)+", text, re.MULTILINE)
-    assert len(tables) == 10
+    assert len(tables) == 14
     for table in tables:
         assert len({line.count("|") for line in table.splitlines()}) == 1
         assert len(table.splitlines()) > 2

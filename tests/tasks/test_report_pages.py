@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from experiment_inputs import experiments
 from report_inputs import small_suite, write_inputs
 
 from tasks.graph import paths
@@ -23,7 +24,8 @@ PAGES = ("index", *reads.PAGES)
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    suite, root = small_suite("mini_methods"), tmp_path_factory.mktemp("project")
+    suite = small_suite("mini_methods", experiments=experiments())
+    root = tmp_path_factory.mktemp("project")
     write_inputs(suite, root)
     write(suite, root)
     return root / paths.report(suite.name)

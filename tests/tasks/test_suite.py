@@ -109,7 +109,15 @@ def _sections(kind: type[BaseModel]) -> Iterator[type[BaseModel]]:
                 yield from _sections(each)
 
 
-LEFT_OUT = ("checkpoints", "finetune", "head", "pretrain", "statistics", "traditional_mtl")
+LEFT_OUT = (
+    "checkpoints",
+    "experiments",
+    "finetune",
+    "head",
+    "pretrain",
+    "statistics",
+    "traditional_mtl",
+)
 
 
 def test_a_section_has_no_defaults() -> None:

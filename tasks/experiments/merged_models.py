@@ -1,0 +1,41 @@
+"""The model that a method of an experiment makes of some tasks."""
+
+from collections.abc import Mapping
+
+from torch import nn
+
+from adamerge_core.checkpoints import StateDict
+from adamerge_core.task_vectors import TaskVectors
+from adamerge_core.vision.images import LabeledImages
+from tasks.running.work import Work
+from tasks.shared.adaptation import Adaptation
+from tasks.shared.methods import make_model
+from tasks.shared.task_vectors import Statistics
+from tasks.suite.methods import Method, RuleMethod
+
+
+def merged_model(
+    work: Work,
+    name: str,
+    method: Method,
+    encoder: nn.Module,
+    task_vectors: TaskVectors,
+    heads: Mapping[str, nn.Module],
+    data: Mapping[str, LabeledImages],
+    statistics: Statistics,
+) -> StateDict:
+    """Merge the tasks of `task_vectors`; a method that adapts learns on all images of `data`.
+
+    name: of the method, for its curve, and for the state from which it goes on after a kill.
+    """
+    if isinstance(method, RuleMethod):
+        return make_model(method, task_vectors, statistics)
+    compute, scratch = work.params["compute"], work.report.scratch
+    adaptation = Adaptation.prepare(method, encoder, task_vectors, heads, data, compute)
+    state = scratch / f"{name}.safetensors" if scratch else None
+    for step in adaptation.steps(work.seed, state):
+        entropy = sum(step.entropy.values())
+        work.report.metrics({f"{name}/entropy": entropy}, step.step)
+        text = f"{name} of {work.name}  entropy {entropy / len(data):.3f}"
+        work.report.progress(step.step, adaptation.settings.steps, text)
+    return adaptation.model(step.coefficients, statistics)

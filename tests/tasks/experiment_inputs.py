@@ -1,0 +1,92 @@
+"""Made-up measurements of experiments, in the form of their stages."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tasks.graph import paths
+from tasks.shared.long_tables import ACCURACY, ENTROPY, MEASURED_IN_EXPERIMENT, write_long
+from tasks.suite.schema import Suite
+
+OverScaling = Mapping[str, Mapping[float, tuple[float, float]]]
+"""By rule and scaling accuracy and entropy."""
+
+RULES: OverScaling = {
+    "task_arithmetic": {0.0: (40.0, 2.0), 0.3: (60.0, 1.0), 1.0: (30.0, 0.5)},
+    "ties_merging": {0.0: (40.0, 2.0), 0.3: (50.0, 1.0), 1.0: (55.0, 0.5)},
+}
+
+AMOUNTS = {"0_images": 50.0, "1_images": 52.0, "16_images": 60.0, "100_percent": 61.0}
+"""Accuracy by amount of unlabeled images."""
+
+
+UNSEEN = {"pretrained": 40.0, "sum": 35.0, "learned": 45.0}
+"""Accuracy by method on every task of a split."""
+
+
+def experiments() -> dict[str, Any]:
+    """Settings of every experiment."""
+    rules = {name: {"rule": name} for name in RULES}
+    learned = {"learned": {"adapt": "layer_wise"}}
+    return {
+        "sensitivity": {"scalings": [0.0, 0.3, 1.0], "images": 9, "methods": rules},
+        "unlabeled": {"images": [0, 1, 16], "percent": [100], "methods": learned},
+        "unseen": {
+            "splits": {"one": ["mnist"]},
+            "methods": {"sum": {"rule": "task_arithmetic"}, **learned},
+        },
+    }
+
+
+def write_experiments(
+    suite: Suite,
+    root: Path,
+    rules: OverScaling | None = None,
+    adapted: float = 70.0,
+    spread: float = 0.0,
+    amounts: Mapping[str, float] = AMOUNTS,
+    unseen: Mapping[str, float] = UNSEEN,
+) -> None:
+    """What the pages of the suite's experiments read. spread: of a seed above the one before, in
+    points.
+    """
+    if not suite.studied:
+        return
+    for seed in suite.seeds:
+        rows = [
+            row
+            for name, accuracy in unseen.items()
+            for row in _rows(suite, "one", name, seed, accuracy + spread * seed, 0.4)
+        ]
+        _write(root, suite, "unseen", "one", seed, rows)
+        for amount, accuracy in amounts.items():
+            rows = _rows(suite, amount, "learned", seed, accuracy + spread * seed, 0.4)
+            _write(root, suite, "unlabeled", f"learned-{amount}", seed, rows)
+        for name, values in {**RULES, **(rules or {})}.items():
+            rows = [
+                row
+                for scaling, (accuracy, entropy) in values.items()
+                for row in _rows(suite, scaling, name, seed, accuracy + spread * seed, entropy)
+            ]
+            _write(root, suite, "sensitivity", name, seed, rows)
+        for name, method in suite.merging.items():
+            if method.adapts:
+                rows = _rows(suite, "adapted", name, seed, adapted + spread * seed, 0.4)
+                _write(root, suite, "adapted", name, seed, rows)
+
+
+def _rows(
+    suite: Suite, setting: object, method: str, seed: int, accuracy: float, entropy: float
+) -> list[dict[str, Any]]:
+    named = {"setting": setting, "method": method, "seed": seed}
+    return [
+        {**named, "task": task, "metric": metric, "value": value}
+        for task in suite.tasks
+        for metric, value in ((ACCURACY, accuracy), (ENTROPY, entropy))
+    ]
+
+
+def _write(
+    root: Path, suite: Suite, name: str, item: str, seed: int, rows: list[dict[str, Any]]
+) -> None:
+    write_long(root / paths.experiment(suite.name, name, item, seed), MEASURED_IN_EXPERIMENT, rows)

@@ -1,0 +1,154 @@
+"""The pages of experiments, on made-up numbers: what they show and find."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from experiment_inputs import AMOUNTS, UNSEEN, experiments, write_experiments
+from report_inputs import SEEDS, TASKS, lines_of, small_suite, write_inputs
+
+from tasks.graph import paths
+from tasks.report.__main__ import write
+from tasks.report.pages import sensitivity, unlabeled, unseen
+from tasks.suite.schema import Suite
+
+
+@pytest.fixture
+def suite() -> Suite:
+    return small_suite(experiments=experiments())
+
+
+def test_the_report_has_a_page_an_experiment_and_its_data(suite: Suite, tmp_path: Path) -> None:
+    write_inputs(suite, tmp_path)
+    write(suite, tmp_path)
+    folder = tmp_path / paths.report(suite.name)
+    for name in suite.studied:
+        page = (folder / f"{name}.html").read_text(encoding="utf-8")
+        assert f"adamerge experiment run {name} --suite mini" in page
+        assert f"adamerge lineage data/suites/mini/report/{name}.csv" in page
+        assert f"<code>{name}.csv</code>" in page
+        assert f'<a href="{name}.html">' in (folder / "index.html").read_text(encoding="utf-8")
+        lines = lines_of(folder / f"{name}.csv")
+        assert list(lines[0]) == ["setting", "method", "seed", "task", "metric", "value"]
+        assert {line["seed"] for line in lines} == set(map(str, SEEDS))
+        assert {line["task"] for line in lines} == set(TASKS)
+        assert f"adamerge experiment run {name}" in (folder / "report.md").read_text("utf-8")
+
+
+def test_without_experiments_there_is_no_page_of_theirs() -> None:
+    assert [page.reads(small_suite()) for page in (sensitivity, unlabeled, unseen)] == [[]] * 3
+
+
+# --- sensitivity ---------------------------------------------------------------------------------
+
+
+def scaling_finding(suite: Suite, root: Path, **levels: Any) -> list[str]:
+    write_experiments(suite, root, **levels)
+    return list(sensitivity.show(suite, root).findings)
+
+
+def test_findings_on_the_scaling_follow_the_numbers(suite: Suite, tmp_path: Path) -> None:
+    """The best scaling, what entropy takes, and by how much an adaptation is above."""
+    first = scaling_finding(suite, tmp_path)
+    assert first[:2] == [
+        "Task arithmetic is best at a scaling of 0.3, with 60.0 ± 0.0 %; the lowest entropy, for "
+        "which no label is read, takes 1.0: 30.0 ± 0.0 %, 30.0 points below the scaling 0.3 "
+        "(60.0 ± 0.0 %).",
+        "Ties-Merging is best at a scaling of 1.0, with 55.0 ± 0.0 %; the lowest entropy, for "
+        "which no label is read, takes the same.",
+    ]
+    layer_wise = [line for line in first if line.startswith("Layer-wise AdaMerging reaches")]
+    assert layer_wise == [
+        "Layer-wise AdaMerging reaches 70.0 ± 0.0 %, 10.0 points above Task arithmetic at its best "
+        "scaling (60.0 ± 0.0 %)."
+    ]
+    rules = {"task_arithmetic": {0.0: (40, 2.0), 0.3: (60, 1.0), 1.0: (30, 1.5)}}
+    changed = scaling_finding(suite, tmp_path, rules=rules, adapted=58.0)
+    assert changed[0].endswith("which no label is read, takes the same.")
+    assert any("58.0 ± 0.0 %, 2.0 points below Task arithmetic" in line for line in changed)
+
+
+def test_a_lead_within_the_spread_over_seeds_is_not_shown(suite: Suite, tmp_path: Path) -> None:
+    found = scaling_finding(suite, tmp_path, adapted=62.0, spread=8.0)
+    (line,) = [line for line in found if line.startswith("Layer-wise AdaMerging reaches")]
+    assert line.endswith("not shown: the spread over seeds is as large.")
+
+
+def test_the_tables_mark_what_was_best_and_what_entropy_took(suite: Suite, tmp_path: Path) -> None:
+    write_experiments(suite, tmp_path)
+    chosen, every = sensitivity.show(suite, tmp_path).tables
+    assert [line.names for line in chosen.lines][:4] == [
+        ("Task arithmetic", "0.3, best by accuracy"),
+        ("Task arithmetic", "1.0, lowest entropy"),
+        ("Ties-Merging", "1.0, best by accuracy"),
+        ("Ties-Merging", "1.0, lowest entropy"),
+    ]
+    assert every.columns == ("0.0", "0.3", "1.0")
+    assert [[cell.best for cell in line.cells] for line in every.lines] == [
+        [False, True, False],
+        [False, False, True],
+        [False, False, True],
+        [False, False, True],
+    ]
+
+
+# --- unlabeled ------------------------------------------------------------------------------------
+
+
+def test_findings_on_the_amount_follow_the_numbers(suite: Suite, tmp_path: Path) -> None:
+    write_experiments(suite, tmp_path)
+    name = "Layer-wise AdaMerging"
+    assert unlabeled.show(suite, tmp_path).findings == [
+        f"{name} with 1 image of each task reaches 52.0 ± 0.0 %, 2.0 points above 0 images "
+        "(50.0 ± 0.0 %).",
+        f"{name} with 16 images of each task reaches 60.0 ± 0.0 %, 10.0 points above 0 images "
+        "(50.0 ± 0.0 %).",
+        f"{name} with 100 % of each task reaches 61.0 ± 0.0 %, 11.0 points above 0 images "
+        "(50.0 ± 0.0 %).",
+        f"{name} with 100 % of each task is 1.0 points above 16 images (60.0 ± 0.0 %).",
+    ]
+    write_experiments(suite, tmp_path, amounts=AMOUNTS | {"100_percent": 57.0}, spread=2.0)
+    *_, third, last = unlabeled.show(suite, tmp_path).findings
+    assert "58.0 ± 1.4 %, 7.0 points above 0 images (51.0 ± 1.4 %)" in third
+    assert "3.0 points below 16 images" in last
+    assert not last.endswith("as large.")
+    write_experiments(suite, tmp_path, amounts=AMOUNTS, spread=2.0)
+    last = unlabeled.show(suite, tmp_path).findings[-1]
+    assert last.endswith("not shown: the spread over seeds is as large.")
+
+
+def test_the_table_has_a_row_an_amount(suite: Suite, tmp_path: Path) -> None:
+    write_experiments(suite, tmp_path)
+    (table,) = unlabeled.show(suite, tmp_path).tables
+    assert [line.names[1] for line in table.lines] == ["0 images", "1 image", "16 images", "100 %"]
+    assert [line.cells[-1].text for line in table.lines] == ["50.0", "52.0", "60.0", "61.0"]
+
+
+# --- unseen ---------------------------------------------------------------------------------------
+
+
+def test_findings_on_tasks_left_out_follow_the_numbers(suite: Suite, tmp_path: Path) -> None:
+    write_experiments(suite, tmp_path)
+    name = "Zero-shot (pretrained) (40.0 ± 0.0 %)"
+    assert unseen.show(suite, tmp_path).findings == [
+        "On what is left out (mnist), Task arithmetic reaches 35.0 ± 0.0 %, 5.0 points below "
+        f"{name}.",
+        "On what is left out (mnist), Layer-wise AdaMerging reaches 45.0 ± 0.0 %, 5.0 points "
+        f"above {name}.",
+    ]
+    write_experiments(suite, tmp_path, unseen=UNSEEN | {"learned": 41.0}, spread=2.0)
+    *_, last = unseen.show(suite, tmp_path).findings
+    assert "1.0 points above" in last
+    assert last.endswith("not shown: the spread over seeds is as large.")
+
+
+def test_a_split_has_a_table_of_the_tasks_left_out(suite: Suite, tmp_path: Path) -> None:
+    write_experiments(suite, tmp_path)
+    (table,) = unseen.show(suite, tmp_path).tables
+    assert table.title == "Left out: mnist"
+    assert table.columns == ("mnist", "average")
+    assert "Merged are signs, letters;" in table.text
+    assert [line.cells[0].text for line in table.lines] == ["40.0", "35.0", "45.0"]
+    assert [line.cells[0].best for line in table.lines] == [False, False, True]
