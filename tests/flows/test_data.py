@@ -123,6 +123,7 @@ def test_killed_ten_times_ends_with_the_right_files_and_fetches_none_twice(tmp_p
         assert len(hub.asked) == asked
 
 
+@pytest.mark.slow
 def test_the_models_of_the_suite_are_fetched_too(tmp_path: Path) -> None:
     """One that is not there is named, after the others are fetched."""
     (tmp_path / "dvc.yaml").write_text("stages: {}\n")

@@ -25,6 +25,7 @@ def test_a_killed_follower_is_replaced_at_the_end_of_its_flow() -> None:
     assert follower.page == run.page
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("database")
 def test_a_follower_that_outlives_its_flow_says_nothing() -> None:
     """What it would tell, where the run's page is, nobody reads any more."""
