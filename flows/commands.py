@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 from adamerge_core.atomic import atomic_write
+from adamerge_core.errors import InputError
 from flows import page_links, servers
 from flows.notify import NOTIFY
 from flows.notify import check as check_notify
@@ -173,6 +174,8 @@ def lineage(what: str, form: str, page: str | None) -> int:
     from tasks.tracking import lineage_text
     from tasks.tracking.runs import explained
 
+    if page is not None and Path(page).is_dir():
+        raise InputError(f"--html {page}: is a folder; name a file")
     _bring_in()
     with explained():
         traced = lines.trace(what)

@@ -1,6 +1,7 @@
 """The deployments of prefect.yaml: what `adamerge schedule` runs, and nothing else."""
 
 import importlib
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from adamerge_core.errors import InputError, collected
 from flows.run_parameters import RunParameters
+from tasks.suite.fields import lines_of, shown
 from tasks.suite.yaml_files import load_yaml
 
 PREFECT_YAML = Path("prefect.yaml")
@@ -67,15 +69,12 @@ class Deployment(BaseModel):
     @classmethod
     def of(cls, entry: Any) -> "Deployment":
         """Check an entry of prefect.yaml. Raises InputError with all that is wrong."""
+        if not isinstance(entry, Mapping):
+            raise InputError(f"{shown(entry)}: must be a name, an entrypoint and what else it has")
         try:
             return cls.model_validate(entry)
         except ValidationError as error:
-            faults = [
-                f"{'.'.join(map(str, each['loc'])) or 'all of it'} = "
-                f"{str(each['input'])[:100]!r}: {each['msg']}"
-                for each in error.errors()
-            ]
-            raise InputError.listing("a deployment", faults) from None
+            raise InputError.listing("a deployment", lines_of(error)) from None
 
     def flow(self) -> Flow[..., Any]:
         """Import the flow. Raises InputError if there is none."""

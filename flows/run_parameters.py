@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from adamerge_core.errors import InputError
-from tasks.suite.fields import Label
+from tasks.suite.fields import Label, lines_of
 
 if TYPE_CHECKING:  # DVC takes a second to import
     from flows.dvc.plan import Plan
@@ -38,11 +38,7 @@ class RunParameters(BaseModel):
         try:
             return cls.model_validate(dict(values))
         except ValidationError as error:
-            faults = [
-                f"{'.'.join(map(str, each['loc']))} = {str(each['input'])[:100]!r}: {each['msg']}"
-                for each in error.errors()
-            ]
-            raise InputError.listing("the parameters of the run", faults) from None
+            raise InputError.listing("the parameters of the run", lines_of(error)) from None
 
     def select(self, plan: "Plan", stages: Mapping[str, "Stage"]) -> "Plan":
         """Leave of a plan what the targets need, and force what is to run again.

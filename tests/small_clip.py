@@ -12,9 +12,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from adamerge_core import checkpoints
+from adamerge_core import TaskVectors, checkpoints
 from adamerge_core.vision import architectures, image_towers
 from adamerge_core.vision.clip import create_clip
+from adamerge_core.vision.merge_recipes import MergeRecipe
 
 ARCHITECTURE = "small_vit"
 
@@ -90,3 +91,27 @@ def write_images(folder: Path, count: int = 4) -> None:
 def by_task(folder: Path | str, suffix: str = "") -> dict[str, str]:
     """By task a path in a folder."""
     return {name: f"{folder}/{name}{suffix}" for name in CLASSES}
+
+
+ADAPTATION = {"steps": 3, "images_per_task": 2, "batches_per_step": 1, "learning_rate": 0.01}
+"""Settings of a short adaptation."""
+
+
+def recipe_of(models: Path) -> MergeRecipe:
+    """The recipe of a layer-wise merge of what written_material() wrote."""
+    return MergeRecipe(
+        ARCHITECTURE,
+        str(models / "clip.safetensors"),
+        by_task(models, ".safetensors"),
+        "layer_wise",
+        ADAPTATION,
+        by_task(models / "images"),
+    )
+
+
+def towers(recipe: MergeRecipe) -> TaskVectors:
+    """The task vectors of a recipe's files, read by hand."""
+    whole = checkpoints.load(recipe.pretrained)
+    pretrained = {n.removeprefix("visual."): t for n, t in whole.items() if n.startswith("visual.")}
+    finetuned = {name: checkpoints.load(path) for name, path in recipe.finetuned.items()}
+    return TaskVectors.from_checkpoints(pretrained, finetuned)

@@ -38,7 +38,7 @@ def _of_a_clip(suite: Suite) -> list[Stage]:
     """The pretrained CLIP and its heads; an imported one depends on its own file alone."""
     imported = suite.checkpoints.heads if suite.checkpoints else {}
     return [
-        _pretrain(suite, suite.pretrain) if suite.pretrain else _import_clip(suite),
+        _pretrain(suite, suite.pretrain) if suite.pretrain else _import_pretrained(suite),
         _shared_heads(suite) if suite.head else _heads(suite),
         *(_import_head(suite, task) for task in imported),
     ]
@@ -47,9 +47,9 @@ def _of_a_clip(suite: Suite) -> list[Stage]:
 def _of_a_classifier(suite: Suite) -> list[Stage]:
     """The pretrained encoder, and heads: out of the tasks' checkpoints, or linear probes."""
     if suite.head:
-        return [_import_classifier(suite), _shared_heads(suite)]
+        return [_import_pretrained(suite), _shared_heads(suite)]
     return [
-        _import_classifier(suite),
+        _import_pretrained(suite),
         *(_import_classifier_head(suite, task) for task in suite.imported),
         _probe_heads(suite),
     ]
@@ -74,15 +74,19 @@ def _pretrain(suite: Suite, section: Pretrain) -> Stage:
     )
 
 
-def _import_clip(suite: Suite) -> Stage:
+def _import_pretrained(suite: Suite) -> Stage:
+    """The stage that imports a classifier, or a CLIP with its text tower."""
+    name, more = "import_classifier", []
+    if not suite.model.is_classifier:
+        name, more = "import_clip", [paths.text_tower(MODEL)]
     return template(
-        "import_clip",
-        "tasks.import_clip",
+        name,
+        f"tasks.{name}",
         {"model": MODEL},
         matrix=axes(model=suite.model.name),
         deps=_read_from(suite, "model.weights"),
         params=["model", *ON_CPU],
-        outs=[paths.pretrained(MODEL), paths.text_tower(MODEL)],
+        outs=[paths.pretrained(MODEL), *more],
     )
 
 
@@ -132,18 +136,6 @@ def _import_head(suite: Suite, task: str) -> Stage:
         deps=[paths.classes(task), *_read_from(suite, f"checkpoints.heads.{task}")],
         params=[f"checkpoints.heads.{task}"],
         outs=[paths.head(MODEL, task)],
-    )
-
-
-def _import_classifier(suite: Suite) -> Stage:
-    return template(
-        "import_classifier",
-        "tasks.import_classifier",
-        {"model": MODEL},
-        matrix=axes(model=suite.model.name),
-        deps=_read_from(suite, "model.weights"),
-        params=["model", *ON_CPU],
-        outs=[paths.pretrained(MODEL)],
     )
 
 

@@ -4,7 +4,6 @@ The names are those of MLflow's system metrics, so that its pages show them in a
 Stages that end before the first sample have none.
 """
 
-import os
 import sys
 import threading
 from collections.abc import Callable, Mapping
@@ -45,17 +44,13 @@ class Sampler:
             number += 1
 
     def _sample(self) -> Sample:
-        memory = self._process.memory_info().rss
+        memory, cores = self._process.memory_info().rss, psutil.cpu_count() or 1
         sample = {
-            "system/cpu_utilization_percentage": self._process.cpu_percent() / _cores(),
+            "system/cpu_utilization_percentage": self._process.cpu_percent() / cores,
             "system/process_memory_usage_megabytes": memory / 1e6,
             "system/system_memory_usage_percentage": psutil.virtual_memory().percent,
         }
         return sample | _device(sys.modules)
-
-
-def _cores() -> int:
-    return os.cpu_count() or 1
 
 
 def _device(modules: Mapping[str, Any]) -> Sample:

@@ -20,7 +20,7 @@ from tasks.running.commit import content_at, revision_of
 from tasks.running.hashes import md5
 from tasks.tracking.database import DATABASE
 from tasks.tracking.found_run import FoundRun
-from tasks.tracking.pages.run_page import TAG
+from tasks.tracking.registry.versions import MD5, PATH
 from tasks.tracking.store import Store
 
 RESULTS = "results.csv"
@@ -105,8 +105,10 @@ def _of_model(what: str, store: Store | None) -> tuple[str, str, str] | None:
     version = store.registered(what.removeprefix("models:/")) if store else None
     if version is None:
         return None
-    path, digest = version.tags[TAG + "path"], version.tags[TAG + "md5"]
-    return path, digest, f"{version.name}, version {version.version}"
+    about = f"{version.name}, version {version.version}"
+    if not {PATH, MD5} <= version.tags.keys():
+        raise InputError(f"{about}: this pipeline did not register it, and knows no file of it")
+    return version.tags[PATH], version.tags[MD5], about
 
 
 def _of_commit(what: str, store: Store | None) -> tuple[str, str, str] | None:

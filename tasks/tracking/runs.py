@@ -37,6 +37,11 @@ logging.getLogger("alembic").setLevel(logging.WARNING)
 _REFUSED = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
 
 
+def is_absent(error: MlflowException) -> bool:
+    """Tell whether MLflow says that it has no such thing, or that nothing is called so."""
+    return error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+
+
 @contextmanager
 def explained() -> Iterator[None]:
     """Raise TrackingError, with a message for a user, for what MLflow raises."""
@@ -89,8 +94,7 @@ class Runs:
         try:
             return bool(self.client.get_run(run_id).info.lifecycle_stage == "active")
         except MlflowException as error:
-            # the second of what no run is called, as in a damaged file
-            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            if is_absent(error):
                 return False
             raise
 

@@ -44,8 +44,8 @@ from tasks.tracking.pages.run_page import (
     with_readers,
 )
 from tasks.tracking.registry.offers import best_offer, tolerances_of
-from tasks.tracking.registry.registered_model import ModelRegistry
-from tasks.tracking.runs import Runs
+from tasks.tracking.registry.registered_model import CHAMPION, ModelRegistry
+from tasks.tracking.runs import Runs, is_absent
 
 _AVERAGE = "average/"
 _EARLIER = 50  # pipeline runs that are looked at for earlier results
@@ -181,9 +181,9 @@ class Store(Runs):
         try:
             if number:
                 return self.client.get_model_version(model, number)
-            return self.client.get_model_version_by_alias(model, alias or "champion")
+            return self.client.get_model_version_by_alias(model, alias or CHAMPION)
         except MlflowException as error:
-            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            if is_absent(error):
                 return None
             raise
 

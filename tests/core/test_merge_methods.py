@@ -9,17 +9,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_clip import ARCHITECTURE, by_task, written_material
+from small_clip import ADAPTATION, ARCHITECTURE, recipe_of, towers, written_material
 
-from adamerge_core import RULES, TaskVectors, checkpoints
+from adamerge_core import RULES
 from adamerge_core.errors import InputError
 from adamerge_core.vision import plans
 from adamerge_core.vision.image_files import decoded, find_images
 from adamerge_core.vision.merge_models import merge_models
 from adamerge_core.vision.merge_recipes import MergeRecipe, open_inputs
-from adamerge_core.vision.pretrained import encoder_of, read_pretrained, scaling_of
-
-SETTINGS = {"steps": 3, "images_per_task": 2, "batches_per_step": 1, "learning_rate": 0.01}
+from adamerge_core.vision.pretrained import encoder_of, scaling_of
 
 
 @pytest.fixture(scope="module")
@@ -30,15 +28,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture
 def recipe(models: Path) -> MergeRecipe:
-    files, images = by_task(models, ".safetensors"), by_task(models / "images")
-    clip = str(models / "clip.safetensors")
-    return MergeRecipe(ARCHITECTURE, clip, files, "layer_wise", SETTINGS, images)
-
-
-def towers(recipe: MergeRecipe) -> TaskVectors:
-    pretrained = dict(read_pretrained(recipe.pretrained, ARCHITECTURE).tensors)
-    finetuned = {name: checkpoints.load(path) for name, path in recipe.finetuned.items()}
-    return TaskVectors.from_checkpoints(pretrained, finetuned)
+    return recipe_of(models)
 
 
 def faults(recipe: MergeRecipe) -> str:
@@ -87,7 +77,7 @@ def test_the_entropy_of_a_choice_is_that_of_the_predictions(
 
 def test_an_adaptation_is_chosen_among_settings(recipe: MergeRecipe, tmp_path: Path) -> None:
     choose = {"learning_rate": [0.01, 0.1], "by": "agreement"}
-    settings = {key: value for key, value in SETTINGS.items() if key != "learning_rate"}
+    settings = {key: value for key, value in ADAPTATION.items() if key != "learning_rate"}
     merged = merge_models(replace(recipe, settings=settings, choose=choose), tmp_path / "out")
     averages = [row["average"] for row in merged.choice]
     rate = (0.01, 0.1)[averages.index(max(averages))]
@@ -99,7 +89,7 @@ def test_an_adaptation_is_chosen_among_settings(recipe: MergeRecipe, tmp_path: P
 
 
 def test_adarank_merges_without_a_suite(recipe: MergeRecipe, tmp_path: Path) -> None:
-    settings = {**SETTINGS, "rank_share": 0.5}
+    settings = {**ADAPTATION, "rank_share": 0.5}
     masked = replace(recipe, method="singular_components", settings=settings)
     merged = merge_models(masked, tmp_path / "out")
     assert merged.coefficients is not None
@@ -115,10 +105,10 @@ def test_the_plan_counts_every_value_that_is_tried(
 ) -> None:
     speed = plans._Speed(decode=0.0, forward=0.0, backward=1.0)
     monkeypatch.setattr(plans, "_speed", lambda *_: speed)
-    settings = {key: value for key, value in SETTINGS.items() if key != "steps"}
+    settings = {key: value for key, value in ADAPTATION.items() if key != "steps"}
     choose = {"steps": [3, 5], "by": "entropy"}
     inputs = open_inputs(replace(recipe, settings=settings, choose=choose))
-    images = len(recipe.finetuned) * SETTINGS["images_per_task"]
+    images = len(recipe.finetuned) * ADAPTATION["images_per_task"]
     assert plans.plan_merge(inputs, "cpu").seconds == (3 + 5) * images
 
 

@@ -11,9 +11,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_clip import ARCHITECTURE, CLASSES, by_task, write_images, written_material
+from small_clip import (
+    ADAPTATION,
+    ARCHITECTURE,
+    CLASSES,
+    by_task,
+    recipe_of,
+    towers,
+    write_images,
+    written_material,
+)
 
-from adamerge_core import RULES, LearnedCoefficients, TaskVectors, checkpoints
+from adamerge_core import RULES, LearnedCoefficients, checkpoints
 from adamerge_core.errors import InputError
 from adamerge_core.vision.class_lists import ClassList
 from adamerge_core.vision.export import export_transformers
@@ -26,8 +35,6 @@ from adamerge_core.vision.predictions import predict
 from adamerge_core.vision.pretrained import encoder_of, read_pretrained, scaling_of
 from adamerge_core.vision.task_heads import TaskHead, head_path
 
-SETTINGS = {"steps": 3, "images_per_task": 2, "batches_per_step": 1, "learning_rate": 0.01}
-
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
@@ -37,22 +44,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture
 def recipe(models: Path) -> MergeRecipe:
-    return MergeRecipe(
-        ARCHITECTURE,
-        str(models / "clip.safetensors"),
-        by_task(models, ".safetensors"),
-        "layer_wise",
-        SETTINGS,
-        by_task(models / "images"),
-    )
-
-
-def towers(recipe: MergeRecipe) -> TaskVectors:
-    """The task vectors, read by hand."""
-    whole = checkpoints.load(recipe.pretrained)
-    pretrained = {n.removeprefix("visual."): t for n, t in whole.items() if n.startswith("visual.")}
-    finetuned = {name: checkpoints.load(path) for name, path in recipe.finetuned.items()}
-    return TaskVectors.from_checkpoints(pretrained, finetuned)
+    return recipe_of(models)
 
 
 def faults(recipe: MergeRecipe) -> str:
@@ -156,7 +148,7 @@ def test_rules_that_weigh_by_data_get_it(recipe: MergeRecipe, tmp_path: Path, me
 
 
 def test_what_stands_before_changes_the_task_vectors(recipe: MergeRecipe, tmp_path: Path) -> None:
-    settings = {**SETTINGS, "before": "trim_and_elect", "before.keep": 0.1}
+    settings = {**ADAPTATION, "before": "trim_and_elect", "before.keep": 0.1}
     merged = merge_models(replace(recipe, settings=settings), tmp_path / "out")
     assert merged.coefficients is not None
     plain = towers(recipe).merge(merged.coefficients.values)
@@ -164,7 +156,7 @@ def test_what_stands_before_changes_the_task_vectors(recipe: MergeRecipe, tmp_pa
 
 
 def test_interrupted_work_goes_on_and_ends_at_the_same(recipe: MergeRecipe, tmp_path: Path) -> None:
-    long = replace(recipe, settings={**SETTINGS, "steps": 25})
+    long = replace(recipe, settings={**ADAPTATION, "steps": 25})
     whole = merge_models(long, tmp_path / "whole")
     told = []
 

@@ -89,6 +89,14 @@ def test_of_a_model_it_is_of_its_weights(made: str) -> None:
         assert lineage.trace(name) == traced
 
 
+def test_a_version_that_was_registered_otherwise_is_an_error(made: str) -> None:
+    client = Store().client
+    client.create_registered_model("toy-merged")
+    client.create_model_version("toy-merged", source=Path("mlartifacts").resolve().as_uri())
+    with pytest.raises(InputError, match="version 1: this pipeline did not register it"):
+        lineage.trace("toy-merged/1")
+
+
 def test_a_long_lineage_is_told_on_one_screen(made: str) -> None:
     whole = lineage.trace(RESULTS)
     report, merge = whole.origins

@@ -116,13 +116,16 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.usefixtures("folder")
-def test_the_stages_of_a_suite_that_imports_its_clip_and_a_model(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+@pytest.fixture
+def tiny_vit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the tiny ViT a known architecture."""
     monkeypatch.setitem(ARCHITECTURES, "tiny_vit", TINY_VIT)
     monkeypatch.setattr(architectures, "known_architectures", lambda: tuple(ARCHITECTURES))
     monkeypatch.setitem(PIXEL_SCALING, "tiny_vit", ((127.0,) * 3, (128.0,) * 3))
+
+
+@pytest.mark.usefixtures("folder", "tiny_vit")
+def test_the_stages_of_a_suite_that_imports_its_clip_and_a_model() -> None:
     torch.manual_seed(3)
     whole = CLIP(**TINY_VIT).state_dict()
     checkpoints.save(Path("clip.safetensors"), whole)
@@ -150,13 +153,8 @@ def test_the_stages_of_a_suite_that_imports_its_clip_and_a_model(
     assert [row["method"] for row in rows[::2]] == ["pretrained", "individual", "task_arithmetic"]
 
 
-@pytest.mark.usefixtures("folder")
-def test_the_tasks_of_a_clip_share_a_zero_shot_head_of_all_their_prompts(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setitem(ARCHITECTURES, "tiny_vit", TINY_VIT)
-    monkeypatch.setattr(architectures, "known_architectures", lambda: tuple(ARCHITECTURES))
-    monkeypatch.setitem(PIXEL_SCALING, "tiny_vit", ((127.0,) * 3, (128.0,) * 3))
+@pytest.mark.usefixtures("folder", "tiny_vit")
+def test_the_tasks_of_a_clip_share_a_zero_shot_head_of_all_their_prompts() -> None:
     torch.manual_seed(3)
     clip = CLIP(**TINY_VIT).eval()
     checkpoints.save(Path("clip.safetensors"), clip.state_dict())

@@ -21,7 +21,7 @@ from tasks.tracking.registry.judgement import Judgement
 from tasks.tracking.registry.model_files import write_model
 from tasks.tracking.registry.offers import Offer
 from tasks.tracking.registry.versions import Details, Version
-from tasks.tracking.runs import Runs
+from tasks.tracking.runs import Runs, is_absent
 
 CANDIDATE, CHAMPION = "candidate", "champion"
 
@@ -61,7 +61,7 @@ class ModelRegistry:
         try:
             return Version.of(self._client.get_model_version_by_alias(self.name, alias))
         except MlflowException as error:  # no such model, no such alias
-            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            if is_absent(error):
                 return None
             raise
 
