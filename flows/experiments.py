@@ -15,7 +15,7 @@ from tasks.graph.dvc_yaml import Stage
 from tasks.graph.params_yaml import read_params
 from tasks.report.reads import PAGES
 from tasks.running.durations import clock
-from tasks.suite.experiments import EXPERIMENTS
+from tasks.suite.experiments.sections import EXPERIMENTS
 from tasks.suite.schema import Suite, checked, load_params, parse_suite
 from tasks.suite.yaml_files import PARAMS_YAML, load_yaml, parse_yaml, read_text
 

@@ -24,7 +24,7 @@ from tasks.shared.encoders import open_encoder, open_heads, open_split
 from tasks.shared.long_tables import MEASURED_IN_EXPERIMENT, write_long
 from tasks.shared.methods import make_model
 from tasks.shared.task_vectors import open_statistics, open_task_vectors
-from tasks.suite.experiments import Sensitivity
+from tasks.suite.experiments.sensitivity import Sensitivity
 from tasks.suite.methods import Method, RuleMethod, parse_as
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from tasks.shared.encoders import open_encoder, open_heads, open_split
 from tasks.shared.long_tables import MEASURED_IN_EXPERIMENT, write_long
 from tasks.shared.protocols import adapted_rows, measured_rows
 from tasks.shared.task_vectors import open_statistics, open_task_vectors
-from tasks.suite.experiments import Unlabeled
+from tasks.suite.experiments.unlabeled import Unlabeled
 from tasks.suite.methods import AdaptMethod, parse_as
 
 if TYPE_CHECKING:

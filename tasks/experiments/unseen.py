@@ -15,7 +15,7 @@ from tasks.shared.device import set_up
 from tasks.shared.encoders import open_encoder, open_heads, open_split
 from tasks.shared.long_tables import MEASURED_IN_EXPERIMENT, write_long
 from tasks.shared.task_vectors import open_statistics, open_task_vectors
-from tasks.suite.experiments import Unseen
+from tasks.suite.experiments.unseen import Unseen
 from tasks.suite.methods import parse_method
 
 if TYPE_CHECKING:

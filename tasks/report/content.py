@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from tasks.report.charts import Panels
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -62,6 +64,8 @@ class Figure:
     alt: str
     """What it shows, for who does not see it."""
     png: bytes
+    panels: Panels = field(default_factory=dict)
+    """What it was drawn from, where that is charts."""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from tasks.graph import paths
 from tasks.report.content import Content
+from tasks.report.experiments import sensitivity, unlabeled, unseen
 from tasks.report.pages import (
     adaptation,
     choice,
@@ -16,10 +17,7 @@ from tasks.report.pages import (
     results,
     robustness,
     samples,
-    sensitivity,
     task_vectors,
-    unlabeled,
-    unseen,
 )
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from adamerge_core.errors import InputError
 from adamerge_core.vision.architectures import is_classifier
 from adamerge_core.vision.datasets.registry import read_source, source_faults
 from adamerge_core.vision.known_models import image_size
-from tasks.suite.experiments import experiment_faults, experiments_of
+from tasks.suite.experiments.sections import experiment_faults, experiments_of
 from tasks.suite.fields import MANY, shown, written
 from tasks.suite.method_entries import MANY_TASKS
 from tasks.suite.methods import Method, methods_faults, parse_methods

@@ -15,7 +15,8 @@ from adamerge_core.errors import InputError
 from adamerge_core.vision.datasets.hub_files import model_pin_path, tag_pin
 from adamerge_core.vision.datasets.registry import Source, read_source
 from tasks.suite.contradictions import contradictions
-from tasks.suite.experiments import Experiment, experiments_of
+from tasks.suite.experiments.experiment import Experiment
+from tasks.suite.experiments.sections import experiments_of
 from tasks.suite.fields import (
     MANY,
     REFERENCES,

@@ -42,16 +42,15 @@ def section(title: str) -> str:
     return str(found)
 
 
-def file(title: str) -> tuple[str, str]:
-    """The path and the text of the one module that a recipe shows whole."""
-    (found,) = re.findall(r"^`([\w/.]+)`:\n\n```python\n(.*?)```", section(title), re.M | re.S)
-    return found[0], found[1]
+def files(title: str, language: str = "python") -> dict[str, str]:
+    """The texts of the files that a recipe shows whole, by path."""
+    shown = rf"^`([\w/.]+)`:\n\n```{language}\n(.*?)```"
+    return dict(re.findall(shown, section(title), re.M | re.S))
 
 
-def settings() -> tuple[str, str]:
-    """The path and the text of an experiment's settings."""
-    (found,) = re.findall(r"^`([\w/.]+)`:\n\n```yaml\n(.*?)```", section(EXPERIMENT), re.M | re.S)
-    return found[0], found[1]
+def file(title: str) -> str:
+    """The path of the first module that a recipe shows whole."""
+    return next(iter(files(title)))
 
 
 def entries(title: str) -> dict[str, Any]:
@@ -102,26 +101,19 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Copy:
             shutil.copy(ROOT / name, folder)
     before = stages(folder)
     for title in (RULE, SOURCE, STAGE, EXPERIMENT):
-        path, text = file(title)
-        assert not (folder / path).exists(), path
-        (folder / path).write_text(text, encoding="utf-8")
+        for path, text in (files(title) | files(title, "yaml")).items():
+            assert not (folder / path).exists(), path
+            (folder / path).write_text(text, encoding="utf-8")
     with (folder / "tasks/graph/data.py").open("a", encoding="utf-8") as phase:
         phase.write("\n\n" + re.findall(r"```python\n(def .*?)```", section(STAGE), re.DOTALL)[0])
     change(folder / "tasks/graph/data.py", STAGE)
-    path, text = settings()
-    (folder / path).write_text(text, encoding="utf-8")
-    typed = folder / "tasks/suite/experiments.py"
-    (section_of_it,) = re.findall(r"```python\n(class .*?)```", section(EXPERIMENT), re.DOTALL)
-    mark = "EXPERIMENTS: dict"
-    content = typed.read_text(encoding="utf-8")
-    typed.write_text(content.replace(mark, f"{section_of_it}\n\n{mark}", 1), encoding="utf-8")
-    change(typed, EXPERIMENT)
+    change(folder / "tasks/suite/experiments/sections.py", EXPERIMENT)
     change(folder / "tasks/experiments/registry.py", EXPERIMENT, 1)
     params = yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8"))
     for added in (entries(RULE), entries(SOURCE)):
         for name, more in added.items():
             params[name] |= more
-    params["experiments"] = {"sign_conflicts": yaml.safe_load(settings()[1])}
+    params["experiments"] = {"sign_conflicts": yaml.safe_load(*files(EXPERIMENT, "yaml").values())}
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
     python(folder, "-m", "flows.cli", "suite", "use")
     return Copy(folder, before, stages(folder))
@@ -134,7 +126,7 @@ def test_recipes_leave_other_stages_as_they_are(copy: Copy) -> None:
 
 
 def test_a_merge_rule(copy: Copy) -> None:
-    path, _ = file(RULE)
+    path = file(RULE)
     rows = entries(RULE)["methods"]
     assert copy.reached_by(path) == {f"merge_{row}@mini-0" for row in rows}
     assert {f"evaluate@mini-{row}-0" for row in rows} <= copy.after.keys() - copy.before.keys()
@@ -151,7 +143,7 @@ print(RULES["median_merging"](vectors, scaling=2.0)["w"].tolist())
 
 
 def test_a_data_source(copy: Copy) -> None:
-    path, _ = file(SOURCE)
+    path = file(SOURCE)
     assert copy.reached_by(path) == copy.reached_by("moons.npz") == {"download_moons"}
     assert "prepare@moons-64" in copy.after
     script = f"""
@@ -177,7 +169,7 @@ print((found == arrays["test_images"]).all(), np.load(paths.labels("moons", 8, "
 
 
 def test_a_stage(copy: Copy) -> None:
-    path, _ = file(STAGE)
+    path = file(STAGE)
     tasks = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))["tasks"]
     assert copy.reached_by(path) == {f"class_counts@{task}-64" for task in tasks}
     script = """
@@ -199,7 +191,7 @@ print((labels.parent / "class_counts.csv").read_text())
 
 
 def test_an_experiment(copy: Copy) -> None:
-    path, _ = file(EXPERIMENT)
+    path = file(EXPERIMENT)
     assert copy.reached_by(path) == {"sign_conflicts@mini-0"}
     script = """
 import torch

@@ -14,7 +14,7 @@ from adamerge_core.errors import InputError
 from flows import cli, commands, experiments
 from flows.run_parameters import RunParameters
 from tasks.graph import dvc_yaml
-from tasks.suite.experiments import EXPERIMENTS
+from tasks.suite.experiments.sections import EXPERIMENTS
 from tasks.suite.yaml_files import load_yaml
 
 pytestmark = pytest.mark.usefixtures("project_folder")

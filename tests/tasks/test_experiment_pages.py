@@ -11,7 +11,7 @@ from report_inputs import SEEDS, TASKS, lines_of, small_suite, write_inputs
 
 from tasks.graph import paths
 from tasks.report.__main__ import write
-from tasks.report.pages import sensitivity, unlabeled, unseen
+from tasks.report.experiments import sensitivity, unlabeled, unseen
 from tasks.suite.schema import Suite
 
 

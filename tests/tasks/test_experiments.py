@@ -30,7 +30,7 @@ from tasks.shared.accuracy import accuracy
 from tasks.shared.device import set_up
 from tasks.shared.encoders import open_encoder, open_heads
 from tasks.shared.long_tables import ACCURACY, ENTROPY, MEASURED_IN_EXPERIMENT, read_long
-from tasks.suite.experiments import EXPERIMENTS, experiment_faults
+from tasks.suite.experiments.sections import EXPERIMENTS, experiment_faults
 from tasks.suite.schema import Suite, checked
 from tasks.suite.yaml_files import load_yaml
 

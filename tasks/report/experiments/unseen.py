@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, cast
 from tasks.graph import paths
 from tasks.report import measurements
 from tasks.report.catalogue import looks
-from tasks.report.content import Content, Figure, Line, Table
-from tasks.report.experiments import commands, seeds_of
-from tasks.report.figures.unseen import left_out
+from tasks.report.charts import BarChart, Bars
+from tasks.report.content import Content, Line, Table
+from tasks.report.experiments.wording import charted, commands, heights, seeds_of
 from tasks.report.results import experiment_csv
 from tasks.report.rows import AVERAGE
 from tasks.report.summaries import Summary, best_by_column, cells, lead, percent
 from tasks.shared.long_tables import ACCURACY
 
 if TYPE_CHECKING:
-    from tasks.suite.experiments import Unseen
+    from tasks.suite.experiments.unseen import Unseen
     from tasks.suite.schema import Suite
 
 TITLE = "Unseen tasks"
@@ -50,7 +50,7 @@ def show(suite: "Suite", root: Path) -> Content:
     return Content(
         tables=[_table(suite, split, settings.splits[split], rows) for split, rows in made.items()],
         figures=[
-            Figure(
+            charted(
                 name=FIGURES[0],
                 title="On the tasks left out",
                 text="Bars of a group are methods. A bar below the pretrained model's says that "
@@ -58,7 +58,7 @@ def show(suite: "Suite", root: Path) -> Content:
                 f"tasks helped. {seeds_of(suite)}",
                 alt="A bar chart of average accuracy on the tasks left out, a group a split and a "
                 "bar a method; the tables below have the numbers.",
-                png=left_out({split: _bars(rows) for split, rows in made.items()}),
+                panels={"": _chart(made)},
             )
         ],
         findings=[
@@ -77,11 +77,13 @@ def _rows(suite: "Suite", root: Path, split: str, tasks: tuple[str, ...]) -> _Ro
     return {shown_as[method].label: Summary.of(values) for (_, method), values in found.items()}
 
 
-def _bars(rows: _Rows) -> dict[str, tuple[float, float]]:
-    return {
-        label: (each.mean[AVERAGE], each.deviation[AVERAGE] if each.deviation else 0.0)
-        for label, each in rows.items()
-    }
+def _chart(made: Mapping[str, _Rows]) -> BarChart:
+    labels = next(iter(made.values()))
+    return BarChart(
+        y_title="average accuracy on the tasks left out (%)",
+        groups=list(made),
+        bars=[Bars(each, *heights(rows[each] for rows in made.values())) for each in labels],
+    )
 
 
 def _table(suite: "Suite", split: str, tasks: tuple[str, ...], rows: _Rows) -> Table:

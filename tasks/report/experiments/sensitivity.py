@@ -3,21 +3,21 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 from tasks.graph import paths
 from tasks.report import measurements
 from tasks.report.catalogue import looks
-from tasks.report.content import Cell, Content, Figure, Line, Table, shade
-from tasks.report.experiments import commands, seeds_of
-from tasks.report.figures.sensitivity import Level, OverScaling, over_scaling
+from tasks.report.charts import Level, LineChart, Mark, Series
+from tasks.report.content import Cell, Content, Line, Table, shade
+from tasks.report.experiments.wording import charted, commands, heights, seeds_of
 from tasks.report.results import experiment_csv
 from tasks.report.rows import AVERAGE
 from tasks.report.summaries import Summary, best_by_column, cells, lead, percent, shown
 from tasks.shared.long_tables import ACCURACY, ENTROPY
 
 if TYPE_CHECKING:
-    from tasks.suite.experiments import Sensitivity
+    from tasks.suite.experiments.sensitivity import Sensitivity
     from tasks.suite.schema import Suite
 
 TITLE = "Scaling"
@@ -80,7 +80,7 @@ def show(suite: "Suite", root: Path) -> Content:
     return Content(
         tables=[_chosen_table(suite, rules, adapted, where), _all_scalings(rules)],
         figures=[
-            Figure(
+            charted(
                 name=FIGURES[0],
                 title="Accuracy over the scaling",
                 text="The narrower a rule's peak, the more hangs on a scaling that suits these "
@@ -90,7 +90,7 @@ def show(suite: "Suite", root: Path) -> Content:
                 f"above the peaks they lie. {where}",
                 alt="A line chart of average accuracy over the scaling, a line a rule, with the "
                 "suite's adaptations as horizontal lines; the tables below have the numbers.",
-                png=over_scaling(*_drawn(suite, rules, adapted)),
+                panels={"": _chart(suite, rules, adapted)},
             )
         ],
         findings=_findings(rules, {looks_of[n].label: s for n, s in adapted.items()}),
@@ -124,27 +124,34 @@ def _adapted(suite: "Suite", root: Path) -> dict[str, Summary]:
     return {method: Summary.of(values) for (_, method), values in found.items()}
 
 
-def _drawn(
-    suite: "Suite", rules: Mapping[str, _Rule], adapted: Mapping[str, Summary]
-) -> tuple[list[OverScaling], list[Level]]:
+def _chart(suite: "Suite", rules: Mapping[str, _Rule], adapted: Mapping[str, Summary]) -> LineChart:
     of_rules, of_suite = looks(suite.studied["sensitivity"].merging), looks(suite.merging)
-    lines = [
-        OverScaling(
-            rule.label,
-            of_rules[name].colour,
-            [float(scaling) for scaling in rule.accuracy],
-            [summary.mean[AVERAGE] for summary in rule.accuracy.values()],
-            [s.deviation[AVERAGE] if s.deviation else 0.0 for s in rule.accuracy.values()],
-            list(rule.accuracy).index(rule.best),
-            list(rule.accuracy).index(rule.chosen),
-        )
-        for name, rule in rules.items()
-    ]
-    levels = [
-        Level(of_suite[name].label, of_suite[name].colour, summary.mean[AVERAGE])
-        for name, summary in adapted.items()
-    ]
-    return lines, levels
+
+    def points(which: Literal["best", "chosen"]) -> list[tuple[float, float]]:
+        scalings = [(rule, getattr(rule, which)) for rule in rules.values()]
+        return [(float(s), rule.accuracy[s].mean[AVERAGE]) for rule, s in scalings]
+
+    return LineChart(
+        x_title="scaling",
+        y_title="average top-1 accuracy (%)",
+        series=[
+            Series(
+                rule.label,
+                [float(scaling) for scaling in rule.accuracy],
+                *heights(rule.accuracy.values()),
+                colour=of_rules[name].colour,
+            )
+            for name, rule in rules.items()
+        ],
+        levels=[
+            Level(of_suite[name].label, summary.mean[AVERAGE], of_suite[name].colour)
+            for name, summary in adapted.items()
+        ],
+        marks=[
+            Mark("best scaling, by labels", "circle", points("best")),
+            Mark("lowest entropy, no labels", "square", points("chosen")),
+        ],
+    )
 
 
 def _chosen_table(

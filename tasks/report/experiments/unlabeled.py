@@ -1,22 +1,22 @@
 """Adaptations over the number of unlabeled images that they see."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from tasks.graph import paths
 from tasks.report import measurements
 from tasks.report.catalogue import looks
-from tasks.report.content import Content, Figure, Line, Table
-from tasks.report.experiments import commands, seeds_of
-from tasks.report.figures.unlabeled import OverAmounts, over_amounts
+from tasks.report.charts import LineChart, Series
+from tasks.report.content import Content, Line, Table
+from tasks.report.experiments.wording import charted, commands, heights, seeds_of
 from tasks.report.results import experiment_csv
 from tasks.report.rows import AVERAGE
 from tasks.report.summaries import Summary, best_by_column, cells, lead, percent
 from tasks.shared.long_tables import ACCURACY
 
 if TYPE_CHECKING:
-    from tasks.suite.experiments import Unlabeled
+    from tasks.suite.experiments.unlabeled import Unlabeled
     from tasks.suite.schema import Suite
 
 TITLE = "Unlabeled images"
@@ -63,7 +63,7 @@ def show(suite: "Suite", root: Path) -> Content:
     return Content(
         tables=[_table(made, suite.tasks, where)],
         figures=[
-            Figure(
+            charted(
                 name=FIGURES[0],
                 title="Accuracy over the number of images",
                 text="Look for where the line turns flat: images beyond that add nothing. With 0 "
@@ -71,7 +71,7 @@ def show(suite: "Suite", root: Path) -> Content:
                 f"images that the held-out protocol adapts on. {where}",
                 alt="A line chart of average accuracy over the number of images of each task that "
                 "an adaptation sees, a line a method; the table below has the numbers.",
-                png=over_amounts([_drawn(label, each) for label, each in made.items()], amounts),
+                panels={"": _chart(made, amounts)},
             )
         ],
         findings=[line for label, each in made.items() for line in _findings(label, each)],
@@ -80,9 +80,16 @@ def show(suite: "Suite", root: Path) -> Content:
     )
 
 
-def _drawn(label: str, each: _Amounts) -> OverAmounts:
-    deviations = [s.deviation[AVERAGE] if s.deviation else 0.0 for s in each.values()]
-    return OverAmounts(label, [s.mean[AVERAGE] for s in each.values()], deviations)
+def _chart(made: Mapping[str, _Amounts], amounts: Sequence[str]) -> LineChart:
+    return LineChart(
+        x_title="images of each task that the adaptation sees",
+        y_title="average top-1 accuracy (%)",
+        series=[
+            Series(label, range(len(amounts)), *heights(each.values()))
+            for label, each in made.items()
+        ],
+        names=amounts,
+    )
 
 
 def _table(made: Mapping[str, _Amounts], tasks: tuple[str, ...], where: str) -> Table:

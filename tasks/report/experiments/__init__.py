@@ -1,0 +1,1 @@
+"""The pages of experiments, a module each."""
