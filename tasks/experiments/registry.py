@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Protocol
 
-from tasks.experiments import sensitivity, unlabeled, unseen
+from tasks.experiments import corruptions, sensitivity, unlabeled, unseen
 from tasks.graph.dvc_yaml import Stage
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ RUNS: dict[str, Runs] = {
     "sensitivity": sensitivity,
     "unlabeled": unlabeled,
     "unseen": unseen,
+    "corruptions": corruptions,
 }
 """By name, as tasks.suite.experiments has their settings."""
 

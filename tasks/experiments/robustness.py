@@ -7,7 +7,7 @@ it is measured on. `clean` is the images as they are, as many as were corrupted.
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adamerge_core.vision.images import LabeledImages, open_images, open_labels
+from tasks.experiments.corrupted_images import CLEAN, open_clean, open_corrupted
 from tasks.experiments.merged_models import merged_model
 from tasks.graph import paths
 from tasks.graph.dvc_yaml import Stage
@@ -24,8 +24,6 @@ from tasks.suite.methods import parse_method
 
 if TYPE_CHECKING:
     from tasks.suite.schema import Suite
-
-CLEAN = "clean"
 
 
 def stages(suite: "Suite") -> list[Stage]:
@@ -77,7 +75,8 @@ def run(work: Work) -> None:
     """Write percent per task for every method, in long form."""
     suite, model, corruption = (work.options[key] for key in ("suite", "model", "corruption"))
     tasks, params = work.params["corrupt"]["tasks"], work.params
-    data = {name: _open(work, name) for name in tasks}
+    clean = corruption == CLEAN
+    data = open_clean(work) if clean else open_corrupted(work, params["robustness"]["severity"])
     device = set_up(params["compute"])
     encoder = open_encoder(params["model"], device)
     heads = open_heads(model, tasks, device)
@@ -91,19 +90,6 @@ def run(work: Work) -> None:
         measured = accuracy(encoder, heads, data)
         rows += [_row(work, name, task, measured[task]) for task in tasks]
     write_long(paths.robustness(suite, corruption, work.seed), MEASURED_CORRUPTED, rows)
-
-
-def _open(work: Work, task: str) -> LabeledImages:
-    """The images to learn and measure on, at the severity to measure, with their labels."""
-    size, corruption = work.options["size"], work.options["corruption"]
-    path, corrupt = _images_file(task, size, corruption), work.params["corrupt"]
-    if corruption == CLEAN:
-        images = open_images(path)[: corrupt["images"]]
-    else:
-        row = corrupt["severities"].index(work.params["robustness"]["severity"])
-        images = open_images(path, 5)[row]
-    labels = open_labels(paths.labels(task, size, "test"))
-    return LabeledImages(images, labels[: len(images)])
 
 
 def _row(work: Work, method: str, task: str, value: float) -> dict[str, Any]:

@@ -152,6 +152,11 @@ def experiment(suite: Name, name: str, item: Name, seed: Name) -> Path:
     return metrics(suite, seed) / "experiments" / name / f"{item}.csv"
 
 
+def experiment_model(suite: Name, name: str, item: Name, seed: Name) -> Path:
+    """A merged model that stages of an experiment measure."""
+    return SUITES / suite / "merged" / f"seed-{seed}" / "experiments" / name / f"{item}.safetensors"
+
+
 def geometry(suite: Name, seed: Name) -> Path:
     """Cosines and lengths of a suite's task vectors."""
     return metrics(suite, seed) / "geometry" / "task_vectors.json"

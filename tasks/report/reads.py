@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from tasks.graph import paths
 from tasks.report.content import Content
-from tasks.report.experiments import sensitivity, unlabeled, unseen
+from tasks.report.experiments import corruptions, sensitivity, unlabeled, unseen
 from tasks.report.pages import (
     adaptation,
     choice,
@@ -52,6 +52,7 @@ PAGES: dict[str, Page] = {
     "sensitivity": sensitivity,
     "unlabeled": unlabeled,
     "unseen": unseen,
+    "corruptions": corruptions,
     "samples": samples,
 }
 """By file name, in the order of the contents."""

@@ -20,6 +20,10 @@ experiment measures in each of its settings."""
 ACCURACY, ENTROPY = "accuracy", "entropy"
 """The metrics top-1 accuracy, in percent, and mean entropy of the predictions, in nats."""
 
+EVENNESS, AGREEMENT = "evenness", "agreement"
+"""Of the predicted classes, from 0 (one) to 1 (all alike), and with the individual model, in
+percent."""
+
 _TYPES = {"seed": int, "severity": int, "value": float}
 
 

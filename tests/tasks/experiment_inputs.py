@@ -5,7 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from tasks.graph import paths
-from tasks.shared.long_tables import ACCURACY, ENTROPY, MEASURED_IN_EXPERIMENT, write_long
+from tasks.shared.long_tables import (
+    ACCURACY,
+    AGREEMENT,
+    ENTROPY,
+    EVENNESS,
+    MEASURED_IN_EXPERIMENT,
+    write_long,
+)
 from tasks.suite.schema import Suite
 
 OverScaling = Mapping[str, Mapping[float, tuple[float, float]]]
@@ -19,6 +26,23 @@ RULES: OverScaling = {
 AMOUNTS = {"0_images": 50.0, "1_images": 52.0, "16_images": 60.0, "100_percent": 61.0}
 """Accuracy by amount of unlabeled images."""
 
+
+Measured = tuple[float, float, float, float]
+"""Accuracy, entropy, evenness, agreement."""
+
+CORRUPTED: Mapping[str, Mapping[str, Measured]] = {
+    "sum": {"clean": (50.0, 1.0, 0.9, 60.0)},
+    "learned": {"clean": (52.0, 0.9, 0.9, 62.0), "corrupted": (55.0, 0.8, 0.9, 65.0)},
+    "guard": {"clean": (53.0, 0.9, 0.9, 63.0), "corrupted": (57.0, 0.9, 0.9, 67.0)},
+}
+"""By method and the images that it adapts on."""
+
+MISLED: Mapping[tuple[str, str, int, str], Measured] = {
+    ("learned", "contrast", 5, "signs"): (30.0, 0.5, 0.4, 40.0),
+    ("learned", "contrast", 4, "signs"): (44.0, 0.6, 0.6, 52.0),
+    ("guard", "contrast", 5, "signs"): (49.0, 0.9, 0.88, 59.0),
+}
+"""Exceptions, of what adapts on corrupted images: by method, corruption, severity and task."""
 
 UNSEEN = {"pretrained": 40.0, "sum": 35.0, "learned": 45.0}
 """Accuracy by method on every task of a split."""
@@ -35,6 +59,13 @@ def experiments() -> dict[str, Any]:
             "splits": {"one": ["mnist"]},
             "methods": {"sum": {"rule": "task_arithmetic"}, **learned},
         },
+        "corruptions": {
+            "methods": {
+                "sum": {"rule": "task_arithmetic"},
+                **learned,
+                "guard": {"adapt": "layer_wise", "objective": "self_labelling"},
+            }
+        },
     }
 
 
@@ -46,6 +77,7 @@ def write_experiments(
     spread: float = 0.0,
     amounts: Mapping[str, float] = AMOUNTS,
     unseen: Mapping[str, float] = UNSEEN,
+    misled: Mapping[tuple[str, str, int, str], Measured] = MISLED,
 ) -> None:
     """What the pages of the suite's experiments read. spread: of a seed above the one before, in
     points.
@@ -59,6 +91,7 @@ def write_experiments(
             for row in _rows(suite, "one", name, seed, accuracy + spread * seed, 0.4)
         ]
         _write(root, suite, "unseen", "one", seed, rows)
+        _corruptions(root, suite, seed, spread * seed, misled)
         for amount, accuracy in amounts.items():
             rows = _rows(suite, amount, "learned", seed, accuracy + spread * seed, 0.4)
             _write(root, suite, "unlabeled", f"learned-{amount}", seed, rows)
@@ -73,6 +106,37 @@ def write_experiments(
             if method.adapts:
                 rows = _rows(suite, "adapted", name, seed, adapted + spread * seed, 0.4)
                 _write(root, suite, "adapted", name, seed, rows)
+
+
+def _corruptions(
+    root: Path,
+    suite: Suite,
+    seed: int,
+    above: float,
+    misled: Mapping[tuple[str, str, int, str], Measured],
+) -> None:
+    metrics = (ACCURACY, ENTROPY, EVENNESS, AGREEMENT)
+    for method, levels in CORRUPTED.items():
+        for corruption in ("clean", *suite.corrupt.corruptions):
+            rows = [
+                {
+                    "setting": f"{corruption}/{severity}/{adapted_on}",
+                    "method": method,
+                    "seed": seed,
+                    "task": task,
+                    "metric": metric,
+                    "value": value + above * (metric == ACCURACY),
+                }
+                for severity in (suite.corrupt.severities if corruption != "clean" else (0,))
+                for adapted_on, level in levels.items()
+                if corruption != "clean" or adapted_on == "clean"
+                for task in suite.corrupt.tasks
+                for at in [(method, corruption, severity, task)]
+                for metric, value in zip(
+                    metrics, misled.get(at, level) if adapted_on != "clean" else level, strict=True
+                )
+            ]
+            _write(root, suite, "corruptions", f"{method}-{corruption}", seed, rows)
 
 
 def _rows(

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from experiment_inputs import AMOUNTS, UNSEEN, experiments, write_experiments
+from experiment_inputs import AMOUNTS, MISLED, UNSEEN, experiments, write_experiments
 from report_inputs import SEEDS, TASKS, lines_of, small_suite, write_inputs
 
 from tasks.graph import paths
 from tasks.report.__main__ import write
-from tasks.report.experiments import sensitivity, unlabeled, unseen
+from tasks.report.experiments import corruptions, sensitivity, unlabeled, unseen
 from tasks.suite.schema import Suite
 
 
@@ -33,12 +33,14 @@ def test_the_report_has_a_page_an_experiment_and_its_data(suite: Suite, tmp_path
         lines = lines_of(folder / f"{name}.csv")
         assert list(lines[0]) == ["setting", "method", "seed", "task", "metric", "value"]
         assert {line["seed"] for line in lines} == set(map(str, SEEDS))
-        assert {line["task"] for line in lines} == set(TASKS)
+        measured_on = suite.corrupt.tasks if name == "corruptions" else TASKS
+        assert {line["task"] for line in lines} == set(measured_on)
         assert f"adamerge experiment run {name}" in (folder / "report.md").read_text("utf-8")
 
 
 def test_without_experiments_there_is_no_page_of_theirs() -> None:
-    assert [page.reads(small_suite()) for page in (sensitivity, unlabeled, unseen)] == [[]] * 3
+    pages = (sensitivity, unlabeled, unseen, corruptions)
+    assert [page.reads(small_suite()) for page in pages] == [[]] * len(pages)
 
 
 # --- sensitivity ---------------------------------------------------------------------------------
@@ -152,3 +154,69 @@ def test_a_split_has_a_table_of_the_tasks_left_out(suite: Suite, tmp_path: Path)
     assert "Merged are signs, letters;" in table.text
     assert [line.cells[0].text for line in table.lines] == ["40.0", "35.0", "45.0"]
     assert [line.cells[0].best for line in table.lines] == [False, False, True]
+
+
+# --- corruptions ----------------------------------------------------------------------------------
+
+LEARNED, GUARD = "Layer-wise AdaMerging", "Layer-wise, self-labelling"
+ON_CORRUPTED = "adapted on corrupted images"
+
+
+def corruption_findings(suite: Suite, root: Path, **levels: Any) -> list[str]:
+    write_experiments(suite, root, **levels)
+    return list(corruptions.show(suite, root).findings)
+
+
+def test_findings_on_corruptions_follow_the_numbers(suite: Suite, tmp_path: Path) -> None:
+    """Averages, where adapting misleads, whether the guard helps there, and what goes with it."""
+    found = corruption_findings(suite, tmp_path)
+    assert found[0] == (  # 20 places: 18 at 55, one at 30, one at 44
+        f"Over the 2 corruptions, {LEARNED}, {ON_CORRUPTED} reaches 53.2 ± 0.0 %, 3.2 points above "
+        "Task arithmetic (50.0 ± 0.0 %)."
+    )
+    assert found[4] == (
+        f"{LEARNED}, {ON_CORRUPTED}, lies 5 points or more below Task arithmetic at 2 of 20 "
+        "places, 2 of them on signs and 2 under contrast; the furthest, by 20.0 points, on signs "
+        "under contrast of severity 5."
+    )
+    assert found[5].endswith("at 0 of 20 places.")
+    assert found[6] == (
+        f"Where {LEARNED}, {ON_CORRUPTED}, misleads, it lies -13.0 points from Task arithmetic on "
+        f"average and {GUARD}, {ON_CORRUPTED}, +3.0; elsewhere +5.0 and +7.0."
+    )
+    assert found[7].endswith(
+        "agreement with the experts 1.00, evenness 1.00, entropy 1.00; "
+        "agreement with the experts tells the most."
+    )
+    calm = corruption_findings(suite, tmp_path, misled={})
+    assert calm[0].startswith(f"Over the 2 corruptions, {LEARNED}, {ON_CORRUPTED} reaches 55.0")
+    assert calm[4].endswith("at 0 of 20 places.")
+    assert not [line for line in calm if "misleads" in line]
+    at = ("learned", "motion_blur", 2, "letters")
+    moved = corruption_findings(suite, tmp_path, misled=MISLED | {at: (40.0, 0.3, 0.9, 80.0)})
+    assert "at 3 of 20 places, 2 of them on signs and 2 under contrast" in moved[4]
+    assert "agreement with the experts 0.33, evenness 0.79, entropy 1.00; entropy" in moved[7]
+
+
+def test_a_lead_under_corruption_within_the_spread_is_not_shown(
+    suite: Suite, tmp_path: Path
+) -> None:
+    found = corruption_findings(suite, tmp_path, spread=6.0)
+    assert found[0].endswith("not shown: the spread over seeds is as large.")
+
+
+def test_the_tables_of_corruptions_have_the_numbers_of_the_findings(
+    suite: Suite, tmp_path: Path
+) -> None:
+    write_experiments(suite, tmp_path)
+    tables = {table.name: table for table in corruptions.show(suite, tmp_path).tables}
+    assert tables["by_corruption"].columns == ("motion blur", "contrast", "average")
+    assert [line.cells[-1].text for line in tables["by_corruption"].lines][:2] == ["50.0", "53.2"]
+    assert tables["by_severity"].columns[:2] == ("clean", "severity 1")
+    worst = tables["misled"].lines[0]
+    assert worst.names[1:] == ("contrast, severity 5", "signs")
+    assert [cell.text for cell in worst.cells] == ["-20.0", "-20.0", "-0.50", "-0.50"]
+    assert [[c.text for c in line.cells] for line in tables["guards"].lines] == [
+        ["-13.0", "+5.0"],
+        ["+3.0", "+7.0"],
+    ]

@@ -29,7 +29,14 @@ from tasks.running.work import PlainReporter, Work
 from tasks.shared.accuracy import accuracy
 from tasks.shared.device import set_up
 from tasks.shared.encoders import open_encoder, open_heads
-from tasks.shared.long_tables import ACCURACY, ENTROPY, MEASURED_IN_EXPERIMENT, read_long
+from tasks.shared.long_tables import (
+    ACCURACY,
+    AGREEMENT,
+    ENTROPY,
+    EVENNESS,
+    MEASURED_IN_EXPERIMENT,
+    read_long,
+)
 from tasks.suite.experiments.sections import EXPERIMENTS, experiment_faults
 from tasks.suite.schema import Suite, checked
 from tasks.suite.yaml_files import load_yaml
@@ -274,6 +281,67 @@ def test_unseen() -> None:
     run_one(wiring.stages(suite)["unseen_one@tiny-0"])
     again = [row for row in table("unseen", "one") if row["task"] != "landuse"]
     assert again == [row for row in rows if row["task"] != "landuse"]
+
+
+@pytest.mark.usefixtures("folder")
+def test_corruptions() -> None:
+    """On the clean images and on the corrupted ones; a rule's model is the same on both."""
+    methods = {"sum": {"rule": "task_arithmetic"}, "learned": {"adapt": "layer_wise", **STEPS}}
+    suite = tiny(corruptions={"methods": methods})
+    use(suite)
+    run_all(suite, without=tuple(set(NOT_NEEDED) - {"corrupt"}))
+    corruption, severity = suite.corrupt.corruptions[0], suite.corrupt.severities[0]
+    size, tasks = str(suite.size), suite.corrupt.tasks
+    experts = {
+        task: predicted(suite, task, checkpoints.load(paths.finetuned("tiny", task, 0)), corruption)
+        for task in tasks
+    }
+    made = checkpoints.load(paths.experiment_model("tiny", "corruptions", "learned", 0))
+    on_clean = f"{corruption}/{severity}/clean"
+    rows = {
+        (row["setting"], row["method"], row["task"], row["metric"]): row["value"]
+        for row in table("corruptions", f"learned-{corruption}")
+    }
+    for task in tasks:
+        shares = predicted(suite, task, made, corruption)
+        labels = np.load(paths.labels(task, size, "test"))[: len(shares)]
+        mean = shares.mean(axis=0)
+        wanted = {
+            ACCURACY: 100 * np.mean(shares.argmax(axis=1) == labels),
+            ENTROPY: -np.mean(np.sum(shares * np.log(shares), axis=1)),
+            EVENNESS: -np.sum(mean * np.log(mean)) / np.log(len(mean)),
+            AGREEMENT: 100 * np.mean(shares.argmax(axis=1) == experts[task].argmax(axis=1)),
+        }
+        for metric, value in wanted.items():
+            assert rows[on_clean, "learned", task, metric] == pytest.approx(value, abs=1e-4)
+        right = 100 * np.mean(experts[task].argmax(axis=1) == labels)
+        assert rows[on_clean, "individual", task, ACCURACY] == pytest.approx(right)
+    settings = [row["setting"] for row in table("corruptions", f"learned-{corruption}")]
+    assert set(settings) == {
+        f"{corruption}/{each}/{on}"
+        for each in suite.corrupt.severities
+        for on in ("clean", "corrupted")
+    }
+    on_corrupted = f"{corruption}/{severity}/corrupted"
+    entropies = {
+        on: [rows[on, "learned", task, ENTROPY] for task in tasks]
+        for on in (on_clean, on_corrupted)
+    }
+    assert entropies[on_clean] != entropies[on_corrupted]
+    rules = {row["setting"] for row in table("corruptions", f"sum-{corruption}")}
+    assert rules == {f"{corruption}/{each}/clean" for each in suite.corrupt.severities}
+
+
+def predicted(suite: Suite, task: str, model: StateDict, corruption: str) -> np.ndarray:
+    """What a model predicts of the corrupted images of the first severity: [N, C] float64."""
+    device = set_up(suite.raw["compute"])
+    encoder = open_encoder(suite.raw["model"], device)
+    encoder.load_state_dict(model)
+    head = open_heads("tiny", [task], device)[task]
+    images = np.load(paths.corrupted(task, str(suite.size), corruption))[0]
+    with torch.inference_mode():
+        logits = head(encoder(torch.from_numpy(images)))
+    return np.asarray(logits.double().softmax(dim=-1))
 
 
 def test_splits_are_of_tasks_and_leave_some_to_merge() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from tasks.suite.experiments.corruptions import Corruptions
 from tasks.suite.experiments.experiment import Experiment
 from tasks.suite.experiments.sensitivity import Sensitivity
 from tasks.suite.experiments.unlabeled import Unlabeled
@@ -20,6 +21,7 @@ EXPERIMENTS: dict[str, type[Experiment]] = {
     "sensitivity": Sensitivity,
     "unlabeled": Unlabeled,
     "unseen": Unseen,
+    "corruptions": Corruptions,
 }
 """By name, in the order of the report's contents."""
 
