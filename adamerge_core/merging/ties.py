@@ -46,6 +46,15 @@ def trim_and_elect(task_vectors: TaskVectors, keep: float = 0.2) -> TaskVectors:
     )
 
 
+def trim(task_vectors: TaskVectors, keep: float = 0.2) -> TaskVectors:
+    """Set all but the largest entries of each task vector to zero: trim_and_elect's first step.
+
+    Raises InputError if keep is outside (0, 1].
+    """
+    thresholds = trim_thresholds(task_vectors, keep)
+    return task_vectors.map_layers(lambda _, stack: _trim(stack, thresholds))
+
+
 def trim_thresholds(task_vectors: TaskVectors, keep: float) -> Tensor:
     """Find the smallest magnitude that trimming keeps of each task vector: [K].
 

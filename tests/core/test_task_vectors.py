@@ -14,9 +14,19 @@ from torch import nn
 
 from adamerge_core import checkpoints
 from adamerge_core.adamerging import Engine
-from adamerge_core.analysis import cosine_matrix, inner_products, l2_norms
+from adamerge_core.analysis import (
+    block_norms,
+    cosine_matrix,
+    distance_matrix,
+    entry_counts,
+    inner_products,
+    l2_norms,
+    sign_conflicts,
+)
 from adamerge_core.errors import InputError
+from adamerge_core.layers import network_order
 from adamerge_core.merging import weight_averaging
+from adamerge_core.merging.ties import trim, trim_and_elect
 from adamerge_core.task_vectors import TaskVectors
 
 
@@ -232,6 +242,40 @@ def test_geometry_equals_numpy(problem) -> None:
     np.testing.assert_allclose(l2_norms(gram).numpy(), lengths, rtol=1e-12)
     cosines = [[a @ b / np.linalg.norm(a) / np.linalg.norm(b) for a in flat] for b in flat]
     np.testing.assert_allclose(cosine_matrix(gram).numpy(), cosines, rtol=1e-12)
+
+
+def test_distances_norms_by_block_and_conflicts_equal_numpy(problem) -> None:
+    vectors = naive_vectors(problem)
+    flat = np.stack([np.concatenate([v.ravel() for v in vs.values()]) for vs in vectors.values()])
+    distances = [[np.linalg.norm(a - b) for a in flat] for b in flat]
+    found = distance_matrix(inner_products(problem.task_vectors)).numpy()
+    np.testing.assert_allclose(found, distances, rtol=1e-9, atol=1e-6)
+
+    names = problem.task_vectors.layer_names
+    order, blocks = network_order(names)
+    for block, norms in block_norms(problem.task_vectors).items():
+        rows = [names[order[row]] for row in blocks[block]]
+        for k, task in enumerate(problem.task_vectors.task_names):
+            values = np.concatenate([vectors[task][name].ravel() for name in rows])
+            assert norms[k].item() == pytest.approx(np.linalg.norm(values), rel=1e-12)
+
+    pairs, share = sign_conflicts(problem.task_vectors)
+    opposite = [[np.mean(a * b < 0) for a in flat] for b in flat]
+    np.testing.assert_allclose(pairs.numpy(), opposite, rtol=1e-12)
+    assert share == pytest.approx(np.mean((flat.max(axis=0) > 0) & (flat.min(axis=0) < 0)))
+    np.testing.assert_array_equal(entry_counts(problem.task_vectors), (flat != 0).sum(axis=1))
+
+
+def test_after_an_election_no_signs_conflict(problem) -> None:
+    trimmed = trim(problem.task_vectors, 0.5)
+    assert 0 < sign_conflicts(trimmed)[1] < 1
+    elected = trim_and_elect(problem.task_vectors, 0.5)
+    assert sign_conflicts(elected)[1] == 0
+    kept, left = entry_counts(trimmed), entry_counts(elected)
+    assert (left < kept).all()
+    for name, stack in elected.layers.items():
+        same = stack == trimmed.layers[name]
+        assert bool((same | (stack == 0)).all())
 
 
 def test_a_zero_task_vector_has_cosine_zero(problem) -> None:

@@ -74,3 +74,13 @@ def test_geometry_is_of_the_suite_s_task_vectors(
     assert (found["tasks"], found["layers"]) == (tasks, 2)
     assert found["l2_norm"] == pytest.approx(norms, rel=1e-5)
     np.testing.assert_allclose(found["cosine"], flat @ flat.T / np.outer(norms, norms), atol=1e-5)
+    distances = [[np.linalg.norm(one - other) for other in flat] for one in flat]
+    np.testing.assert_allclose(found["l2_distance"], distances, rtol=1e-5, atol=1e-5)
+    by_block = np.array(list(found["l2_norm_by_block"].values()))
+    np.testing.assert_allclose(np.linalg.norm(by_block, axis=0), norms, rtol=1e-5)
+    conflicts = found["sign_conflicts"]
+    opposite = [[100 * np.mean(one * other < 0) for other in flat] for one in flat]
+    np.testing.assert_allclose(conflicts["pairs"], opposite)
+    assert conflicts["any"]["plain"] >= conflicts["any"]["trimmed"] >= conflicts["any"]["elected"]
+    assert conflicts["any"]["elected"] == 0
+    assert all(0 <= share <= 100 for share in conflicts["dropped"])
