@@ -28,6 +28,16 @@ class Summary:
         return cls(mean, {name: statistics.stdev(values) for name, values in columns.items()})
 
 
+def averaged(places: Iterable[Sequence[Mapping[str, float]]]) -> Summary:
+    """Summarise the mean of several places' averages; each has the accuracies of the same seeds."""
+    return Summary.of(
+        [
+            {AVERAGE: statistics.fmean(accuracies[AVERAGE] for accuracies in of_a_seed)}
+            for of_a_seed in zip(*places, strict=True)
+        ]
+    )
+
+
 def summarise(rows: Iterable[Row], protocol: str) -> dict[str, Summary]:
     """Summarise the seeds of each method under a protocol, in the order of the rows."""
     found: dict[str, list[dict[str, float]]] = {}

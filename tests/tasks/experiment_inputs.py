@@ -13,6 +13,7 @@ from tasks.shared.long_tables import (
     MEASURED_IN_EXPERIMENT,
     write_long,
 )
+from tasks.suite.experiments.unseen import numbered_pairs
 from tasks.suite.schema import Suite
 
 OverScaling = Mapping[str, Mapping[float, tuple[float, float]]]
@@ -57,6 +58,7 @@ def experiments() -> dict[str, Any]:
         "unlabeled": {"images": [0, 1, 16], "percent": [100], "methods": learned},
         "unseen": {
             "splits": {"one": ["mnist"]},
+            "pairs": False,
             "methods": {"sum": {"rule": "task_arithmetic"}, **learned},
         },
         "corruptions": {
@@ -90,7 +92,8 @@ def write_experiments(
             for name, accuracy in unseen.items()
             for row in _rows(suite, "one", name, seed, accuracy + spread * seed, 0.4)
         ]
-        _write(root, suite, "unseen", "one", seed, rows)
+        for item in ("one", *(f"pair-{pair}" for pair in numbered_pairs(suite.tasks))):
+            _write(root, suite, "unseen", item, seed, rows)
         _corruptions(root, suite, seed, spread * seed, misled)
         for amount, accuracy in amounts.items():
             rows = _rows(suite, amount, "learned", seed, accuracy + spread * seed, 0.4)

@@ -156,6 +156,27 @@ def test_a_split_has_a_table_of_the_tasks_left_out(suite: Suite, tmp_path: Path)
     assert [line.cells[0].best for line in table.lines] == [False, False, True]
 
 
+def test_findings_on_pairs_follow_the_numbers(tmp_path: Path) -> None:
+    unseen_of = experiments()["unseen"] | {"pairs": True}
+    suite = small_suite(tasks=[*TASKS, "photos"], experiments={"unseen": unseen_of})
+    write_experiments(suite, tmp_path)
+    found = unseen.show(suite, tmp_path)
+    assert found.findings[2:] == [
+        "Over all 6 pairs left out, Task arithmetic reaches 35.0 ± 0.0 %, 5.0 points below "
+        "Zero-shot (pretrained) (40.0 ± 0.0 %); it is above it on 0 of them.",
+        "Over all 6 pairs left out, Layer-wise AdaMerging reaches 45.0 ± 0.0 %, 5.0 points above "
+        "Zero-shot (pretrained) (40.0 ± 0.0 %); it is above it on 6 of them.",
+    ]
+    table = found.tables[-1]
+    assert [[cell.text for cell in line.cells] for line in table.lines] == [
+        ["0", "40.0"],
+        ["0", "35.0"],
+        ["6", "45.0"],
+    ]
+    write_experiments(suite, tmp_path, unseen=UNSEEN | {"learned": 39.0})
+    assert unseen.show(suite, tmp_path).findings[-1].endswith("above it on 0 of them.")
+
+
 # --- corruptions ----------------------------------------------------------------------------------
 
 LEARNED, GUARD = "Layer-wise AdaMerging", "Layer-wise, self-labelling"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -157,12 +159,13 @@ def test_statistics_that_a_method_of_an_experiment_needs_are_asked_for() -> None
 # --- stages -------------------------------------------------------------------------------------
 
 
-def tiny(third: str | None = None, **experiments: Any) -> Suite:
+def tiny(*more: str, **experiments: Any) -> Suite:
+    """A suite of two tasks and `more`."""
     raw = tiny_parameters("cpu")
-    if third:
-        raw["tasks"].append(third)
-        raw["datasets"][third] = raw["datasets"]["landuse"]
-        raw["pretrain"]["datasets"].append(third)
+    for task in more:
+        raw["tasks"].append(task)
+        raw["datasets"][task] = raw["datasets"]["landuse"]
+        raw["pretrain"]["datasets"].append(task)
     raw["methods"] = {
         "task_arithmetic": {"rule": "task_arithmetic"},
         "layer_wise": {"adapt": "layer_wise", **STEPS},
@@ -258,7 +261,9 @@ def test_more_images_than_there_are_is_an_error_that_names_the_tasks() -> None:
 def test_unseen() -> None:
     """The tasks left out take no part in the merge, nor their images in what is learned."""
     methods = {"sum": {"rule": "task_arithmetic"}, "learned": {"adapt": "layer_wise", **STEPS}}
-    suite = tiny(unseen={"splits": {"one": ["landuse"]}, "methods": methods}, third="mnist")
+    suite = tiny(
+        "mnist", unseen={"splits": {"one": ["landuse"]}, "pairs": False, "methods": methods}
+    )
     run_experiments(suite)
     rows = table("unseen", "one")
     assert [row["method"] for row in rows[:: 2 * len(suite.tasks)]] == ["pretrained", *methods]
@@ -344,10 +349,37 @@ def predicted(suite: Suite, task: str, model: StateDict, corruption: str) -> np.
     return np.asarray(logits.double().softmax(dim=-1))
 
 
+@pytest.mark.usefixtures("folder")
+def test_every_pair_of_tasks_is_left_out_in_turn() -> None:
+    methods = {"sum": {"rule": "task_arithmetic"}}
+    unseen = {"splits": {"one": ["landuse"]}, "pairs": True, "methods": methods}
+    suite = tiny("mnist", "letters", unseen=unseen)
+    run_experiments(suite)
+    tuned = {task: checkpoints.load(paths.finetuned("tiny", task, 0)) for task in suite.tasks}
+    pretrained = checkpoints.load(paths.pretrained("tiny"))
+    pairs = list(combinations(enumerate(suite.tasks), 2))
+    assert len(pairs) == 6
+    for (i, one), (j, other) in pairs:
+        rows = table("unseen", f"pair-{i}_{j}")
+        assert {row["task"] for row in rows} == {one, other}
+        assert {row["setting"] for row in rows} == {f"{one}+{other}"}
+        merged = [tuned[task] for task in suite.tasks if task not in (one, other)]
+        model = {
+            name: weight + 0.3 * sum(each[name] - weight for each in merged)
+            if weight.is_floating_point()
+            else weight
+            for name, weight in pretrained.items()
+        }
+        ours = [row for row in rows if row["method"] == "sum"]
+        assert_measured(ours, suite, model, slice(None), (one, other))
+
+
 def test_splits_are_of_tasks_and_leave_some_to_merge() -> None:
     splits = {"a": ["cars"], "b": ["x", "x"], "c": ["x", "y"], "d": ["x"]}
-    settings = {"splits": splits, "methods": {"sum": {"rule": "task_arithmetic"}}}
+    methods = {"sum": {"rule": "task_arithmetic"}}
+    settings = {"splits": splits, "pairs": True, "methods": methods}
     assert experiment_faults({"unseen": settings}, ["x", "y", "z"]) == [
+        "experiments.unseen.pairs: leaves fewer than 2 tasks to merge; set false",
         "experiments.unseen.splits.a: 'cars' must be one of tasks: x, y, z",
         "experiments.unseen.splits.b = ('x', 'x'): each must stand once",
         "experiments.unseen.splits.c: leaves fewer than 2 tasks to merge; leave out fewer",
@@ -355,14 +387,20 @@ def test_splits_are_of_tasks_and_leave_some_to_merge() -> None:
 
 
 def assert_measured(
-    rows: list[dict[str, Any]], suite: Suite, model: StateDict, images: slice
+    rows: list[dict[str, Any]],
+    suite: Suite,
+    model: StateDict,
+    images: slice,
+    tasks: Sequence[str] = (),
 ) -> None:
-    """Whether rows hold what a model reaches on some test images, computed anew."""
+    """Whether rows hold what a model reaches on some test images, computed anew, of all tasks
+    unless these are named.
+    """
     device = set_up(suite.raw["compute"])
     encoder = open_encoder(suite.raw["model"], device)
     encoder.load_state_dict(model)
     heads = open_heads("tiny", suite.tasks, device)
-    for task in suite.tasks:
+    for task in tasks or suite.tasks:
         files = paths.images(task, 32, "test"), paths.labels(task, 32, "test")
         part = LabeledImages.open(*files)
         data = LabeledImages(part.images[images], part.labels[images])

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import TYPE_CHECKING
 
 from tasks.graph import paths
@@ -28,7 +27,7 @@ from tasks.report.experiments.corruption_places import (
 from tasks.report.experiments.wording import charted, commands, heights, seeds_of
 from tasks.report.results import experiment_csv
 from tasks.report.rows import AVERAGE
-from tasks.report.summaries import Summary, lead, percent, shown
+from tasks.report.summaries import Summary, averaged, lead, percent, shown
 from tasks.shared.long_tables import ACCURACY, AGREEMENT, EVENNESS
 
 if TYPE_CHECKING:
@@ -151,8 +150,7 @@ class _Averages:
             for corruption in corruptions
             for severity in severities
         ]
-        seeds = zip(*(self._accuracy[each, variant.method] for each in settings), strict=True)
-        return Summary.of([{AVERAGE: fmean(m[AVERAGE] for m in measured)} for measured in seeds])
+        return averaged(self._accuracy[each, variant.method] for each in settings)
 
     def overall(self, variant: Variant) -> Summary:
         """Summarise a variant over everything corrupted."""
