@@ -63,8 +63,7 @@ class Run:
 
     def all(self) -> None:
         """Bring up to date what can be; return when every stage has ended, or cannot run."""
-        todo = len(self._plan.upstream) - len(self._settled)
-        self.say(f"{len(self._plan.upstream)} stages, {todo} to bring up to date")
+        self.say(self._forecast())
         self._journal_cached(self._settled)
         tasks: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=self._workers)
         with tasks as runner:
@@ -77,6 +76,15 @@ class Run:
         found = {name for name, outcome in self._order.outcomes.items() if outcome in cached}
         self._journal_cached(found - self._settled)
         self._estimates.save()
+
+    def _forecast(self) -> str:
+        """Say how many stages there are, how many are not up to date, how long these take."""
+        todo = [name for name in self._plan.upstream if name not in self._settled]
+        text = f"{len(self._plan.upstream)} stages, {len(todo)} to bring up to date"
+        if not todo:
+            return text
+        seconds = self._estimates.left(todo, {}, self._workers)
+        return f"{text} in about {clock(seconds)}, less where the cache has them"
 
     def stop(self) -> None:
         """End whatever is still at work."""

@@ -50,9 +50,9 @@ def _run(inner: Any, add: Callable[..., argparse.ArgumentParser]) -> None:
     about = """\
 Puts the settings of the experiments into params.yaml, beside those of experiments that are there,
 and writes dvc.yaml; an experiment that is there already keeps its settings, but for those of --set.
-Says how many stages there are, how many of them have nothing to do, and about how long the rest
-takes; then runs them as `adamerge run` does. Can be stopped at any time: the same command goes on.
-`adamerge suite use NAME` takes the experiments out again.
+Says how many stages are theirs, and runs the suite as `adamerge run` does: it begins by saying how
+many stages are not up to date and about how long these take. Can be stopped at any time: the same
+command goes on. `adamerge suite use NAME` takes the experiments out again.
 
   adamerge experiment run sensitivity
   adamerge experiment run sensitivity --suite mini --seeds 0 1 2

@@ -14,7 +14,6 @@ from tasks import wiring
 from tasks.graph.dvc_yaml import Stage
 from tasks.graph.params_yaml import read_params
 from tasks.report.reads import PAGES
-from tasks.running.durations import clock
 from tasks.suite.experiments.sections import EXPERIMENTS
 from tasks.suite.schema import Suite, checked, load_params, parse_suite
 from tasks.suite.yaml_files import PARAMS_YAML, load_yaml, parse_yaml, read_text
@@ -58,8 +57,9 @@ def run(
     from flows.run_parameters import RunParameters
 
     _put(names, suite, seeds, changes)
-    for line in _forecast(load_params(), names):
-        print(line, flush=True)
+    made = load_params()
+    counts = [f"{name} {len(_stages(made, name))}" for name in dict.fromkeys(names)]
+    print(f"stages of the experiments: {', '.join(counts)}", flush=True)
     reason = f"experiment {', '.join(names)}"
     return run_pipeline(RunParameters.read({"reason": reason}), None)
 
@@ -167,22 +167,3 @@ def _with_section(text: str, entries: Mapping[str, Any], path: Path) -> str:
 def _stages(suite: Suite, name: str) -> list[Stage]:
     """List an experiment's own stages."""
     return [stage for stage in wiring.stages(suite).values() if stage.phase == name]
-
-
-def _forecast(suite: Suite, names: Sequence[str]) -> list[str]:
-    """Say how many stages there are, how many have nothing to do, how long the others take."""
-    from flows.dvc.plan import plan
-    from flows.estimates import Estimates, workers
-
-    found = plan()
-    settled = found.settled
-    waiting = [name for name in found.upstream if name not in settled]
-    own = [f"{name} {len(_stages(suite, name))}" for name in dict.fromkeys(names)]
-    lines = [
-        f"stages of the experiments: {', '.join(own)}",
-        f"of all {len(found.upstream)} stages {len(settled)} have nothing to do",
-    ]
-    if waiting:
-        seconds = Estimates(found.upstream).left(waiting, {}, workers())
-        lines.append(f"{len(waiting)} run or come from the cache, in about {clock(seconds)}")
-    return lines

@@ -46,7 +46,6 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[RunParameters]:
         return 0
 
     monkeypatch.setattr(commands, "run", run)
-    monkeypatch.setattr(experiments, "_forecast", lambda suite, names: [])
     return found
 
 
@@ -153,12 +152,9 @@ def test_sections_behind_the_experiments_stay(ran: list[RunParameters]) -> None:
     assert "\n# the name\nsuite: small\n" in Path("params.yaml").read_text(encoding="utf-8")
 
 
-def test_before_it_runs_it_says_how_much_there_is(
+def test_before_it_runs_it_says_how_many_stages_are_its_own(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(commands, "run", lambda parameters, notify_with: 0)
     assert cli.main(["experiment", "run", "sensitivity"]) == 0
-    said = capsys.readouterr().out
-    count = len(dvc_yaml.read())
-    assert f"stages of the experiments: sensitivity 3\nof all {count} stages 0 have nothing" in said
-    assert f"{count} run or come from the cache, in about " in said
+    assert "stages of the experiments: sensitivity 3\n" in capsys.readouterr().out

@@ -87,6 +87,7 @@ def test_the_first_run_shows_each_stage_and_is_in_mlflow(ran: Project) -> None:
         assert f"] {name} " in printed
     assert "grow@a | 5/5" in printed or "grow@a | 1/5" in printed
     assert "left" in printed
+    assert printed.startswith("8 stages, 8 to bring up to date in about ")
     by_name = {run.info.run_name: run for run in runs()}
     assert set(STAGES) <= set(by_name)
     grown = by_name["grow@a"]
