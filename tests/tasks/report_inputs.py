@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from experiment_inputs import write_experiments
 
 from adamerge_core.coefficient_files import LearnedCoefficients
 from tasks.graph import paths
@@ -17,6 +16,7 @@ from tasks.shared.long_tables import ACCURACY, MEASURED, MEASURED_CORRUPTED, wri
 from tasks.shared.tables import write_csv, write_json
 from tasks.suite.fields import REFERENCES
 from tasks.suite.schema import Suite, checked
+from tests.tasks.experiment_inputs import write_experiments
 
 TASKS = ("signs", "letters", "mnist")
 SEEDS = (0, 1)
