@@ -36,6 +36,21 @@ _SYMBOLS = dict(
     )
 )
 _DASHES = ("dash", "dot", "dashdot", "longdash")
+_BLUE_TO_RED = (
+    "#053061",
+    "#2166ac",
+    "#4393c3",
+    "#92c5de",
+    "#d1e5f0",
+    "#f7f7f7",
+    "#fddbc7",
+    "#f4a582",
+    "#d6604d",
+    "#b2182b",
+    "#67001f",
+)
+_DIVERGING = [[place / 10, colour] for place, colour in enumerate(_BLUE_TO_RED)]
+"""The colours of the pictures, of ColorBrewer."""
 _MODES = {"solid": "lines+markers", "dashed": "lines+markers", "none": "markers"}
 _GREY = "#555555"
 _HOVER = "%{meta[0]}<br>%{meta[1]}: %{customdata[0]}<br>%{meta[2]}: %{customdata[1]}<extra></extra>"
@@ -154,7 +169,7 @@ def _heat_map(chart: HeatMap) -> dict[str, Any]:
         "hoverongaps": False,
         "zmin": low,
         "zmax": high,
-        "colorscale": "RdBu" if chart.diverging else "Cividis",
+        "colorscale": _DIVERGING if chart.diverging else "Cividis",
         "colorbar": {"title": {"text": _text(chart.scale_title), "side": "right"}, "thickness": 12},
         **({"texttemplate": "%{z:.2f}"} if chart.shows_numbers else {}),
     }
@@ -229,7 +244,8 @@ def _named(names: Sequence[str]) -> dict[str, Any]:
         return {}
     texts = [_text(short_name(name)) for name in names]
     ticks = {"tickvals": list(range(len(names))), "ticktext": texts}
-    return {**ticks, "showgrid": False, "zeroline": False}
+    turned = {"autotickangles": [0, -45, -90]}
+    return {**ticks, **turned, "showgrid": False, "zeroline": False}
 
 
 def _text(text: str) -> str:
