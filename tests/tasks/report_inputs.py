@@ -122,7 +122,7 @@ def _learned(
 def _tried(suite: Suite, choose: Any) -> list[dict[str, Any]]:
     lines = []
     for place, value in enumerate(choose.values):
-        measured = {task: 0.8 - 0.02 * (place - i) ** 2 for i, task in enumerate(suite.tasks)}
+        measured = {task: 80.0 - 2 * (place - i) ** 2 for i, task in enumerate(suite.tasks)}
         measured["average"] = float(np.mean(list(measured.values())))
         lines.append({choose.parameter: value, "criterion": choose.by} | measured)
     return lines

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report_inputs import small_suite, write_inputs
+from report_inputs import lines_of, small_suite, write_inputs
 
+from tasks.graph import paths
 from tasks.report.charts import BarChart, Bars, HeatMap, Level, LineChart, Mark, Series
 from tasks.report.content import Content
 from tasks.report.experiments.wording import charted
 from tasks.report.figures.interactive import library, plots
+from tasks.report.pages import choice
 from tasks.report.render import web_pages
 
 HOSTILE = "</script><script>alert(1)</script>'\"&<b>%{y}\u2028\u202e"
@@ -135,3 +137,20 @@ def test_the_library_is_whole_and_says_its_licence() -> None:
     assert text.startswith("/**\n* plotly.js v")
     assert "Licensed under the MIT license" in text[:300]
     assert "newPlot" in text
+
+
+def test_what_a_criterion_gave_is_shown_as_its_file_has_it(tmp_path: Path) -> None:
+    """In percent, where it is a share."""
+    suite = small_suite()
+    write_inputs(suite, tmp_path)
+    (figure,) = choice.show(suite, tmp_path).figures
+    (first, *_) = plots(figure.panels)
+    *tasks, average, mark = first["data"]
+    file = tmp_path / paths.choice(suite.name, "task_arithmetic_best", suite.seeds[0])
+    columns = list(zip(*(line.values() for line in lines_of(file)), strict=True))
+    assert [list(map(float, c)) for c in columns[2:]] == [
+        *(each["y"] for each in tasks),
+        pytest.approx(average["y"], abs=1e-3),
+    ]
+    assert mark["y"] == [max(average["y"])]
+    assert first["title"].endswith(f": {mark['x'][0]:g} chosen")

@@ -26,11 +26,11 @@ FIGURES: tuple[str, ...] = ("choice",)
 FILES: tuple[str, ...] = ()
 
 _CRITERIA = {
-    "accuracy": ("top-1 accuracy (%)", 100),
-    "entropy": ("entropy (nats)", 1),
-    "agreement": ("agreement with the experts (%)", 100),
+    "accuracy": "top-1 accuracy (%)",
+    "entropy": "entropy (nats)",
+    "agreement": "agreement with the experts (%)",
 }
-"""Label, and what its file's numbers are multiplied by; others are shown as they are."""
+"""Their labels; others are called by their names."""
 
 
 @dataclass(frozen=True)
@@ -143,16 +143,14 @@ def _choices(suite: "Suite", root: Path) -> list[Choice]:
         if not choose or not criterion:
             continue
         columns = _tried(file)
-        label, factor = _CRITERIA.get(choose.by, (choose.by.replace("_", " "), 1))
         made.append(
             Choice(
                 label=shown_as[name].label,
                 parameter=choose.parameter,
-                criterion=label,
+                criterion=_CRITERIA.get(choose.by, choose.by.replace("_", " ")),
                 values=columns[choose.parameter],
                 measured={
-                    column: [factor * float(value) for value in columns[column]]
-                    for column in (*suite.tasks, AVERAGE)
+                    column: list(map(float, columns[column])) for column in (*suite.tasks, AVERAGE)
                 },
                 higher_is_better=criterion.better == "higher",
             )

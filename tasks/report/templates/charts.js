@@ -56,6 +56,7 @@ document.addEventListener("DOMContentLoaded", () => {
 
   const draw = (place, plot, hidden) => {
     const [text, rule, faint] = ["--text", "--rule", "--faint"].map(pageColour);
+    const font = { color: text, family: getComputedStyle(document.body).fontFamily, size: 12 };
     const axis = {
       gridcolor: rule, zerolinecolor: rule, linecolor: faint, tickcolor: faint, fixedrange: coarse,
       automargin: true,
@@ -72,11 +73,11 @@ document.addEventListener("DOMContentLoaded", () => {
       ...layout,
       xaxis: { ...axis, ...layout.xaxis },
       yaxis: { ...axis, ...layout.yaxis },
-      font: { color: text, family: getComputedStyle(document.body).fontFamily, size: 12 },
+      font,
       paper_bgcolor: "rgba(0,0,0,0)",
       plot_bgcolor: "rgba(0,0,0,0)",
       hoverlabel: {
-        bgcolor: pageColour("--strong"), bordercolor: faint, font: { color: text }, align: "left",
+        bgcolor: pageColour("--strong"), bordercolor: faint, font, align: "left",
       },
       hovermode: "closest",
       dragmode: coarse ? false : "zoom",
