@@ -59,6 +59,8 @@ def test_lines_differ_in_marker_and_dash_as_in_the_picture() -> None:
     )
     assert names["layout"]["xaxis"]["ticktext"] == ["few", "some", "all"]
     assert names["data"][0]["customdata"][2][0] == "all"
+    assert names["layout"]["xaxis"]["type"] == "linear"
+    assert only(line_chart(x_scale="log"))["layout"]["xaxis"]["type"] == "log"
 
 
 def test_bars_have_groups_and_numbers_where_these_are_few() -> None:

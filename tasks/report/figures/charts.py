@@ -87,6 +87,8 @@ def _say_once(places: "Sequence[Axes]", charts: Sequence[Chart], columns: int) -
 
 def _lines(axes: "Axes", chart: LineChart) -> "list[Line2D]":
     handles = []
+    if chart.x_scale == "log":
+        axes.set_xscale("log")
     looks = line_looks([each.label for each in chart.series])
     for each in chart.series:
         look = looks[each.label] | {"linestyle": _LINES[each.line]}

@@ -112,7 +112,8 @@ def _lines(chart: LineChart) -> dict[str, Any]:
                 },
             }
         )
-    x_axis = {"title": {"text": _text(chart.x_title)}, **_named(chart.names)}
+    x_axis = {"title": {"text": _text(chart.x_title)}, "type": chart.x_scale}
+    x_axis |= _named(chart.names)
     return {"data": traces, "layout": _layout(chart, x_axis)}
 
 
