@@ -1,5 +1,7 @@
 """report: the suite's pages, all of them as Markdown, the tables as CSV, the figures as PNG.
 
+And the library with which the pages' charts respond to the pointer.
+
 Equal metrics give equal bytes: no date, no host and no run stands in it.
 """
 
@@ -10,6 +12,7 @@ from adamerge_core.atomic import atomic_write
 from adamerge_core.errors import InputError
 from tasks.graph import paths
 from tasks.report import reads
+from tasks.report.figures.interactive import LIBRARY, library
 from tasks.report.render import markdown, web_pages
 from tasks.running.stage import run_stage
 from tasks.running.work import Work
@@ -36,7 +39,7 @@ def write(suite: "Suite", root: Path) -> None:
         raise InputError.listing("what the report reads is not all there", faults)
     shown = {name: page.show(suite, root) for name, page in reads.pages(suite).items()}
     texts = {**web_pages(suite, shown, root), "report.md": markdown(suite, shown, root)}
-    files = {name: text.encode() for name, text in texts.items()}
+    files = {LIBRARY: library(), **{name: text.encode() for name, text in texts.items()}}
     for content in shown.values():
         files |= {name: text.encode() for name, text in content.files.items()}
         files |= {f"figures/{figure.name}.png": figure.png for figure in content.figures}

@@ -1,8 +1,11 @@
 """Charts as data: what a figure shows, whatever it is drawn with."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Literal
+
+_MOST_BARS, _MOST_NUMBERS = 24, 100
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,7 @@ class LineChart:
     """Of the places on the x axis, side by side; empty for an axis of numbers."""
     levels: Sequence[Level] = ()
     marks: Sequence[Mark] = ()
+    x_scale: Literal["linear", "log"] = "linear"
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,11 @@ class BarChart:
     groups: Sequence[str]
     bars: Sequence[Bars]
 
+    @property
+    def shows_numbers(self) -> bool:
+        """Whether the bars are few enough to bear their values."""
+        return len(self.groups) * len(self.bars) <= _MOST_BARS
+
 
 @dataclass(frozen=True)
 class HeatMap:
@@ -82,6 +91,32 @@ class HeatMap:
     limits: tuple[float, float] | None = None
     """Of the colours; None takes the lowest and highest value."""
     y_title: str = ""
+    groups: Mapping[str, int] = field(default_factory=dict)
+    """How many rows belong together, from the top, by the name that the axis then shows in place of
+    theirs; lines part them. Empty names every row."""
+    diverging: bool = False
+    """Whether the colours part what is below the middle of the limits from what is above."""
+
+    @property
+    def shows_numbers(self) -> bool:
+        """Whether the cells are few enough to hold their values."""
+        return len(self.rows) * len(self.columns) <= _MOST_NUMBERS
+
+    @property
+    def ticks(self) -> dict[str, float]:
+        """Where the names of the row axis stand: those of the groups in the middle of theirs."""
+        if not self.groups:
+            return {name: float(row) for row, name in enumerate(self.rows)}
+        ends = accumulate(self.groups.values())
+        return {
+            name: end - (count + 1) / 2
+            for (name, count), end in zip(self.groups.items(), ends, strict=True)
+        }
+
+    @property
+    def borders(self) -> list[float]:
+        """Where lines part the groups."""
+        return [end - 0.5 for end in accumulate(self.groups.values())][:-1]
 
 
 Chart = LineChart | BarChart | HeatMap

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from tasks.graph import paths
 from tasks.report.content import Content
 from tasks.report.experiments import corruptions, sensitivity, unlabeled, unseen
+from tasks.report.figures.interactive import LIBRARY
 from tasks.report.pages import (
     adaptation,
     choice,
@@ -69,6 +70,7 @@ STATIC = (
             "page.html",
             "macros.html",
             "style.css",
+            "charts.js",
             "report.md",
         )
     ),
@@ -93,6 +95,7 @@ def outputs(suite: "Suite") -> list[str]:
         "index.html",
         *(f"{name}.html" for name in shown),
         "report.md",
+        LIBRARY,
         *(name for page in shown.values() for name in page.FILES),
         *(f"figures/{name}.png" for page in shown.values() for name in page.FIGURES),
     ]

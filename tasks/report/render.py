@@ -2,7 +2,8 @@
 
 import base64
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ import yaml
 from tasks.graph import paths
 from tasks.report.content import Content
 from tasks.report.escapes import in_markdown
+from tasks.report.figures.interactive import LIBRARY, plots
 from tasks.report.pages.results import headline
 from tasks.report.reads import PAGES
 
@@ -20,9 +22,15 @@ if TYPE_CHECKING:
 
 TEMPLATES = Path(__file__).with_name("templates")
 
+_FINDINGS_ON_INDEX = 5
+"""Of a page; a link leads to the others."""
+
 
 def web_pages(suite: "Suite", shown: Mapping[str, Content], root: Path) -> dict[str, str]:
-    """Fill in index.html and a page each; every one stands alone, its pictures in it."""
+    """Fill in index.html and a page each; every one stands alone, its pictures in it.
+
+    The library beside them makes the charts respond to the pointer; none needs it.
+    """
     values = _values(suite, shown, root)
     pages = {
         f"{name}.html": _fill(
@@ -49,11 +57,23 @@ def _values(suite: "Suite", shown: Mapping[str, Content], root: Path) -> dict[st
         "headline": headline(suite, root),
         "pages": {name: PAGES[name] for name in shown},
         "contents": shown,
+        "files": [name for content in shown.values() for name in content.files],
+        "library": LIBRARY,
+        "shown_findings": _FINDINGS_ON_INDEX,
+        "made_by": partial(_made_by, suite),
         "results_csv": (paths.report(suite.name) / "results.csv").as_posix(),
         "parameters": yaml.safe_dump(
             suite.raw, sort_keys=False, default_flow_style=None, width=100
         ),
     }
+
+
+def _made_by(suite: "Suite", name: str, content: Content) -> Sequence[str]:
+    """Give the commands of a page; of one that names none, those of the suite's whole report."""
+    if content.made_by:
+        return content.made_by
+    traced = paths.report(suite.name) / next(iter(content.files), f"{name}.html")
+    return f"adamerge run {suite.name}", f"adamerge lineage {traced.as_posix()}"
 
 
 def _fill(template: str, values: Mapping[str, Any]) -> str:
@@ -68,4 +88,5 @@ def _fill(template: str, values: Mapping[str, Any]) -> str:
     )
     environment.filters["base64"] = lambda content: base64.b64encode(content).decode()
     environment.filters["in_markdown"] = in_markdown
+    environment.filters["plots"] = plots
     return environment.get_template(template).render(values)

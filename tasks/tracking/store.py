@@ -224,7 +224,10 @@ class Store(Runs):
             self.client.log_inputs(run_id, datasets=datasets, models=models)
 
     def _log_files(self, run_id: str, outs: Mapping[str, str]) -> None:
-        """Log metrics, curves, figures and pages as artifacts; weights stay with DVC."""
+        """Log metrics, curves, figures and pages as artifacts; weights stay with DVC.
+
+        So does the library of the report's charts: MLflow shows a page alone, with its pictures.
+        """
         for path, digest in outs.items():
             if path.endswith(_SHOWN) and (source := stored(Path(path), digest)):
                 self.log_file(run_id, source, Path(path).name, figures_folder(path))

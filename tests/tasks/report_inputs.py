@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from experiment_inputs import write_experiments
 
 from adamerge_core.coefficient_files import LearnedCoefficients
 from tasks.graph import paths
@@ -17,6 +16,7 @@ from tasks.shared.long_tables import ACCURACY, MEASURED, MEASURED_CORRUPTED, wri
 from tasks.shared.tables import write_csv, write_json
 from tasks.suite.fields import REFERENCES
 from tasks.suite.schema import Suite, checked
+from tests.tasks.experiment_inputs import write_experiments
 
 TASKS = ("signs", "letters", "mnist")
 SEEDS = (0, 1)
@@ -122,7 +122,7 @@ def _learned(
 def _tried(suite: Suite, choose: Any) -> list[dict[str, Any]]:
     lines = []
     for place, value in enumerate(choose.values):
-        measured = {task: 0.8 - 0.02 * (place - i) ** 2 for i, task in enumerate(suite.tasks)}
+        measured = {task: 80.0 - 2 * (place - i) ** 2 for i, task in enumerate(suite.tasks)}
         measured["average"] = float(np.mean(list(measured.values())))
         lines.append({choose.parameter: value, "criterion": choose.by} | measured)
     return lines

@@ -23,7 +23,8 @@ from tasks.graph.paths import PROTOCOLS
 from tasks.report import measurements, reads, results
 from tasks.report.__main__ import write
 from tasks.report.catalogue import PUBLISHED, looks, published
-from tasks.report.figures.coefficients import LayerCoefficients, coefficients
+from tasks.report.figures.charts import picture
+from tasks.report.pages.coefficients import LayerCoefficients, panels
 from tasks.report.rows import Row
 from tasks.report.summaries import Summary, best_by_column, lead, summarise
 from tasks.shared.long_tables import MEASURED, read_long, write_long
@@ -230,7 +231,10 @@ def test_every_page_is_self_contained(project: tuple[Suite, Path], pages: Path) 
     assert names == {"index.html", *(f"{name}.html" for name in reads.pages(project[0]))}
     for name in names:
         page = (pages / name).read_text(encoding="utf-8")
-        assert re.findall(r"https?://|<script|<link|@import|url\(", page) == []
+        assert re.findall(r"https?://|<link|@import|url\(|<[^>]* on\w+=", page) == []
+        drawn = bool(re.search('<script type="application/json">', page))
+        scripts = [each for each in re.findall("<script[^>]*>", page) if "json" not in each]
+        assert scripts == (['<script defer src="plotly.min.js">', "<script>"] if drawn else [])
         pictures = re.findall(r'src="([^"]{22})', page)
         assert set(pictures) <= {"data:image/png;base64,"}
         anchors = re.findall(r'(?:href="#|aria-labelledby=")([^"]+)"', page)
@@ -352,6 +356,7 @@ def test_what_a_page_finds_stands_on_it(pages: Path) -> None:
         found = "".join(re.findall(r'<ul class="findings">.*?</ul>', page, re.DOTALL))
         rest = page.replace(found, "")
         rest = re.sub(r"base64,[^\"]+", "", rest).split("<main", 1)[1]
+        rest = re.sub("<script.*?</script>", "", rest, flags=re.DOTALL)
         text = re.sub(r"[\d.]+ points (above|below)", "", re.sub("<[^>]+>", " ", found))
         numbers = set(re.findall(r"(?<![\w.])\d+\.\d+", text))
         assert {n for n in numbers if not re.search(rf"(?<![\d.]){n}(?!\d)", rest)} == set()
@@ -552,7 +557,7 @@ def test_coefficients_above_one_are_not_drawn_as_one() -> None:
 
     def drawn(values: np.ndarray) -> bytes:
         found = LayerCoefficients(values, names, ["a", "b"])
-        return coefficients({"it": found}, [0.3], shown)
+        return picture(panels({"it": found}, [0.3], shown))
 
     assert drawn(high) == drawn(high.copy())
     first, second = (np.asarray(Image.open(io.BytesIO(drawn(v)))) for v in (high, high.clip(0, 1)))

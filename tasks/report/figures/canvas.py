@@ -6,7 +6,6 @@ wait for it.
 """
 
 import io
-import math
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,8 +15,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-# Paul Tol's palette "muted", safe for colour-blind readers; markers tell the tasks apart once more
-_TASK_COLOURS = (
+# Paul Tol's palette "muted", safe for colour-blind readers; markers tell lines apart once more
+_COLOURS = (
     "#332288",
     "#88CCEE",
     "#117733",
@@ -28,7 +27,9 @@ _TASK_COLOURS = (
     "#882255",
     "#999933",
 )
-_TASK_MARKERS = "osD^vP*X<>"
+MARKERS = "osD^vP*X<>"
+"""As matplotlib names them."""
+
 _STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
@@ -47,6 +48,9 @@ _DPI = 150
 COLUMNS = 4
 """Panels beside each other, at most."""
 
+MOST_MARKERS = 12
+"""Of a line; one with more points has markers at some."""
+
 TITLE_WIDTH = 24
 """Characters of a title that fit above one of so many panels."""
 
@@ -62,6 +66,11 @@ def short_name(name: str) -> str:
 def short_label(label: str) -> str:
     """Cut a method's label likewise."""
     return _cut(label, _LABEL)
+
+
+def written(value: float) -> str:
+    """Write a number that a chart shows: one decimal, of small ones two."""
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
 
 
 def _cut(text: str, length: int) -> str:
@@ -87,20 +96,6 @@ def drawing(width: float, height: float) -> "Iterator[tuple[Figure, io.BytesIO]]
         figure.savefig(buffer, format="png", dpi=_DPI, metadata={"Software": None})
 
 
-def rows_of_panels(count: int) -> int:
-    """Count the rows that so many panels take."""
-    return math.ceil(count / COLUMNS)
-
-
-def panels(figure: "Figure", count: int, share_y: bool = True) -> list[Any]:
-    """Make `count` axes side by side, a few in each row."""
-    shape = (rows_of_panels(count), min(count, COLUMNS))
-    grid = figure.subplots(*shape, sharey=share_y, squeeze=False)
-    for axes in grid.flat[count:]:
-        axes.remove()
-    return list(grid.flat[:count])
-
-
 def handle(label: str, **look: Any) -> "Line2D":
     """Make a legend's entry of a line."""
     from matplotlib.lines import Line2D
@@ -108,19 +103,14 @@ def handle(label: str, **look: Any) -> "Line2D":
     return Line2D([], [], label=label, **look)
 
 
-def task_looks(task_names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Say how each task's line is drawn, the same in every figure."""
+def line_looks(labels: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Say how each line is drawn, the tasks' the same in every figure."""
     return {
-        name: {
-            "color": _TASK_COLOURS[index % len(_TASK_COLOURS)],
-            "marker": _TASK_MARKERS[index % len(_TASK_MARKERS)],
+        label: {
+            "color": _COLOURS[index % len(_COLOURS)],
+            "marker": MARKERS[index % len(MARKERS)],
             "markersize": 5,
             "linewidth": 1.4,
         }
-        for index, name in enumerate(task_names)
+        for index, label in enumerate(labels)
     }
-
-
-def task_handles(task_names: Sequence[str]) -> "list[Line2D]":
-    """Make the tasks' entries of a legend."""
-    return [handle(short_name(name), **look) for name, look in task_looks(task_names).items()]

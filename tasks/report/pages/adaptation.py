@@ -1,6 +1,7 @@
 """What happens while coefficients are learned."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,10 +10,12 @@ import numpy as np
 from tasks.graph import paths
 from tasks.graph.paths import PROTOCOLS
 from tasks.report import measurements
-from tasks.report.catalogue import is_layer_wise_adamerging, looks
-from tasks.report.content import Cell, Content, Figure, Line, Table
-from tasks.report.figures.trajectories import mean_entropy, measured, smooth, trajectories
+from tasks.report.catalogue import Look, is_layer_wise_adamerging, looks
+from tasks.report.charts import LineChart, Panels, Series
+from tasks.report.content import Cell, Content, Line, Table
+from tasks.report.experiments.wording import charted
 from tasks.report.measurements import Curve
+from tasks.report.rows import AVERAGE
 
 if TYPE_CHECKING:
     from tasks.suite.schema import Suite
@@ -23,6 +26,9 @@ FIGURES: tuple[str, ...] = ("trajectories",)
 FILES: tuple[str, ...] = ()
 
 _COLUMNS = ("entropy, first", "entropy, last", "accuracy, first", "accuracy, last", "change")
+
+_Points = tuple[Sequence[float], Sequence[float]]
+"""Steps and values."""
 
 
 def reads(suite: "Suite") -> list[Path]:
@@ -66,7 +72,7 @@ def show(suite: "Suite", root: Path) -> Content:
             ),
         ],
         figures=[
-            Figure(
+            charted(
                 name="trajectories",
                 title="Entropy and accuracy along adaptation",
                 text="Look for accuracy that rises while entropy falls: entropy, which needs no "
@@ -76,7 +82,7 @@ def show(suite: "Suite", root: Path) -> Content:
                 f"part of the test images at a few steps. Seed {seed}.",
                 alt="Four line charts over the adaptation step: entropy and accuracy, mean over "
                 f"tasks by method, and by task for {label}. The tables below have their ends.",
-                png=trajectories(curves, suite.tasks, shown_as, detail),
+                panels=panels(curves, suite.tasks, shown_as, detail),
             )
         ],
         findings=[
@@ -84,6 +90,81 @@ def show(suite: "Suite", root: Path) -> Content:
             _failures(label, by_task, images),
         ],
     )
+
+
+def panels(
+    curves: Mapping[tuple[str, str], Curve],
+    tasks: tuple[str, ...],
+    looks: Mapping[str, Look],
+    detail: str,
+) -> Panels:
+    """Make charts of entropy and accuracy by method and protocol; and task by task, for the method
+    `detail` under the first protocol.
+    """
+    detailed, label = curves[detail, PROTOCOLS[0]], looks[detail].label
+    entropies = [
+        _series(looks, *key, _entropy(curve["step"], mean_entropy(curve, tasks)))
+        for key, curve in curves.items()
+    ]
+    accuracies = [
+        _series(looks, *key, measured(curve, f"accuracy_{AVERAGE}"))
+        for key, curve in curves.items()
+    ]
+    return {
+        "Entropy: mean over tasks": _chart("entropy (nats)", entropies),
+        "Accuracy: mean over tasks": _chart("top-1 accuracy (%)", accuracies),
+        f"Entropy: each task, {label}": _chart(
+            "entropy (nats)",
+            [
+                Series(task, *_entropy(detailed["step"], np.array(detailed[f"entropy_{task}"])))
+                for task in tasks
+            ],
+        ),
+        f"Accuracy: each task, {label}": _chart(
+            "top-1 accuracy (%)",
+            [Series(task, *measured(detailed, f"accuracy_{task}")) for task in tasks],
+        ),
+    }
+
+
+def _chart(y_title: str, series: list[Series]) -> LineChart:
+    return LineChart(x_title="adaptation step", y_title=y_title, series=series)
+
+
+def _series(looks: Mapping[str, Look], method: str, protocol: str, points: _Points) -> Series:
+    """Make a method's line, dashed under the second protocol."""
+    first = protocol == PROTOCOLS[0]
+    return Series(
+        looks[method].label if first else f"{looks[method].label}, {protocol.replace('_', '-')}",
+        *points,
+        colour=looks[method].colour,
+        line="solid" if first else "dashed",
+    )
+
+
+def _entropy(steps: Sequence[float], entropy: np.ndarray) -> _Points:
+    """Smooth the entropy where there is one: there is none at the start."""
+    known = ~np.isnan(entropy)
+    return np.array(steps)[known].tolist(), smooth(entropy[known]).tolist()
+
+
+def mean_entropy(curve: Curve, task_names: Sequence[str]) -> np.ndarray:
+    """Average the entropy of each step's images over the tasks: [steps] in nats."""
+    return np.mean([curve[f"entropy_{name}"] for name in task_names], axis=0)
+
+
+def measured(curve: Curve, column: str) -> _Points:
+    """Give the steps and values of a column where it has values."""
+    step, values = np.array(curve["step"]), np.array(curve[column])
+    present = ~np.isnan(values)
+    return step[present].tolist(), values[present].tolist()
+
+
+def smooth(values: np.ndarray) -> np.ndarray:
+    """Average over a window of 1/10 of all steps around each; narrower at both ends."""
+    reach = math.ceil(len(values) / 20)
+    windows = [values[max(0, i - reach) : i + reach + 1] for i in range(len(values))]
+    return np.array([window.mean() for window in windows])
 
 
 def _trajectories(suite: "Suite", root: Path) -> dict[tuple[str, str], Path]:
@@ -105,7 +186,7 @@ def _ends_of(curve: Curve, task: str) -> tuple[float, ...]:
     return _first_and_last(entropy, measured(curve, f"accuracy_{task}")[1])
 
 
-def _first_and_last(entropy: np.ndarray, accuracy: np.ndarray) -> tuple[float, ...]:
+def _first_and_last(entropy: np.ndarray, accuracy: Sequence[float]) -> tuple[float, ...]:
     known = smooth(entropy[~np.isnan(entropy)])
     ends = (known[0], known[-1], accuracy[0], accuracy[-1])
     return tuple(round(float(v), digits) for v, digits in zip(ends, (2, 2, 1, 1), strict=True))

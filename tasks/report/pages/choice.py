@@ -1,15 +1,20 @@
 """How the value of a method's parameter was chosen."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from tasks.graph import paths
 from tasks.graph.paths import PROTOCOLS
 from tasks.report import measurements
 from tasks.report.catalogue import looks
-from tasks.report.content import Cell, Content, Figure, Line, Table
-from tasks.report.figures.choice import Choice, choices
+from tasks.report.charts import LineChart, Mark, Series
+from tasks.report.content import Cell, Content, Line, Table
+from tasks.report.experiments.wording import charted
+from tasks.report.measurements import Curve
 from tasks.report.rows import AVERAGE
 
 if TYPE_CHECKING:
@@ -21,11 +26,38 @@ FIGURES: tuple[str, ...] = ("choice",)
 FILES: tuple[str, ...] = ()
 
 _CRITERIA = {
-    "accuracy": ("top-1 accuracy (%)", 100),
-    "entropy": ("entropy (nats)", 1),
-    "agreement": ("agreement with the experts (%)", 100),
+    "accuracy": "top-1 accuracy (%)",
+    "entropy": "entropy (nats)",
+    "agreement": "agreement with the experts (%)",
 }
-"""Label, and what its file's numbers are multiplied by; others are shown as they are."""
+"""Their labels; others are called by their names."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The values that a method tried for a parameter, and what its criterion gave."""
+
+    label: str
+    """Of the method."""
+    parameter: str
+    criterion: str
+    values: Sequence[str]
+    measured: Curve
+    """By task and "average"."""
+    higher_is_better: bool
+
+    def best(self, column: str) -> int:
+        """Find the value that the criterion prefers for a task, or on average."""
+        measured = np.array(self.measured[column])
+        return int(np.argmax(measured) if self.higher_is_better else np.argmin(measured))
+
+    @property
+    def numbers(self) -> list[float] | None:
+        """The values, where all are numbers."""
+        try:
+            return [float(value) for value in self.values]
+        except ValueError:
+            return None
 
 
 def reads(suite: "Suite") -> list[Path]:
@@ -60,7 +92,7 @@ def show(suite: "Suite", root: Path) -> Content:
             )
         ],
         figures=[
-            Figure(
+            charted(
                 name="choice",
                 title="The criterion over the values tried",
                 text="Look for where each task has its best: one value for all tasks is a "
@@ -68,10 +100,31 @@ def show(suite: "Suite", root: Path) -> Content:
                 f"value that is best on average, which was chosen. {where}",
                 alt="Line charts, one a method, of the criterion over the parameter's values by "
                 "task and on average; the table below has the best values.",
-                png=choices(made, suite.tasks),
+                panels={
+                    f"{choice.label}: {choice.values[choice.best(AVERAGE)]} chosen": _chart(
+                        choice, suite.tasks
+                    )
+                    for choice in made
+                },
             )
         ],
         findings=[_finding(choice, suite.tasks) for choice in made],
+    )
+
+
+def _chart(choice: Choice, tasks: Sequence[str]) -> LineChart:
+    """The criterion over the values by task and on average; what it chose is marked."""
+    chosen, average = choice.best(AVERAGE), choice.measured[AVERAGE]
+    places = choice.numbers or range(len(choice.values))
+    return LineChart(
+        x_title=choice.parameter,
+        y_title=choice.criterion,
+        series=[
+            *(Series(task, places, choice.measured[task]) for task in tasks),
+            Series(AVERAGE, places, average, colour="#000000"),
+        ],
+        names=() if choice.numbers else choice.values,
+        marks=[Mark("chosen", "circle", [(places[chosen], average[chosen])])],
     )
 
 
@@ -90,16 +143,14 @@ def _choices(suite: "Suite", root: Path) -> list[Choice]:
         if not choose or not criterion:
             continue
         columns = _tried(file)
-        label, factor = _CRITERIA.get(choose.by, (choose.by.replace("_", " "), 1))
         made.append(
             Choice(
                 label=shown_as[name].label,
                 parameter=choose.parameter,
-                criterion=label,
+                criterion=_CRITERIA.get(choose.by, choose.by.replace("_", " ")),
                 values=columns[choose.parameter],
                 measured={
-                    column: [factor * float(value) for value in columns[column]]
-                    for column in (*suite.tasks, AVERAGE)
+                    column: list(map(float, columns[column])) for column in (*suite.tasks, AVERAGE)
                 },
                 higher_is_better=criterion.better == "higher",
             )

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tasks.graph import paths
-from tasks.report.content import Cell, Content, Figure, Line, Table
-from tasks.report.figures.task_vectors import task_vectors
+from tasks.report.charts import BarChart, Bars, HeatMap, Panels
+from tasks.report.content import Cell, Content, Line, Table
+from tasks.report.experiments.wording import charted
 
 if TYPE_CHECKING:
     from tasks.suite.schema import Suite
@@ -46,7 +47,7 @@ def show(suite: "Suite", root: Path) -> Content:
             )
         ],
         figures=[
-            Figure(
+            charted(
                 name="task_vectors",
                 title="How the task vectors lie to each other",
                 text="Look for small numbers: task vectors that are nearly orthogonal can be added "
@@ -54,11 +55,29 @@ def show(suite: "Suite", root: Path) -> Content:
                 f"{where}",
                 alt="A matrix of the cosines between task vectors and a bar chart of their "
                 "lengths; the table below has the numbers.",
-                png=task_vectors(names, cosine, lengths),
+                panels=_panels(names, cosine, lengths),
             )
         ],
         findings=_findings(names, cosine, lengths),
     )
+
+
+def _panels(names: list[str], cosine: np.ndarray, lengths: list[float]) -> Panels:
+    between = np.where(np.eye(len(names), dtype=bool), np.nan, cosine)
+    limit = max(0.05, float(np.nanmax(np.abs(between), initial=0)))
+    return {
+        "Cosine between task vectors": HeatMap(
+            rows=names,
+            columns=names,
+            values=between.tolist(),
+            scale_title="cosine",
+            limits=(-limit, limit),
+            diverging=True,
+        ),
+        "Length of each task vector": BarChart(
+            y_title="L2 norm", groups=names, bars=[Bars("L2 norm", lengths, colour="#777777")]
+        ),
+    }
 
 
 def _findings(names: list[str], cosine: np.ndarray, lengths: list[float]) -> list[str]:

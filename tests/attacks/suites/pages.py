@@ -10,7 +10,10 @@ from pathlib import Path
 
 from tasks.graph import paths
 from tasks.report import render
-from tasks.report.escapes import in_markdown
+from tasks.report.charts import BarChart, Bars, Chart, HeatMap, LineChart, Series
+from tasks.report.content import Content
+from tasks.report.escapes import in_markdown, plain
+from tasks.report.experiments.wording import charted
 from tasks.report.pages import samples
 from tasks.shared.tables import write_json
 from tasks.suite.schema import Suite
@@ -120,6 +123,37 @@ def _class(names: tuple[str, ...], folder: Path) -> int:
     return len(names)
 
 
+def _chart(names: tuple[str, ...], folder: Path) -> int:
+    """Names come to every kind of chart: to the page's script as data, and never as markup."""
+    warnings.simplefilter("error")
+    suite = small_suite()
+    write_inputs(suite, Path())
+    labels = list(dict.fromkeys(names))
+    lines = LineChart(names[0], names[1], [Series(name, [0, 1], [1, 2]) for name in labels])
+    charts: dict[str, Chart] = {
+        "lines": lines,
+        "bars": BarChart(names[2], labels, [Bars(name, [1.0] * len(labels)) for name in labels]),
+        "map": HeatMap(labels, labels, [[0.5] * len(labels)] * len(labels), names[3]),
+    }
+    figure = charted("figure", "title", "text", "alt", {**charts, names[4]: lines})
+    page = render.web_pages(suite, {"results": Content(figures=[figure])}, Path())["results.html"]
+    (block,) = re.findall('<script type="application/json">(.*?)</script>', page, re.DOTALL)
+    if found := re.findall("[<>&'\x00-\x1f\x7f-\U0010ffff]", block):
+        raise FaultError(f"{found} stand in a script")
+    for sign in ("<script>alert", "\x00", "\u202e", "\u2028"):
+        if sign in page:
+            raise FaultError(f"{sign!r} stands on a page")
+    plots = json.loads(block)
+    if [plot["title"] for plot in plots] != [*charts, plain(names[4])]:
+        raise FaultError(f"the charts are {[plot['title'] for plot in plots]}")
+    if [trace["name"] for trace in plots[0]["data"]] != [plain(name) for name in labels]:
+        raise FaultError("the lines have other names")
+    for trace in plots[2]["data"]:  # what plotly reads tags in
+        if found := re.findall("<(?!br>)", json.dumps(trace["hovertext"])):
+            raise FaultError(f"{found} stand under the pointer")
+    return len(names)
+
+
 def _in_markdown(folder: Path) -> int:
     """What notes of runs and tables show acts in none."""
     for name in (*CLASSES, *PATHS):
@@ -166,6 +200,7 @@ def cases() -> Iterator[Case]:
         part += tuple(f"filler{n}" for n in range(5 - len(part)))
         name = ", ".join(ascii(each)[1:12] for each in part)
         yield Case(f"page: classes {name}", partial(_class, part), "high")
+        yield Case(f"page: charts {name}", partial(_chart, part), "high")
     yield Case("page: Markdown", _in_markdown, "high")
     yield Case("page: a fence among the parameters", _fence, "low")
     yield Case("page: names of fifty characters", _long_names, seconds=120)
