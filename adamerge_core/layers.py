@@ -25,6 +25,17 @@ def network_order(layer_names: Sequence[str]) -> tuple[list[int], dict[str, rang
     return order, blocks
 
 
+def layer_kind(layer_name: str) -> str:
+    """Name what a layer is in its block: the end of its name, after the last number.
+
+    `trunk.blocks.2.0.conv_pw.weight` is a `conv_pw.weight`; of a layer without a number it is the
+    last two parts of the name.
+    """
+    parts = layer_name.split(".")
+    numbers = [index for index, part in enumerate(parts) if part.isdigit()]
+    return ".".join(parts[numbers[-1] + 1 :] if numbers else parts[-2:])
+
+
 def _depth(layer_name: str) -> tuple[int, int, str, tuple[tuple[int, str], ...]]:
     """Make a key to sort by: stem, blocks by number, head; then the block's and layer's names."""
     parts = layer_name.split(".")

@@ -1,7 +1,7 @@
 """Made-up metrics for a report, in the formats of the stages that write them."""
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,10 +56,27 @@ def write_inputs(suite: Suite, root: Path, levels: Levels | None = None) -> None
             _robustness(suite, root, corruption, seed, rng)
         count = len(suite.tasks)
         cosine = np.full((count, count), 0.05) + 0.95 * np.eye(count)
-        geometry = {"tasks": suite.tasks, "layers": 5, "cosine": cosine.tolist()}
-        write_json(root / paths.geometry(suite.name, seed), geometry | {"l2_norm": [2.0] * count})
+        write_json(root / paths.geometry(suite.name, seed), geometry(suite.tasks, cosine))
     _images(suite, root, rng)
     write_experiments(suite, root)
+
+
+def geometry(tasks: Sequence[str], cosine: np.ndarray) -> dict[str, Any]:
+    """How task vectors of length 2 lie to each other; those of later tasks conflict more."""
+    count = len(tasks)
+    return {
+        "tasks": tasks,
+        "layers": 5,
+        "cosine": cosine.tolist(),
+        "l2_distance": (2 * np.sqrt(2 - 2 * np.clip(cosine, -1, 1))).tolist(),
+        "l2_norm": [2.0] * count,
+        "l2_norm_by_block": {"stem": [1.2] * count, "blocks.0": [1.6] * count},
+        "sign_conflicts": {
+            "pairs": (50 * (1 - np.eye(count))).tolist(),
+            "any": {"plain": 98.0, "trimmed": 20.0, "elected": 0.0},
+            "dropped": [30.0 + k for k in range(count)],
+        },
+    }
 
 
 def _evaluation(
