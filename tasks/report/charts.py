@@ -49,6 +49,7 @@ class LineChart:
     """Of the places on the x axis, side by side; empty for an axis of numbers."""
     levels: Sequence[Level] = ()
     marks: Sequence[Mark] = ()
+    x_scale: Literal["linear", "log"] = "linear"
 
 
 @dataclass(frozen=True)

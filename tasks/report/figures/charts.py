@@ -61,6 +61,8 @@ def _draw(axes: "Axes", chart: Chart) -> "list[Line2D]":
 
 def _lines(axes: "Axes", chart: LineChart) -> "list[Line2D]":
     handles = []
+    if chart.x_scale == "log":
+        axes.set_xscale("log")
     looks = task_looks([each.label for each in chart.series])
     for each in chart.series:
         look = looks[each.label] | {"linestyle": _LINES[each.line]}
