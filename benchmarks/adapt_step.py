@@ -36,13 +36,13 @@ import torch
 
 from adamerge_core.adamerging import AdaptationSettings, Engine, adapt
 from adamerge_core.adamerging.precision import LOWERED
+from adamerge_core.operations import operations as of_passes
 from adamerge_core.task_vectors import TaskVectors
 from benchmarks.arrangements import ARRANGEMENTS, COMPILED, IN_FILES, MERGING, OURS, engine
 from benchmarks.machine import memory_available, say
 from benchmarks.processes import in_fresh_process
 from benchmarks.random_models import CLASSES, IMAGE_SIZE, Problem, random_problem
 from tasks.running.resources import GIB, peak_resident
-from tasks.shared.operations import operations as of_passes
 
 COEFFICIENT = 0.3
 POOL = 256

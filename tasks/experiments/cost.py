@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from adamerge_core.batches import take
+from adamerge_core.operations import operations
 from tasks.experiments.spending import Spending
 from tasks.graph import paths
 from tasks.graph.dvc_yaml import Stage
@@ -23,7 +24,6 @@ from tasks.running.work import Work
 from tasks.shared.device import set_up
 from tasks.shared.encoders import open_encoder, open_heads, open_split
 from tasks.shared.long_tables import MEASURED_IN_EXPERIMENT, write_long
-from tasks.shared.operations import operations
 from tasks.shared.task_vectors import open_statistics, open_task_vectors
 from tasks.suite.experiments import cost as names
 from tasks.suite.experiments.experiment import ALL_TASKS

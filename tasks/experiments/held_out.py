@@ -36,11 +36,8 @@ class HeldOut:
     @classmethod
     def open(cls, work: Work) -> Self:
         """Open the models of all tasks and their test images, for the seed of the stage."""
-        tasks, model, device = (
-            work.params["tasks"],
-            work.options["model"],
-            set_up(work.params["compute"]),
-        )
+        tasks, model = work.params["tasks"], work.options["model"]
+        device = set_up(work.params["compute"])
         test = open_split(tasks, work.options["size"], "test")
         share = work.params["evaluate"]["held_out_fraction"]
         seen, measured = (

@@ -7,13 +7,17 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+import numpy as np
 import torch
-from torch import Tensor
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
 
+from adamerge_core.entropy import softmax_entropy
+from adamerge_core.rank_correlation import spearman
+from adamerge_core.vision.choice import all_logits
 from adamerge_core.vision.images import LabeledImages
 from adamerge_core.vision.training import finetune
 from tasks.experiments.measuring import Row, each_of
-from tasks.experiments.samples import Samples, correlated, samples
 from tasks.graph import paths
 from tasks.graph.dvc_yaml import Stage
 from tasks.graph.merging import heads_of, vectors_of
@@ -23,12 +27,22 @@ from tasks.running.work import Work
 from tasks.shared.adaptation import Adaptation
 from tasks.shared.device import set_up
 from tasks.shared.encoders import load_weights, open_encoder, open_heads, open_split
-from tasks.shared.long_tables import MEASURED_IN_EXPERIMENT, write_long
+from tasks.shared.long_tables import ACCURACY, ENTROPY, MEASURED_IN_EXPERIMENT, write_long
 from tasks.shared.resumable_rows import ResumableRows
 from tasks.shared.resuming import resumed
 from tasks.shared.task_vectors import open_task_vectors
 from tasks.shared.training import finetune_settings
-from tasks.suite.experiments.surrogate import ADAPTED, FINETUNED, PRETRAINED, START, Surrogate
+from tasks.suite.experiments.experiment import ALL_TASKS
+from tasks.suite.experiments.surrogate import (
+    ADAPTED,
+    FINETUNED,
+    LOSS,
+    PRETRAINED,
+    SPEARMAN,
+    START,
+    TENTHS,
+    Surrogate,
+)
 from tasks.suite.methods import AdaptMethod, Method, parse_as
 from tasks.suite.sections import Finetune
 
@@ -46,6 +60,9 @@ class _Step(Protocol):
 
 
 AnyStep = TypeVar("AnyStep", bound=_Step)
+
+_Samples = dict[str, list[float]]
+"""By metric a value an image."""
 
 
 def stages(suite: "Suite") -> list[Stage]:
@@ -117,12 +134,12 @@ def run(work: Work) -> None:
     rows = [
         {"setting": moment, "method": name or _FINETUNING, "seed": work.seed, **row}
         for moment, found in moments.items()
-        for row in correlated(found)
+        for row in _correlated(found)
     ]
     write_long(table, MEASURED_IN_EXPERIMENT, rows)
 
 
-def _along_finetuning(work: Work, device: torch.device) -> dict[str, dict[str, Samples]]:
+def _along_finetuning(work: Work, device: torch.device) -> dict[str, dict[str, _Samples]]:
     """Fine-tune each task as the suite does, as far as the last moment before the end; there the
     suite's own model is read. Returns by moment and task what was measured.
     """
@@ -132,8 +149,8 @@ def _along_finetuning(work: Work, device: torch.device) -> dict[str, dict[str, S
     test = _first(open_split(tasks, size, "test"), settings["images"])
 
     def rows_of(task: str) -> list[Row]:
-        def measured(_: object = None) -> Samples:
-            return samples(encoder, heads[task], test[task])
+        def measured(_: object = None) -> _Samples:
+            return _samples(encoder, heads[task], test[task])
 
         load_weights(encoder, paths.pretrained(model))
         found = {PRETRAINED: measured()}
@@ -153,13 +170,12 @@ def _along_finetuning(work: Work, device: torch.device) -> dict[str, dict[str, S
     }
 
 
-def _along_adaptation(work: Work, name: str, device: torch.device) -> dict[str, dict[str, Samples]]:
+def _along_adaptation(
+    work: Work, name: str, device: torch.device
+) -> dict[str, dict[str, _Samples]]:
     """Adapt on all test images; returns by moment and task what was measured."""
-    tasks, model, settings = (
-        work.params["tasks"],
-        work.options["model"],
-        work.params["experiments"]["surrogate"],
-    )
+    tasks, model = work.params["tasks"], work.options["model"]
+    settings = work.params["experiments"]["surrogate"]
     method = parse_as(AdaptMethod, name, settings["methods"])
     encoder, heads = open_encoder(work.params["model"], device), open_heads(model, tasks, device)
     vectors = open_task_vectors(model, tasks, work.seed).to(device)
@@ -168,9 +184,9 @@ def _along_adaptation(work: Work, name: str, device: torch.device) -> dict[str, 
     adaptation = Adaptation.prepare(method, encoder, vectors, heads, test, compute)
     measured_on = _first(test, settings["images"])
 
-    def measured(parameters: Tensor) -> dict[str, Samples]:
+    def measured(parameters: Tensor) -> dict[str, _Samples]:
         adaptation.engine.merge(parameters)
-        return {task: samples(encoder, heads[task], part) for task, part in measured_on.items()}
+        return {task: _samples(encoder, heads[task], part) for task, part in measured_on.items()}
 
     steps = method.settings.steps
     at = _steps_at("adapting", settings["adapting"], steps) | {ADAPTED: steps}
@@ -215,6 +231,43 @@ def _along(
         state.unlink(missing_ok=True)  # as large as three models, and one a task
     by_step = {row["step"]: row["found"] for row in rows.rows}
     return {moment: by_step[number] for moment, number in at.items()}
+
+
+def _samples(encoder: nn.Module, head: nn.Module, data: LabeledImages) -> _Samples:
+    """Measure entropy and cross-entropy in nats, and 100 or 0 for right or wrong, of each image."""
+    logits = all_logits(encoder, {"": head}, {"": data})[""].double()
+    labels = torch.from_numpy(np.array(data.labels))
+    return {
+        ENTROPY: softmax_entropy(logits).tolist(),
+        LOSS: F.cross_entropy(logits, labels, reduction="none").tolist(),
+        ACCURACY: (100.0 * (logits.argmax(dim=-1) == labels)).tolist(),
+    }
+
+
+def _correlated(found: Mapping[str, _Samples]) -> list[Row]:
+    """Correlate entropy and loss per task and over all images; give the means and the tenths."""
+    rows: list[Row] = []
+    for task, each in found.items():
+        entropy, loss = np.array(each[ENTROPY]), np.array(each[LOSS])
+        values = {SPEARMAN: spearman(entropy, loss)}
+        values |= {name: float(np.mean(each[name])) for name in (ENTROPY, LOSS, ACCURACY)}
+        values |= _tenths(entropy, loss)
+        rows += [{"task": task, "metric": name, "value": v} for name, v in values.items()]
+    pooled = [np.concatenate([each[name] for each in found.values()]) for name in (ENTROPY, LOSS)]
+    return [*rows, {"task": ALL_TASKS, "metric": SPEARMAN, "value": spearman(*pooled)}]
+
+
+def _tenths(entropy: np.ndarray, loss: np.ndarray) -> dict[str, float]:
+    """The mean entropy and loss of each tenth of the images, by entropy; fewer than ten images
+    stand in several.
+    """
+    order, means = np.argsort(entropy, kind="stable"), {}
+    for number in TENTHS:
+        first, end = ((number - 1) * len(order) // 10, number * len(order) // 10)
+        part = order[first : max(end, first + 1)]
+        means[f"{ENTROPY}_{number}"] = float(entropy[part].mean())
+        means[f"{LOSS}_{number}"] = float(loss[part].mean())
+    return means
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from torch import nn
 
 from adamerge_core import checkpoints
 from adamerge_core.checkpoints import StateDict
+from adamerge_core.operations import operations
 from adamerge_core.vision.images import LabeledImages
 from adamerge_core.vision.training import finetune
 from tasks import wiring
@@ -29,7 +30,6 @@ from tasks.running.work import PlainReporter
 from tasks.shared.device import set_up
 from tasks.shared.encoders import open_encoder, open_heads, open_split
 from tasks.shared.long_tables import ACCURACY, MEASURED_IN_EXPERIMENT, read_long
-from tasks.shared.operations import operations
 from tasks.shared.training import finetune_settings
 from tasks.suite.experiments.sections import experiment_faults
 from tasks.suite.schema import Suite, checked

@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from tasks.suite.experiments.experiment import Entries, Experiment
-from tasks.suite.fields import MANY, Images, shown
+from tasks.suite.fields import MANY, shown
 from tasks.suite.methods import AdaptMethod
 
 Percent = Annotated[int, Field(ge=1, le=99, strict=True)]
@@ -27,8 +27,8 @@ class Surrogate(Experiment):
 
     key = "experiments.surrogate"
 
-    images: Images
-    """The first so many test images of each task."""
+    images: Annotated[int, Field(ge=2, le=10**7, strict=True)]
+    """The first so many test images of each task; one alone has no order."""
     finetuning: Annotated[tuple[Percent, ...], Field(max_length=MANY)]
     """Of the steps of fine-tuning; before the first and after the last is measured too."""
     adapting: Annotated[tuple[Percent, ...], Field(max_length=MANY)]
