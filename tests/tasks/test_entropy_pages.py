@@ -9,7 +9,7 @@ import pytest
 from experiment_inputs import LABELS, MACHINE, SURROGATE, experiments, write_experiments
 from report_inputs import TASKS, small_suite, write_inputs
 
-from tasks.report.charts import BarChart, LineChart
+from tasks.report.charts import LineChart
 from tasks.report.experiments import cost, labels, surrogate
 from tasks.suite.schema import Suite
 
@@ -108,7 +108,7 @@ def test_findings_on_labels_follow_the_numbers(suite: Suite, tmp_path: Path) -> 
     assert by_labels(suite, tmp_path, labels=50.0)[-1] == unclear
 
 
-def test_a_comparison_has_rows_and_a_panel(suite: Suite, tmp_path: Path) -> None:
+def test_a_comparison_has_rows_and_a_line(suite: Suite, tmp_path: Path) -> None:
     write_experiments(suite, tmp_path)
     shown = labels.show(suite, tmp_path)
     (table,) = shown.tables
@@ -119,9 +119,10 @@ def test_a_comparison_has_rows_and_a_panel(suite: Suite, tmp_path: Path) -> None
         ("true labels", "70.0"),
     ]
     assert [line.cells[-1].best for line in table.lines] == [False, False, False, True]
-    (panel,) = shown.figures[0].panels.values()
-    assert isinstance(panel, BarChart)
-    assert panel.bars[0].values == [50.0, 60.0, 64.0, 70.0]
+    (chart,) = shown.figures[0].panels.values()
+    assert isinstance(chart, LineChart)
+    assert chart.names == [line.names[1] for line in table.lines]
+    assert [(each.x, each.y) for each in chart.series] == [([0, 1, 2, 3], [50.0, 60.0, 64.0, 70.0])]
 
 
 # --- cost -----------------------------------------------------------------------------------------
@@ -152,6 +153,9 @@ def test_findings_on_cost_follow_the_numbers(suite: Suite, tmp_path: Path) -> No
     (plain,) = [line for line in found if line.startswith("Task arithmetic takes")]
     assert "2.00 ± 0.00 seconds, 0.75 ± 0.00 GiB of memory, and reaches 50." in plain
     assert "above" not in plain
+    (ties,) = [line for line in found if line.startswith("Ties-Merging takes")]
+    assert "points above Task arithmetic" in ties
+    assert "a minute" not in ties
     levels["layer_wise_adamerging"] = 40.0
     found = costs(suite, tmp_path, levels, seconds=30.0)
     (layer_wise,) = [line for line in found if line.startswith("Layer-wise AdaMerging takes")]

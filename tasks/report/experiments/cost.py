@@ -227,6 +227,7 @@ def _of_a_method(each: _Method, baseline: _Method | None) -> str:
     name = baseline.look.label
     text = f"{text}, {lead(each.accuracy, baseline.accuracy, name)}"
     gained, minutes = difference(each.accuracy, baseline.accuracy), each.seconds / 60
-    if gained > 0 and minutes > 0 and is_shown(each.accuracy, baseline.accuracy):
+    encodes = each.cost[FORWARD].mean[ALL_TASKS] > 0  # what does not takes no time to speak of
+    if encodes and gained > 0 and is_shown(each.accuracy, baseline.accuracy):
         return f"{text}: {gained / minutes:.1f} points a minute."
     return f"{text}."

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 from tasks.graph import paths
 from tasks.report import measurements
 from tasks.report.catalogue import looks
-from tasks.report.charts import BarChart, Bars
+from tasks.report.charts import LineChart, Series
 from tasks.report.content import Content, Line, Table
 from tasks.report.experiments.wording import charted, commands, heights, seeds_of
 from tasks.report.results import experiment_csv
@@ -44,6 +44,7 @@ class _Comparison:
 
     label: str
     """Of the one that minimises entropy."""
+    colour: str | None
     start: Summary
     learned: Mapping[str, Summary]
     """By objective, entropy first."""
@@ -73,7 +74,7 @@ def _settings(suite: "Suite") -> "Labels":
 
 
 def show(suite: "Suite", root: Path) -> Content:
-    """Make a panel and rows a comparison; say what entropy has of what labels give."""
+    """Make a line and rows a comparison; say what entropy has of what labels give."""
     files = [root / path for path in reads(suite)]
     compared = _compared(suite, files)
     where = (
@@ -87,12 +88,12 @@ def show(suite: "Suite", root: Path) -> Content:
             charted(
                 name=FIGURES[0],
                 title="By what is learned from",
-                text="The first bar is the merge that the adaptations start with; the last says "
-                "what true labels of the same images reach. Look at how much of the way entropy "
-                f"goes without them. {where}",
-                alt="Bar charts of average accuracy, a panel a kind of adaptation and a bar an "
-                "objective; the table below has the numbers.",
-                panels={each.label: _chart(each) for each in compared},
+                text="To the left is the merge that the adaptations start with, to the right what "
+                "true labels of the same images reach. Look at how much of the way entropy goes "
+                f"without them. {where}",
+                alt="A chart of average accuracy over what is learned from, a line a kind of "
+                "adaptation; the table below has the numbers.",
+                panels={"": _chart(compared)},
             )
         ],
         findings=[line for each in compared for line in _findings(each)],
@@ -108,6 +109,7 @@ def _compared(suite: "Suite", files: list[Path]) -> list[_Comparison]:
     return [
         _Comparison(
             shown_as[first].label,
+            shown_as[first].colour,
             Summary.of(found[START, first]),
             {
                 methods[name].settings.objective: Summary.of(found[LEARNED, name])
@@ -121,11 +123,22 @@ def _compared(suite: "Suite", files: list[Path]) -> list[_Comparison]:
     ]
 
 
-def _chart(each: _Comparison) -> BarChart:
-    return BarChart(
+def _chart(compared: list[_Comparison]) -> LineChart:
+    names = list(dict.fromkeys(words for each in compared for words in each.rows))
+    return LineChart(
+        x_title="learned from",
         y_title="average top-1 accuracy (%)",
-        groups=list(each.rows),
-        bars=[Bars("average over the tasks", *heights(each.rows.values()))],
+        series=[
+            Series(
+                each.label,
+                [names.index(words) for words in each.rows],
+                *heights(each.rows.values()),
+                colour=each.colour,
+                line="dashed",
+            )
+            for each in compared
+        ],
+        names=names,
     )
 
 
