@@ -33,17 +33,16 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from adamerge_core.adamerging import AdaptationSettings, Engine, adapt
 from adamerge_core.adamerging.precision import LOWERED
-from adamerge_core.entropy import softmax_entropy
+from adamerge_core.operations import operations as of_passes
 from adamerge_core.task_vectors import TaskVectors
 from benchmarks.arrangements import ARRANGEMENTS, COMPILED, IN_FILES, MERGING, OURS, engine
-from benchmarks.machine import GIB, memory_available, peak_resident, say
+from benchmarks.machine import memory_available, say
 from benchmarks.processes import in_fresh_process
 from benchmarks.random_models import CLASSES, IMAGE_SIZE, Problem, random_problem
+from tasks.running.resources import GIB, peak_resident
 
 COEFFICIENT = 0.3
 POOL = 256
@@ -165,10 +164,7 @@ def operations(problem: Problem, device: str) -> int:
     """Floating-point operations of one image's forward and backward, by PyTorch's counter."""
     name = next(iter(problem.heads))
     image = problem.images[name][:1].to(device)
-    # the counter knows the products that attention is made of, but not every fused kernel of it
-    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-        softmax_entropy(problem.heads[name](problem.encoder(image))).sum().backward()
-    return counter.get_total_flops()
+    return sum(of_passes(problem.encoder, problem.heads[name], image))
 
 
 def peak_memory(device: str) -> float:

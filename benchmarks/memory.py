@@ -31,9 +31,10 @@ from adamerge_core import checkpoints
 from adamerge_core.adamerging import Engine
 from adamerge_core.merging import RULES
 from adamerge_core.task_vectors import TaskVectors
-from benchmarks.machine import GIB, memory_available, peak_resident, say
+from benchmarks.machine import memory_available, say
 from benchmarks.processes import WorkFailed, in_fresh_process
 from benchmarks.random_models import RandomLayers
+from tasks.running.resources import GIB, peak_resident
 
 ADAPTATION = "adaptation_step"
 _OF_GIVEN_MODELS = "published_coefficients"

@@ -8,7 +8,8 @@ from typing import TypeVar
 
 import torch
 
-from benchmarks.machine import memory_available, peak_resident
+from benchmarks.machine import memory_available
+from tasks.running.resources import peak_resident
 
 POLL_SECONDS = 0.05
 

@@ -40,6 +40,9 @@ _FIRST_GUESS = {
     "sensitivity": 60.0,
     "unlabeled": 60.0,
     "unseen": 120.0,
+    "surrogate": 130.0,
+    "labels": 80.0,
+    "cost": 15.0,
     "report": 8.0,
 }
 _UNKNOWN = 5.0  # of any other stage, while nothing is known of any

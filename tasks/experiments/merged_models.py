@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from torch import nn
+from torch import Tensor, nn
 
 from adamerge_core.checkpoints import StateDict
 from adamerge_core.task_vectors import TaskVectors
@@ -26,16 +26,28 @@ def merged_model(
 ) -> StateDict:
     """Merge the tasks of `task_vectors`; a method that adapts learns on all images of `data`.
 
-    name: of the method, for its curve, and for the state from which it goes on after a kill.
+    name: see `learned`.
     """
     if isinstance(method, RuleMethod):
         return make_model(method, task_vectors, statistics)
-    compute, scratch = work.params["compute"], work.report.scratch
+    compute = work.params["compute"]
     adaptation = Adaptation.prepare(method, encoder, task_vectors, heads, data, compute)
+    return adaptation.model(learned(work, name, adaptation), statistics)
+
+
+def learned(
+    work: Work, name: str, adaptation: Adaptation, seen: Mapping[str, slice] | None = None
+) -> Tensor:
+    """Adapt to the last step, and return its parameters.
+
+    name: of the method, for its curve, and for the state from which it goes on after a kill. seen:
+    per task the images to learn on; None takes all.
+    """
+    scratch = work.report.scratch
     state = scratch / f"{name}.safetensors" if scratch else None
-    for step in adaptation.steps(work.seed, state):
-        entropy = sum(step.entropy.values())
+    for step in adaptation.steps(work.seed, state, seen):
+        entropy = sum(step.entropy.values()) / len(step.entropy)
         work.report.metrics({f"{name}/entropy": entropy}, step.step)
-        text = f"{name} of {work.name}  entropy {entropy / len(data):.3f}"
+        text = f"{name} of {work.name}  entropy {entropy:.3f}"
         work.report.progress(step.step, adaptation.settings.steps, text)
-    return adaptation.model(step.coefficients, statistics)
+    return step.coefficients

@@ -2,7 +2,15 @@
 
 from typing import TYPE_CHECKING, Protocol
 
-from tasks.experiments import corruptions, sensitivity, unlabeled, unseen
+from tasks.experiments import (
+    corruptions,
+    cost,
+    labels,
+    sensitivity,
+    surrogate,
+    unlabeled,
+    unseen,
+)
 from tasks.graph.dvc_yaml import Stage
 
 if TYPE_CHECKING:
@@ -21,6 +29,9 @@ RUNS: dict[str, Runs] = {
     "unlabeled": unlabeled,
     "unseen": unseen,
     "corruptions": corruptions,
+    "surrogate": surrogate,
+    "labels": labels,
+    "cost": cost,
 }
 """By name, as tasks.suite.experiments has their settings."""
 

@@ -76,10 +76,18 @@ def corrupted(files: Iterable[Path], task_names: Sequence[str]) -> list[Corrupte
 
 
 def in_experiment(files: Iterable[Path], task_names: Sequence[str], metric: str) -> Measured:
-    """Read a metric that an experiment measured, setting by setting, file by file.
+    """Read a metric in percent that an experiment measured, setting by setting, file by file.
 
     Raises one InputError that lists all that is missing in them.
     """
+    found = unrounded(files, task_names, metric)
+    return {
+        key: [_with_average(values, task_names) for values in seeds] for key, seeds in found.items()
+    }
+
+
+def unrounded(files: Iterable[Path], task_names: Sequence[str], metric: str) -> Measured:
+    """Read a metric of any unit likewise, as it was measured and without its average."""
     faults: list[str] = []
     found: dict[tuple[str, str], list[dict[str, float]]] = defaultdict(list)
     for path in files:
@@ -94,7 +102,7 @@ def in_experiment(files: Iterable[Path], task_names: Sequence[str], metric: str)
             missing = [task for task in task_names if task not in values]
             faults += [f"{path}: no {metric} of {task}, setting {setting}" for task in missing]
             if not missing:
-                found[setting, method].append(_with_average(values, task_names))
+                found[setting, method].append({task: values[task] for task in task_names})
     _complain(faults)
     return dict(found)
 

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Protocol
 
 from tasks.graph import paths
 from tasks.report.content import Content
-from tasks.report.experiments import corruptions, sensitivity, unlabeled, unseen
+from tasks.report.experiments import (
+    corruptions,
+    cost,
+    labels,
+    sensitivity,
+    surrogate,
+    unlabeled,
+    unseen,
+)
 from tasks.report.figures.interactive import LIBRARY
 from tasks.report.pages import (
     adaptation,
@@ -54,6 +62,9 @@ PAGES: dict[str, Page] = {
     "unlabeled": unlabeled,
     "unseen": unseen,
     "corruptions": corruptions,
+    "surrogate": surrogate,
+    "labels": labels,
+    "cost": cost,
     "samples": samples,
 }
 """By file name, in the order of the contents."""

@@ -10,6 +10,24 @@ from tasks.report.rows import AVERAGE, CorruptedRow, Row
 
 
 @dataclass(frozen=True)
+class Scale:
+    """How values of a measure are written."""
+
+    decimals: int
+    unit: str
+    """After a value."""
+    apart: str
+    """After a difference."""
+
+    def text(self, value: float) -> str:
+        """Write a value, without the unit."""
+        return f"{value:.{self.decimals}f}"
+
+
+PERCENT = Scale(1, " %", " points")
+
+
+@dataclass(frozen=True)
 class Summary:
     """Mean and spread over seeds of rows that differ in nothing else."""
 
@@ -73,7 +91,10 @@ def best_by_column(
 
 
 def cells(
-    summary: Summary, beside: Iterable[Summary], best: Container[str] = frozenset()
+    summary: Summary,
+    beside: Iterable[Summary],
+    best: Container[str] = frozenset(),
+    scale: Scale = PERCENT,
 ) -> list[Cell]:
     """Make a row's cells; `beside` are all rows of the table, for the shade, and `best` the columns
     in which this row is.
@@ -81,8 +102,8 @@ def cells(
     means = [other.mean for other in beside]
     return [
         Cell(
-            f"{value:.1f}",
-            f"{summary.deviation[column]:.1f}" if summary.deviation else None,
+            scale.text(value),
+            spread(summary, column, scale),
             column in best,
             shade(value, [mean[column] for mean in means]),
         )
@@ -90,33 +111,64 @@ def cells(
     ]
 
 
-def shown(summary: Summary, column: str = AVERAGE) -> float:
-    """Give a mean as tables show it: one decimal."""
-    return round(float(f"{summary.mean[column]:.1f}"), 1)
+def shown(summary: Summary, column: str = AVERAGE, scale: Scale = PERCENT) -> float:
+    """Give a mean as tables show it: of percents one decimal."""
+    return float(scale.text(summary.mean[column]))
 
 
-def percent(summary: Summary, column: str = AVERAGE) -> str:
-    """Write a mean with its spread, if it has one: `78.1 ± 0.4 %`."""
-    spread = f" ± {summary.deviation[column]:.1f}" if summary.deviation else ""
-    return f"{shown(summary, column):.1f}{spread} %"
+def percent(summary: Summary, column: str = AVERAGE, scale: Scale = PERCENT) -> str:
+    """Write a mean with its spread, if it has one: `78.1 ± 0.4 %`; another scale has no percent."""
+    around = spread(summary, column, scale)
+    value = scale.text(summary.mean[column])
+    return f"{value}{f' ± {around}' if around else ''}{scale.unit}"
 
 
-def lead(first: Summary, second: Summary, name: str, column: str = AVERAGE) -> str:
+def spread(summary: Summary, column: str = AVERAGE, scale: Scale = PERCENT) -> str | None:
+    """Write the spread of a mean; None for a single seed."""
+    return scale.text(summary.deviation[column]) if summary.deviation else None
+
+
+def lead(
+    first: Summary,
+    second: Summary,
+    name: str,
+    column: str = AVERAGE,
+    scale: Scale = PERCENT,
+) -> str:
     """Write how far the first is from the second, which is called `name`, in the numbers that
     tables show: `8.0 points above task arithmetic (70.1 %)`.
 
     Says that this is not shown where the spread over seeds of both together is not smaller than the
     difference.
     """
-    points = round(shown(first, column) - shown(second, column), 1)
-    other = f"{name} ({percent(second, column)})"
-    if points == 0:
+    apart = difference(first, second, column, scale)
+    other = f"{name} ({percent(second, column, scale)})"
+    if apart == 0:
         return f"level with {other}"
-    text = f"{abs(points):.1f} points {'above' if points > 0 else 'below'} {other}"
-    if first.deviation is None or second.deviation is None:
+    where = "above" if apart > 0 else "below"
+    text = f"{scale.text(abs(apart))}{scale.apart} {where} {other}"
+    if is_shown(first, second, column, scale):
         return text
-    spread = math.hypot(first.deviation[column], second.deviation[column])
-    return text if abs(points) > spread else f"{text}, not shown: the spread over seeds is as large"
+    return f"{text}, not shown: the spread over seeds is as large"
+
+
+def difference(
+    first: Summary, second: Summary, column: str = AVERAGE, scale: Scale = PERCENT
+) -> float:
+    """Give the first minus the second, as tables show them."""
+    return round(shown(first, column, scale) - shown(second, column, scale), scale.decimals)
+
+
+def is_shown(
+    first: Summary, second: Summary, column: str = AVERAGE, scale: Scale = PERCENT
+) -> bool:
+    """Tell whether a difference is larger than the spread over seeds of both together; of a single
+    seed no spread is known.
+    """
+    if first.deviation is None or second.deviation is None:
+        return True
+    together = math.hypot(first.deviation[column], second.deviation[column])
+    return abs(difference(first, second, column, scale)) > together
 
 
 def tasks_below(first: Summary, second: Summary) -> str:

@@ -1,20 +1,33 @@
-"""What a stage's process takes of the machine, sampled while it works.
+"""What a stage's process takes of the machine: sampled while it works, and at the most.
 
-The names are those of MLflow's system metrics, so that its pages show them in a tab of their own.
-Stages that end before the first sample have none.
+The names of samples are those of MLflow's system metrics, so that its pages show them in a tab of
+their own. Stages that end before the first sample have none.
 """
 
 import sys
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import psutil
 
 SECONDS = 10.0  # between two samples, and before the first
 
+GIB = 1 << 30
+
 Sample = dict[str, float]
+
+
+def peak_resident(process: int | str = "self") -> float:
+    """GiB, since the start of the process with that number; 0 when it is gone (Linux)."""
+    try:
+        lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
+    values = [line.split()[1] for line in lines if line.startswith("VmHWM:")]
+    return int(values[0]) * 1024 / GIB if values else 0.0
 
 
 class Sampler:

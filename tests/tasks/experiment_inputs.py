@@ -45,6 +45,23 @@ MISLED: Mapping[tuple[str, str, int, str], Measured] = {
 }
 """Exceptions, of what adapts on corrupted images: by method, corruption, severity and task."""
 
+Correlation = tuple[float, float, float]
+
+SURROGATE: Mapping[str, Correlation] = {
+    "pretrained": (0.5, 1.0, 2.0),
+    "finetuning_30": (0.6, 0.8, 1.0),
+    "finetuned": (0.7, 0.2, 0.5),
+    "start": (0.8, 0.9, 1.5),
+    "adapting_50": (0.7, 0.6, 1.2),
+    "adapted": (0.6, 0.3, 1.4),
+}
+"""Rank correlation, entropy and loss by moment: of fine-tuning, then of an adaptation."""
+
+LABELS = {"start": 50.0, "entropy": 60.0, "experts": 64.0, "labels": 70.0}
+"""Accuracy of the start, and by what was learned from."""
+
+MACHINE = "a processor, 1 thread"
+
 UNSEEN = {"pretrained": 40.0, "sum": 35.0, "learned": 45.0}
 """Accuracy by method on every task of a split."""
 
@@ -68,6 +85,20 @@ def experiments() -> dict[str, Any]:
                 "guard": {"adapt": "layer_wise", "objective": "self_labelling"},
             }
         },
+        "surrogate": {
+            "images": 30,
+            "finetuning": [30],
+            "adapting": [50],
+            "methods": learned,
+        },
+        "labels": {
+            "methods": {
+                "entropy": {"adapt": "layer_wise"},
+                "experts": {"adapt": "layer_wise", "objective": "self_labelling"},
+                "labels": {"adapt": "layer_wise", "objective": "cross_entropy"},
+            }
+        },
+        "cost": {"timed_steps": 3},
     }
 
 
@@ -80,9 +111,13 @@ def write_experiments(
     amounts: Mapping[str, float] = AMOUNTS,
     unseen: Mapping[str, float] = UNSEEN,
     misled: Mapping[tuple[str, str, int, str], Measured] = MISLED,
+    surrogate: Mapping[str, Correlation] = SURROGATE,
+    labels: Mapping[str, float] = LABELS,
+    seconds: float = 60.0,
 ) -> None:
     """What the pages of the suite's experiments read. spread: of a seed above the one before, in
-    points.
+    points; of correlations in hundredths.
+    seconds: of an adaptation; a rule takes a sixtieth.
     """
     if not suite.studied:
         return
@@ -95,6 +130,26 @@ def write_experiments(
         for item in ("one", *(f"pair-{pair}" for pair in numbered_pairs(suite.tasks))):
             _write(root, suite, "unseen", item, seed, rows)
         _corruptions(root, suite, seed, spread * seed, misled)
+        _write_surrogate(root, suite, surrogate, seed, spread)
+        for name in ("entropy", "experts", "labels"):
+            rows = [
+                row
+                for setting, accuracy in (("start", labels["start"]), ("learned", labels[name]))
+                for row in _rows(suite, setting, name, seed, accuracy + spread * seed, 0.4)
+            ]
+            _write(root, suite, "labels", name, seed, rows)
+        for name, method in suite.merging.items():
+            values = {
+                "parameters": 24 if method.adapts else 0,
+                "seconds": (seconds if method.adapts else seconds / 60) + spread * seed,
+                "peak_gib": 0.75,
+                "forward_images": 1200 if method.adapts else 0,
+                "backward_images": 1000 if method.adapts else 0,
+                "operations": 2.5e12 if method.adapts else 0,
+            }
+            _write(
+                root, suite, "cost", name, seed, _of_task("all tasks", MACHINE, name, seed, values)
+            )
         for amount, accuracy in amounts.items():
             rows = _rows(suite, amount, "learned", seed, accuracy + spread * seed, 0.4)
             _write(root, suite, "unlabeled", f"learned-{amount}", seed, rows)
@@ -140,6 +195,31 @@ def _corruptions(
                 )
             ]
             _write(root, suite, "corruptions", f"{method}-{corruption}", seed, rows)
+
+
+def _write_surrogate(
+    root: Path, suite: Suite, moments: Mapping[str, Correlation], seed: int, spread: float
+) -> None:
+    rows: dict[str, list[dict[str, Any]]] = {"finetuning": [], "learned": []}
+    for moment, (rho, entropy, loss) in moments.items():
+        method = "learned" if moment.startswith(("start", "adapt")) else "finetuning"
+        pooled = rho + seed * spread / 100
+        means = {ENTROPY: entropy, "loss": loss}
+        values = means | {ACCURACY: 100 * pooled}
+        values |= {f"{m}_{n}": value * n / 5 for m, value in means.items() for n in range(1, 11)}
+        for number, task in enumerate(suite.tasks):
+            each = {"spearman": pooled - number / 10, **values}
+            rows[method] += _of_task(task, moment, method, seed, each)
+        rows[method] += _of_task("all tasks", moment, method, seed, {"spearman": pooled})
+    _write(root, suite, "surrogate_finetuning", "moments", seed, rows["finetuning"])
+    _write(root, suite, "surrogate", "learned", seed, rows["learned"])
+
+
+def _of_task(
+    task: str, setting: str, method: str, seed: int, values: Mapping[str, float]
+) -> list[dict[str, Any]]:
+    named = {"setting": setting, "method": method, "seed": seed, "task": task}
+    return [{**named, "metric": metric, "value": float(v)} for metric, v in values.items()]
 
 
 def _rows(

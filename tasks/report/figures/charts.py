@@ -88,7 +88,12 @@ def _say_once(places: "Sequence[Axes]", charts: Sequence[Chart], columns: int) -
 def _lines(axes: "Axes", chart: LineChart) -> "list[Line2D]":
     handles = []
     if chart.x_scale == "log":
+        from matplotlib.ticker import LogLocator
+
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))  # some within one power of ten
+        axes.xaxis.set_major_formatter("{x:g}")  # its own writes mathematics, which is turned off
+        axes.xaxis.set_minor_formatter("")
     looks = line_looks([each.label for each in chart.series])
     for each in chart.series:
         look = looks[each.label] | {"linestyle": _LINES[each.line]}

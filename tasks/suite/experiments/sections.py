@@ -9,8 +9,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from tasks.suite.experiments.corruptions import Corruptions
+from tasks.suite.experiments.cost import Cost
 from tasks.suite.experiments.experiment import Experiment
+from tasks.suite.experiments.labels import Labels
 from tasks.suite.experiments.sensitivity import Sensitivity
+from tasks.suite.experiments.surrogate import Surrogate
 from tasks.suite.experiments.unlabeled import Unlabeled
 from tasks.suite.experiments.unseen import Unseen
 from tasks.suite.fields import lines_of, written
@@ -22,6 +25,9 @@ EXPERIMENTS: dict[str, type[Experiment]] = {
     "unlabeled": Unlabeled,
     "unseen": Unseen,
     "corruptions": Corruptions,
+    "surrogate": Surrogate,
+    "labels": Labels,
+    "cost": Cost,
 }
 """By name, in the order of the report's contents."""
 
