@@ -14,7 +14,7 @@ from tasks import wiring
 from tasks.graph.dvc_yaml import Stage
 from tasks.graph.params_yaml import read_params
 from tasks.report.reads import PAGES
-from tasks.suite.experiments.sections import EXPERIMENTS
+from tasks.suite.experiments.sections import EXPERIMENTS, settings_for
 from tasks.suite.schema import Suite, checked, load_params, parse_suite
 from tasks.suite.yaml_files import PARAMS_YAML, load_yaml, parse_yaml, read_text
 
@@ -34,7 +34,8 @@ def list_all() -> int:
 def show(name: str) -> int:
     """Print what an experiment asks, its settings, and the number of its stages."""
     _check([name])
-    settings, where = _settings(name, read_params().get(_SECTION) or {})
+    active = read_params()
+    settings, where = _settings(name, active.get(_SECTION) or {}, active.get("suite"))
     print(f"{name}: {PAGES[name].QUESTION}\n\n{where}:\n")
     print(read_text(_file(name)) if where == str(_file(name)) else _dumped(settings))
     if os.path.lexists(PARAMS_YAML):
@@ -71,8 +72,9 @@ def _put(
     _check(names)
     path = _base(suite)
     text = read_text(path)
-    there = (parse_yaml(text, path) or {}).get(_SECTION) or {}
-    found = {name: _settings(name, there) for name in dict.fromkeys(names)}
+    content = parse_yaml(text, path) or {}
+    there = content.get(_SECTION) or {}
+    found = {name: _settings(name, there, content.get("suite")) for name in dict.fromkeys(names)}
     for name, (_, where) in found.items():
         print(f"settings of {name}: {where}")
     chosen = _changed({name: settings for name, (settings, _) in found.items()}, changes)
@@ -104,12 +106,14 @@ def _file(name: str) -> Path:
     return FOLDER / f"{name}.yaml"
 
 
-def _settings(name: str, there: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
-    """An experiment's settings, those `there` before those of its file, and where they are from."""
+def _settings(name: str, there: Mapping[str, Any], suite: Any) -> tuple[dict[str, Any], str]:
+    """An experiment's settings, those `there` before those that its file has for a suite, and where
+    they are from.
+    """
     path = _file(name)
     if name in there:
         return dict(there[name]), f"{PARAMS_YAML}, {_SECTION}.{name}"
-    return dict(load_yaml(path)), str(path)
+    return settings_for(suite, load_yaml(path)), str(path)
 
 
 def _changed(settings: dict[str, dict[str, Any]], changes: Sequence[str]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from adamerge_core.errors import InputError
 from flows import cli, commands, experiments
 from flows.run_parameters import RunParameters
 from tasks.graph import dvc_yaml
-from tasks.suite.experiments.sections import EXPERIMENTS
+from tasks.suite.experiments.sections import EXPERIMENTS, settings_for
 from tasks.suite.yaml_files import load_yaml
 
 pytestmark = pytest.mark.usefixtures("project_folder")
@@ -87,7 +87,7 @@ def test_run_puts_the_settings_beside_the_suite_whose_comments_stay(
     text = Path("params.yaml").read_text(encoding="utf-8")
     assert text.startswith(before.rstrip())
     assert params()["experiments"] == {
-        "sensitivity": load_yaml(ROOT / "experiments/sensitivity.yaml")
+        "sensitivity": settings_for("small", load_yaml(ROOT / "experiments/sensitivity.yaml"))
     }
     assert "sensitivity_ties_merging@small-0" in dvc_yaml.read()
     assert [each.reason for each in ran] == ["experiment sensitivity"]

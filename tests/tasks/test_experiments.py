@@ -39,12 +39,13 @@ from tasks.shared.long_tables import (
     MEASURED_IN_EXPERIMENT,
     read_long,
 )
-from tasks.suite.experiments.sections import EXPERIMENTS, experiment_faults
+from tasks.suite.experiments.sections import EXPERIMENTS, experiment_faults, settings_for
 from tasks.suite.schema import Suite, checked
 from tasks.suite.yaml_files import load_yaml
 
-SETTINGS = {name: load_yaml(ROOT / f"experiments/{name}.yaml") for name in EXPERIMENTS}
-"""As the repository has them."""
+FILES = {name: load_yaml(ROOT / f"experiments/{name}.yaml") for name in EXPERIMENTS}
+SETTINGS = {name: settings_for("mini", content) for name, content in FILES.items()}
+"""As the repository has them for mini."""
 
 
 def mini(**experiments: Any) -> Suite:
@@ -66,6 +67,24 @@ def test_the_settings_of_the_repository_fit_its_suite() -> None:
     assert list(suite.studied) == list(EXPERIMENTS)
     assert all(suite.studied[name].key == f"experiments.{name}" for name in EXPERIMENTS)
     assert mini().studied == {}
+
+
+def test_settings_of_a_file_are_otherwise_for_a_suite_that_it_names() -> None:
+    content = {"images": 9, "percent": [1], "suites": {"small": {"images": 2}, "bare": None}}
+    assert settings_for("small", content) == {"images": 2, "percent": [1]}
+    assert settings_for("other", content) == settings_for("bare", content)
+    assert settings_for(None, content) == {"images": 9, "percent": [1]}
+    named = {suite for content in FILES.values() for suite in content.get("suites", {})}
+    assert all((ROOT / f"suites/{suite}.yaml").is_file() for suite in named)
+
+
+@pytest.mark.parametrize("kind", ["finetune", "fusionbench", "local"])
+def test_the_settings_of_the_repository_fit_the_suites_of_the_paper(kind: str) -> None:
+    raw = load_yaml(ROOT / f"suites/clip-vit-b-32-8-{kind}.yaml")
+    settings = {name: settings_for(raw["suite"], content) for name, content in FILES.items()}
+    suite = checked(raw | {"experiments": settings}, "suite")
+    assert list(suite.studied) == list(EXPERIMENTS)
+    assert set(wiring.stages(checked(raw, "suite"))) < set(wiring.stages(suite))
 
 
 def test_a_suite_without_experiments_has_neither_their_stages_nor_their_pages() -> None:

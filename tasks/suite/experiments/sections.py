@@ -1,6 +1,6 @@
 """What the experiments of a suite say: a section each below `experiments` in params.yaml.
 
-experiments/NAME.yaml has an experiment's settings as `adamerge experiment run` puts them there.
+experiments/NAME.yaml has an experiment's settings, which `adamerge experiment run` puts there.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,6 +30,15 @@ EXPERIMENTS: dict[str, type[Experiment]] = {
     "cost": Cost,
 }
 """By name, in the order of the report's contents."""
+
+
+def settings_for(suite: object, content: Mapping[str, Any]) -> dict[str, Any]:
+    """Read the settings that a file of experiments/ has for a suite: those below `suites` and its
+    name in place of the others. The content is not checked beyond that.
+    """
+    settings = dict(content)
+    others = settings.pop("suites", {})
+    return settings | (others.get(suite) or {} if isinstance(others, Mapping) else {})
 
 
 def experiments_of(content: Mapping[str, Any]) -> dict[str, Experiment]:

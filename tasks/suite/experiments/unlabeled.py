@@ -7,7 +7,7 @@ from pydantic import Field
 from tasks.suite.experiments.experiment import Entries, Experiment
 from tasks.suite.fields import MANY, NoSteps
 
-Percent = Annotated[int, Field(ge=1, le=100, strict=True)]
+Percent = Annotated[float, Field(gt=0, le=100, strict=True)]
 
 
 class Unlabeled(Experiment):
@@ -26,7 +26,7 @@ class Unlabeled(Experiment):
     def amounts(self) -> tuple[str, ...]:
         """The amounts in the order of the page, as stages and tables name them."""
         images = (f"{count}_images" for count in self.images)
-        return (*images, *(f"{percent}_percent" for percent in self.percent))
+        return (*images, *(f"{percent:g}_percent" for percent in self.percent))
 
     def faults_of_methods(self) -> list[str]:
         """List the methods that learn nothing from images, and what leaves nothing to compare."""
