@@ -7,15 +7,14 @@ the names and signatures.
 """
 
 import fcntl
-import io
 import sqlite3
-from collections import OrderedDict
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import dvc.dvcfile
+import dvc.utils.strictyaml
 import psutil
 from dvc.cli import main as dvc_main
 from dvc.config import ConfigError
@@ -28,11 +27,11 @@ from dvc.scm import NoSCM, SCMError
 from dvc.stage import PipelineStage
 from dvc.utils.serialize import LOADERS, modify_yaml, parse_yaml
 from dvc.utils.serialize import load_yaml as load_yaml_of_dvc
-from ruamel.yaml import YAML
 from voluptuous import Invalid
 
 from adamerge_core.atomic import atomic_write
 from adamerge_core.errors import InputError
+from flows.dvc.lock_text import LockText
 from tasks.graph.dvc_lock import DVC_LOCK
 from tasks.graph.dvc_yaml import DVC_YAML
 from tasks.running import upkeep
@@ -200,37 +199,42 @@ def no_experiments() -> Iterator[None]:
 # --- dvc.lock -----------------------------------------------------------------------------------
 
 
+_LOCK = LockText(parse_yaml)
+
+
 @contextmanager
 def modify_lock(path: str, fs: Any = None) -> Iterator[dict[str, Any]]:
     """Yield the content of dvc.lock and write what became of it, as DVC's own modify_yaml does.
 
-    DVC's keeps comments and writes in place. dvc.lock has no comments: here DVC's fast parser reads
-    it (in a fifth of the time), and the file is replaced as a whole, so that a kill cannot tear it.
+    DVC's keeps comments and writes in place. dvc.lock has no comments: here only what changed is
+    parsed and written (see LockText), and the file is replaced as a whole, so that a kill cannot
+    tear it.
     """
     lock = Path(path)
     if lock.name != DVC_LOCK.name:
         with modify_yaml(path, fs=fs) as data:
             yield data
         return
-    data = parse_yaml(lock.read_text(encoding="utf-8"), path) if lock.exists() else {}
+    data = _LOCK.parse(lock.read_text(encoding="utf-8")) if lock.exists() else {}
     yield data
-    text = io.StringIO()
-    _writer().dump(data, text)
+    text = _LOCK.dump(data)
     with atomic_write(lock) as temporary:
-        temporary.write_text(text.getvalue(), encoding="utf-8")
-
-
-def _writer() -> YAML:
-    yaml = YAML(typ="safe")
-    for option in ("default_flow_style", "sort_base_mapping_type_on_output"):
-        setattr(yaml, option, False)  # ruamel types them as None
-    yaml.representer.add_representer(OrderedDict, type(yaml.representer).represent_dict)
-    return yaml
+        temporary.write_text(text, encoding="utf-8")
 
 
 def write_lock_whole() -> None:
-    """Have DVC write dvc.lock with modify_lock in this process; DVC has no setting for that."""
+    """Have DVC read and write dvc.lock with LockText in this process; DVC has no setting for that.
+
+    DVC only reads the entries that it is given.
+    """
     dvc.dvcfile.modify_yaml = modify_lock
+    dvc.utils.strictyaml.parse_yaml = _parse_lock
+
+
+def _parse_lock(text: str, path: str, typ: str = "safe") -> Any:
+    if Path(path).name == DVC_LOCK.name and typ == "safe":
+        return _LOCK.parse(text)
+    return parse_yaml(text, path, typ=typ)
 
 
 def main(arguments: Sequence[str]) -> int:
