@@ -13,13 +13,14 @@ from tasks.running.stage import run_stage
 from tasks.running.work import Work
 from tasks.shared.device import set_up
 from tasks.shared.encoders import load_weights, open_encoder, open_heads, open_split
+from tasks.shared.hits import write_hits
 from tasks.shared.long_tables import ACCURACY, MEASURED, write_long
 from tasks.shared.protocols import measured_rows
 from tasks.shared.tables import write_json
 
 
 def run(work: Work) -> None:
-    """Write the method's accuracies, and their plain mean over the tasks by protocol."""
+    """Write which images the method gets right, its accuracies, and their mean by protocol."""
     suite, method, tasks = work.options["suite"], work.options["method"], work.params["tasks"]
     device = set_up(work.params["compute"])
     encoder = open_encoder(work.params["model"], device)
@@ -27,12 +28,14 @@ def run(work: Work) -> None:
     test = open_split(tasks, work.options["size"], "test")
     share = work.params["evaluate"]["held_out_fraction"]
     hits = Hits(encoder, heads)
-    rows, averages = [], {}
+    rows, averages, right = [], {}, {}
     for protocol in PROTOCOLS:
         measured = {}
         for done, (task, part) in enumerate(test.items(), start=1):
             seen = measured_rows(len(part.labels), protocol, share)
-            measured[task] = percent(hits.of(weights(work, protocol, task), task, part)[seen])
+            checkpoint = weights(work, protocol, task)
+            right[protocol, task] = hits.of(checkpoint, task, part)[seen]
+            measured[task] = percent(right[protocol, task])
             work.report.progress(
                 done, len(test), f"{method} {protocol}  {task}: {measured[task]:.1f} %"
             )
@@ -41,6 +44,7 @@ def run(work: Work) -> None:
         with_mean = with_average(measured)
         averages[protocol] = round(with_mean["average"], 2)
         work.report.metrics({f"{protocol}/{task}": v for task, v in with_mean.items()}, 0)
+    write_hits(paths.hits(suite, method, work.seed), right)
     write_long(paths.evaluation(suite, method, work.seed), MEASURED, rows)
     write_json(paths.averages(suite, method, work.seed), averages)
 

@@ -5,7 +5,7 @@ from tasks.graph import paths
 from tasks.running.stage import run_stage
 from tasks.running.work import Work
 from tasks.shared.encoders import read_classes
-from tasks.shared.made_heads import prompted_head
+from tasks.shared.heads import prompted_head
 
 
 def run(work: Work) -> None:

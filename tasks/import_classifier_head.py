@@ -4,7 +4,7 @@ from adamerge_core import checkpoints
 from tasks.graph import paths
 from tasks.running.stage import run_stage
 from tasks.running.work import Work
-from tasks.shared.classifier_heads import imported_head
+from tasks.shared.heads import imported_head
 
 
 def run(work: Work) -> None:

@@ -6,9 +6,8 @@ from adamerge_core.vision.class_lists import check_same_classes
 from tasks.graph import paths
 from tasks.running.stage import run_stage
 from tasks.running.work import Work
-from tasks.shared.classifier_heads import joined_head
 from tasks.shared.encoders import read_classes
-from tasks.shared.made_heads import probed_head, prompted_head
+from tasks.shared.heads import joined_head, probed_head, prompted_head
 from tasks.suite.sections import Model
 
 

@@ -77,6 +77,6 @@ def _evaluate(
             *split_files(suite.tasks, size, "test"),
         ],
         params=["tasks", "evaluate.held_out_fraction", *ENCODER],
-        outs=[paths.evaluation(SUITE, method, SEED)],
+        outs=[paths.evaluation(SUITE, method, SEED), paths.hits(SUITE, method, SEED)],
         metrics=[paths.averages(SUITE, method, SEED)],
     )

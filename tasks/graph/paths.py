@@ -137,6 +137,11 @@ def evaluation(suite: Name, method: Name, seed: Name) -> Path:
     return metrics(suite, seed) / "evaluate" / f"{method}.csv"
 
 
+def hits(suite: Name, method: Name, seed: Name) -> Path:
+    """Which test images a method got right, by protocol and task."""
+    return metrics(suite, seed) / "hits" / f"{method}.npz"
+
+
 def averages(suite: Name, method: Name, seed: Name) -> Path:
     """A method's average accuracy by protocol: what `dvc metrics show` tells."""
     return metrics(suite, seed) / f"{method}.json"

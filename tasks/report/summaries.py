@@ -65,6 +65,32 @@ def summarise(rows: Iterable[Row], protocol: str) -> dict[str, Summary]:
     return {name: Summary.of(accuracies) for name, accuracies in found.items()}
 
 
+def normalised(rows: Iterable[Row], protocol: str) -> dict[str, Summary]:
+    """Summarise what share of the individual models' accuracy each method reaches, in percent: per
+    seed the mean over the tasks of the shares, under "average".
+
+    Not-a-number where an individual model is right on no image.
+    """
+    found = [row for row in rows if row.protocol == protocol]
+    whole = {row.seed: row.accuracies for row in found if row.method == "individual"}
+    return summarise(
+        [
+            Row(row.method, protocol, row.seed, {AVERAGE: _share(row.accuracies, whole[row.seed])})
+            for row in found
+        ],
+        protocol,
+    )
+
+
+def _share(accuracies: Mapping[str, float], whole: Mapping[str, float]) -> float:
+    shares = [
+        100 * accuracies[task] / whole[task] if whole[task] else math.nan
+        for task in whole
+        if task != AVERAGE
+    ]
+    return statistics.fmean(shares)
+
+
 def summarise_corrupted(rows: Iterable[CorruptedRow]) -> dict[tuple[str, int, str], Summary]:
     """Summarise the seeds of each corruption, severity and method, in the order of the rows."""
     found: dict[tuple[str, int, str], list[dict[str, float]]] = {}
@@ -128,7 +154,7 @@ def spread(summary: Summary, column: str = AVERAGE, scale: Scale = PERCENT) -> s
     return scale.text(summary.deviation[column]) if summary.deviation else None
 
 
-def lead(
+def apart(
     first: Summary,
     second: Summary,
     name: str,
@@ -137,17 +163,30 @@ def lead(
 ) -> str:
     """Write how far the first is from the second, which is called `name`, in the numbers that
     tables show: `8.0 points above task arithmetic (70.1 %)`.
+    """
+    between = difference(first, second, column, scale)
+    other = f"{name} ({percent(second, column, scale)})"
+    if between == 0:
+        return f"level with {other}"
+    where = "above" if between > 0 else "below"
+    return f"{scale.text(abs(between))}{scale.apart} {where} {other}"
+
+
+def lead(
+    first: Summary,
+    second: Summary,
+    name: str,
+    column: str = AVERAGE,
+    scale: Scale = PERCENT,
+) -> str:
+    """Write how far the first is from the second (see `apart`).
 
     Says that this is not shown where the spread over seeds of both together is not smaller than the
     difference.
     """
-    apart = difference(first, second, column, scale)
-    other = f"{name} ({percent(second, column, scale)})"
-    if apart == 0:
-        return f"level with {other}"
-    where = "above" if apart > 0 else "below"
-    text = f"{scale.text(abs(apart))}{scale.apart} {where} {other}"
-    if is_shown(first, second, column, scale):
+    text = apart(first, second, name, column, scale)
+    level = difference(first, second, column, scale) == 0
+    if level or is_shown(first, second, column, scale):
         return text
     return f"{text}, not shown: the spread over seeds is as large"
 

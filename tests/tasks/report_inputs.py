@@ -12,6 +12,7 @@ import yaml
 from adamerge_core.coefficient_files import LearnedCoefficients
 from tasks.graph import paths
 from tasks.graph.paths import PROTOCOLS
+from tasks.shared.hits import write_hits
 from tasks.shared.long_tables import ACCURACY, MEASURED, MEASURED_CORRUPTED, write_long
 from tasks.shared.tables import write_csv, write_json
 from tasks.suite.fields import REFERENCES
@@ -95,6 +96,13 @@ def _evaluation(
         for task in suite.tasks
     ]
     write_long(root / paths.evaluation(suite.name, method, seed), MEASURED, rows)
+    hits = {(row["protocol"], row["task"]): _right(row["value"]) for row in rows}
+    write_hits(root / paths.hits(suite.name, method, seed), hits)
+
+
+def _right(percent: float, count: int = 400) -> np.ndarray:
+    """So many percent of the images right, always the same ones first."""
+    return np.arange(count) < round(count * percent / 100)
 
 
 def _robustness(

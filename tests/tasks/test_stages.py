@@ -24,6 +24,7 @@ from adamerge_core.vision.heads import zero_shot_weight
 from tasks import wiring
 from tasks.graph import paths
 from tasks.graph.paths import PROTOCOLS
+from tasks.shared.hits import read_hits
 from tasks.suite.fields import REFERENCES
 from tasks.suite.schema import Suite, checked
 
@@ -243,6 +244,9 @@ def check_tables(suite: Suite) -> None:
         assert np.mean(accuracies[:-1]) == pytest.approx(accuracies[-1], abs=0.01)
         shown = json.loads(paths.averages("tiny", row["method"], 0).read_text(encoding="utf-8"))
         assert shown[row["protocol"]] == pytest.approx(accuracies[-1], abs=0.01)
+        hits = read_hits(paths.hits("tiny", row["method"], 0))
+        right = [100 * hits[row["protocol"], task].mean() for task in suite.tasks]
+        assert right == pytest.approx(accuracies[:-1], abs=0.01)
     stripes = {row["method"]: float(row["stripes"]) for row in rows[:: len(PROTOCOLS)]}
     assert stripes["individual"] > max(80, stripes["pretrained"])
     corrupted = rows_of(paths.report("tiny") / "corrupted.csv")

@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING
 
 from tasks.graph import paths
 from tasks.graph.paths import PROTOCOLS
-from tasks.report import measurements
+from tasks.report import differences, measurements
 from tasks.report.catalogue import Look, is_task_arithmetic, looks, published, published_label
 from tasks.report.content import Cell, Content, Line, Table
+from tasks.report.differences import DIFFERENCES_CSV, Pair, Tested, tested_lead
 from tasks.report.results import METHODS_JSON, RESULTS_CSV, results_csv
 from tasks.report.rows import AVERAGE
 from tasks.report.summaries import (
     Summary,
     best_by_column,
     cells,
-    lead,
+    normalised,
     percent,
     shown,
     summarise,
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 TITLE = "Results"
 QUESTION = "How well does one merged model do the work of all the individual ones?"
 FIGURES: tuple[str, ...] = ()
-FILES: tuple[str, ...] = (RESULTS_CSV, METHODS_JSON)
+FILES: tuple[str, ...] = (RESULTS_CSV, METHODS_JSON, DIFFERENCES_CSV)
 
 _TITLES = {
     "transductive": "Paper's protocol (transductive)",
@@ -60,8 +61,9 @@ _ONE_SEED = "All from one seed: how much the numbers vary over seeds is not know
 
 
 def reads(suite: "Suite") -> list[Path]:
-    """List the evaluations of the references and of every method."""
-    return list(_evaluations(suite, Path()).values())
+    """List the evaluations of the references and of every method, image by image too."""
+    evaluations = _evaluations(suite, Path())
+    return [*evaluations.values(), *(paths.hits(suite.name, *key) for key in evaluations)]
 
 
 def show(suite: "Suite", root: Path) -> Content:
@@ -70,24 +72,40 @@ def show(suite: "Suite", root: Path) -> Content:
     rows = measurements.evaluations(_evaluations(suite, root), suite.tasks)
     tables = {protocol: summarise(rows, protocol) for protocol in PROTOCOLS}
     baseline = next((n for n, m in suite.merging.items() if is_task_arithmetic(m)), None)
+    around_best = _around_best(tables[PROTOCOLS[0]], shown_as, baseline)
+    adapted = differences.pairs_of_adaptations(suite, shown_as)
+    pairs = list(dict.fromkeys([*around_best, *adapted]))
+    tested = differences.tested_pairs(suite, root, pairs)
     facts = {
         name: {k: v for k, v in asdict(look).items() if k in ("label", "data", "reference")}
         for name, look in shown_as.items()
     }
     return Content(
         tables=[
-            *(_table(suite, protocol, tables[protocol], shown_as) for protocol in PROTOCOLS),
+            *(
+                _table(suite, protocol, tables[protocol], normalised(rows, protocol), shown_as)
+                for protocol in PROTOCOLS
+            ),
+            differences.table(suite, tables, shown_as, tested),
             *_published(suite, tables[PROTOCOLS[0]], shown_as),
         ],
-        findings=_findings(
-            tables,
-            shown_as,
-            baseline,
-            "the pretrained encoder" if suite.model.is_classifier else "the zero-shot model",
-        ),
+        findings=[
+            *_findings(
+                tables,
+                shown_as,
+                around_best,
+                tested,
+                "the pretrained encoder" if suite.model.is_classifier else "the zero-shot model",
+            ),
+            *differences.findings(
+                tables[PROTOCOLS[0]], shown_as, adapted, around_best, tested, PROTOCOLS[0]
+            ),
+            *([_ONE_SEED] if len(suite.seeds) == 1 else []),
+        ],
         files={
             RESULTS_CSV: results_csv(rows, suite.tasks),
             METHODS_JSON: json.dumps(facts, indent=1) + "\n",
+            DIFFERENCES_CSV: differences.differences_csv(tested),
         },
     )
 
@@ -132,7 +150,11 @@ def _evaluations(suite: "Suite", root: Path) -> dict[tuple[str, int], Path]:
 
 
 def _table(
-    suite: "Suite", protocol: str, summaries: Mapping[str, Summary], shown_as: Mapping[str, Look]
+    suite: "Suite",
+    protocol: str,
+    summaries: Mapping[str, Summary],
+    shares: Mapping[str, Summary],
+    shown_as: Mapping[str, Look],
 ) -> Table:
     best = best_by_column(summaries, _references(shown_as))
     text = _TEXTS[protocol]
@@ -143,14 +165,17 @@ def _table(
         title=_TITLES[protocol],
         text=text,
         headings=("method", "data used"),
-        columns=(*suite.tasks, AVERAGE),
+        columns=(*suite.tasks, "normalised", AVERAGE),
         lines=[
             Line(
                 names=(shown_as[method].label, shown_as[method].data),
-                cells=cells(
-                    summary,
-                    summaries.values(),
-                    {column for column, methods in best.items() if method in methods},
+                cells=_with_share(
+                    cells(
+                        summary,
+                        summaries.values(),
+                        {column for column, methods in best.items() if method in methods},
+                    ),
+                    shares[method],
                 ),
                 colour=shown_as[method].colour,
                 reference=shown_as[method].reference,
@@ -164,6 +189,13 @@ def _table(
     )
 
 
+def _with_share(found: list[Cell], share: Summary) -> list[Cell]:
+    """Put the normalised accuracy before the average, which is the last."""
+    *tasks, average = found
+    spread = f"{share.deviation[AVERAGE]:.1f}" if share.deviation else None
+    return [*tasks, Cell(f"{shown(share):.1f}", spread), average]
+
+
 def _legend(suite: "Suite", shown_as: Mapping[str, Look]) -> str:
     seeds = ", ".join(map(str, suite.seeds))
     spread = f": mean ± sample standard deviation over the seeds {seeds}"
@@ -175,7 +207,8 @@ def _legend(suite: "Suite", shown_as: Mapping[str, Look]) -> str:
         "best merged model of a column; the stronger a cell's tint, the higher it stands between "
         "the lowest and the highest of its column. Data used is what a method took beside the "
         "fine-tuned models: validation images where it chose a parameter, test images where it "
-        "learned coefficients. Colours before the names are those of the figures."
+        "learned coefficients. Normalised is the share of the individual models' accuracy, in "
+        "percent, the mean of the tasks' shares. Colours before the names are those of the figures."
     )
 
 
@@ -217,37 +250,50 @@ def _published(
     return [table]
 
 
+def _around_best(
+    summaries: Mapping[str, Summary], shown_as: Mapping[str, Look], baseline: str | None
+) -> list[Pair]:
+    """Pair the best merged model with what it is held against: the baseline or the pretrained
+    model, the next, the individual models.
+    """
+    best = _best(summaries, shown_as)
+    others = {name: summary for name, summary in summaries.items() if name != best}
+    alone = all(shown_as[name].reference for name in others)
+    second = [] if alone else [_best(others, shown_as)]
+    against = baseline if baseline not in (None, best) else "pretrained"
+    return [(best, other) for other in (against, *second, "individual")]
+
+
 def _findings(
     tables: Mapping[str, Mapping[str, Summary]],
     shown_as: Mapping[str, Look],
-    baseline: str | None,
+    around_best: Sequence[Pair],
+    tested: Tested,
     start: str,
 ) -> list[str]:
     first, held_out = (tables[protocol] for protocol in PROTOCOLS)
-    best = _best(first, shown_as)
-    label, summary = shown_as[best].label, first[best]
-    against = baseline if baseline not in (None, best) else "pretrained"
-    name = shown_as[against].label if against == baseline else start
+    best, against = around_best[0]
+    names = {other: shown_as[other].label for _, other in around_best}
+    names |= {"pretrained": start, "individual": "the individual models"}
+
+    def lead(other: str, protocol: str = PROTOCOLS[0]) -> str:
+        summaries, found = tables[protocol], tested[protocol, (best, other)]
+        return tested_lead(summaries[best], summaries[other], names[other], found)
+
     return [
-        f"{label} is the best merged model: {percent(summary)} on average, "
-        f"{lead(summary, first[against], name)}.",
-        *_next(first, best, shown_as),
-        f"It is {lead(summary, first['individual'], 'the individual models')}, which need one "
-        "network a task.",
+        f"{shown_as[best].label} is the best merged model: {percent(first[best])} on average, "
+        f"{lead(against)}.",
+        *(f"It is {lead(second)}, the next." for _, second in around_best[1:-1]),
+        f"It is {lead('individual')}, which need one network a task.",
         f"Under the held-out protocol it reaches {percent(held_out[best])}, "
-        f"{lead(held_out[best], held_out[against], name)}.",
-        *_below_start(first, [n for n in (baseline, best) if n], shown_as, start),
-        *([_ONE_SEED] if summary.deviation is None else []),
+        f"{lead(against, PROTOCOLS[1])}.",
+        *_below_start(
+            first,
+            [name for name in dict.fromkeys((against, best)) if name != "pretrained"],
+            shown_as,
+            start,
+        ),
     ]
-
-
-def _next(summaries: Mapping[str, Summary], best: str, shown_as: Mapping[str, Look]) -> list[str]:
-    """Say how far the best is from the one after it, if there is one."""
-    others = {name: summary for name, summary in summaries.items() if name != best}
-    if all(shown_as[name].reference for name in others):
-        return []
-    second = _best(others, shown_as)
-    return [f"It is {lead(summaries[best], others[second], shown_as[second].label)}, the next."]
 
 
 def _below_start(
