@@ -29,6 +29,7 @@ from adamerge_core.adamerging.non_finite import refuse_non_finite, refuse_non_fi
 from adamerge_core.adamerging.optimizer import Optimizer
 from adamerge_core.adamerging.settings import GRANULARITIES, AdaptationSettings
 from adamerge_core.adamerging.targets import Arrays, image_faults, target_faults
+from adamerge_core.adamerging.turns import Turns, tasks_at, turn_faults, turns_before
 from adamerge_core.batches import batch_indices, on_device, rows_between, take
 from adamerge_core.distributed import World, world
 from adamerge_core.errors import InputError
@@ -42,12 +43,12 @@ class AdaptationStep:
     step: int
     """The step's number, from 1."""
     entropy: dict[str, float]
-    """Per task the mean entropy in nats of the step's images, before the update."""
+    """Per task of the step the mean entropy in nats of its images, before the update."""
     coefficients: Tensor
     """[K] or [L, K] float64 after the update, in [0, 1] unless the clamp is none; with another
     parameterisation its parameters. Early stopping puts the best measured ones in the last step."""
     loss: dict[str, float]
-    """Per task the mean of the objective over the step's images, before the update."""
+    """Per task of the step the mean of the objective over its images, before the update."""
     held_out_entropy: dict[str, float] | None = None
     """Per task the mean entropy in nats of the held-out images, after the update; None where the
     step did not measure it."""
@@ -61,6 +62,7 @@ def adapt(
     resume_from: str | PathLike[str] | None = None,
     save_every: int = 10,
     targets: Arrays | None = None,
+    turns: Turns | None = None,
 ) -> Iterator[AdaptationStep]:
     """Minimise the objective, summed over tasks, in the coefficients; yields every step.
 
@@ -68,12 +70,14 @@ def adapt(
     indexable by an array of integers; drawn without replacement, epoch by epoch, from `seed` (the
     published code shuffles anew at every step, so there an image may come again soon). targets:
     aligned with the images, labels [N_k] int64 or probabilities [N_k, classes], for objectives that
-    need them. The first step has no lowered backward pass (Engine, bfloat16_backward).
+    need them. turns: the tasks that give images in each step, and again from the first; None for
+    all in every step. A task in no turn keeps its place in the merge, and none of its images is
+    drawn. The first step has no lowered backward pass (Engine, bfloat16_backward).
 
     resume_from: a file that keeps the state, written every `save_every` steps once the caller has
     taken the step. When it exists, the run goes on from it and ends at the same coefficients as an
     uninterrupted one. The steps before it are not yielded again; the last one always is. A file of
-    another run is refused: other settings, parameterisation, seed, tasks, layers, numbers of
+    another run is refused: other settings, turns, parameterisation, seed, tasks, layers, numbers of
     images, task vectors (by a hash of the names of all layers and of the values of the smallest,
     2^20 entries a task) or targets (by a hash of the labels, or of the likeliest classes). The
     caller must see to it that the images' contents and the heads are the same. A damaged file is
@@ -83,13 +87,14 @@ def adapt(
     Each rank reads and computes its share of the step's images, and all get the same steps; the
     first rank writes the file, and all read it.
 
-    Raises InputError when settings, images or targets are not usable, seed is no whole number from
-    0 or save_every none from 1, or ranks were given different runs; StateFileError when the file is
-    damaged or another run's; NonFiniteError, with the last good parameters, at the step whose loss,
-    gradient or update is not finite; RankError when another rank ended or gave no answer.
+    Raises InputError when settings, images, targets or turns are not usable, seed is no whole
+    number from 0 or save_every none from 1, or ranks were given different runs; StateFileError when
+    the file is damaged or another run's; NonFiniteError, with the last good parameters, at the step
+    whose loss, gradient or update is not finite; RankError when another rank ended or gave no
+    answer.
     """
     counts = {"seed": (seed, 0), "save_every": (save_every, 1)}
-    _check(engine, images, settings, targets, counts)
+    _check(engine, images, settings, targets, turns, counts)
     names = engine.task_vectors.task_names
     rows = {name: split(len(images[name]), settings, (seed, k)) for k, name in enumerate(names)}
     adapted = {name: drawn_from for name, (drawn_from, _) in rows.items()}
@@ -99,9 +104,9 @@ def adapt(
     stopping = EarlyStopping(images, held_out, start) if settings.held_out_share else None
 
     sizes = {name: len(images[name]) for name in names}
-    run = run_state.described(
-        engine, start, {**asdict(settings), "seed": seed, "images": sizes}, targets
-    )
+    options = {**asdict(settings), "seed": seed, "images": sizes}
+    options |= {"turns": turns} if turns else {}
+    run = run_state.described(engine, start, options, targets)
     group, done = world(), 0
     state = None if resume_from is None else Path(resume_from)
     if state and os.path.lexists(state):
@@ -110,10 +115,11 @@ def adapt(
     if stopping and not done:
         refuse_non_finite(engine, 0, start, stopping.measure(engine, 0, start), {})
 
-    batches = _batches(images, targets or {}, adapted, settings, seed, done, group)
-    sizes = dict.fromkeys(names, settings.images_per_task * settings.batches_per_step)
+    batches = _batches(images, targets or {}, adapted, settings, turns, seed, done, group)
+    size = settings.images_per_task * settings.batches_per_step
     for step, batch in enumerate(on_device(batches, engine.device), start=done + 1):
-        labels = {name: batch[f"targets/{name}"] for name in names} if targets else None
+        sizes = dict.fromkeys(tasks_at(step - 1, turns, names), size)
+        labels = {name: batch[f"targets/{name}"] for name in sizes} if targets else None
         # Adam's first step is the gradient's sign: next to zero, rounding would turn it around
         before = optimizer.parameters
         result = engine.loss_and_gradient(
@@ -142,6 +148,7 @@ def _batches(
     targets: Arrays,
     rows: Mapping[str, np.ndarray],
     settings: AdaptationSettings,
+    turns: Turns | None,
     seed: int,
     done: int,
     group: World,
@@ -149,15 +156,18 @@ def _batches(
     """Draw every step's images after the first `done` steps: by task, targets as targets/<task>.
 
     rows: per task the images that may be drawn. A step's batches follow one another in the drawing
-    order, so they are drawn as one. A rank takes its share of all tasks' images joined end to end.
+    order, so they are drawn as one. A rank takes its share of the step's tasks' images joined end
+    to end.
     """
-    size = settings.images_per_task * settings.batches_per_step
-    share = group.share(size * len(rows))
-    own = rows_between(dict.fromkeys(rows, size), share.start, share.stop)
+    size, names = settings.images_per_task * settings.batches_per_step, list(rows)
     for step in range(done, settings.steps):
-        batch = {}
-        for index, name in enumerate(rows):
-            drawn = batch_indices(len(rows[name]), size, step, (seed, index))[own[name]]
+        batch, here = {}, tasks_at(step, turns, names)
+        share = group.share(size * len(here))
+        own = rows_between(dict.fromkeys(here, size), share.start, share.stop)
+        for name in here:
+            order = (seed, names.index(name))
+            turn = turns_before(step, turns, name)
+            drawn = batch_indices(len(rows[name]), size, turn, order)[own[name]]
             chosen = rows[name][drawn]
             batch[name] = take(images[name], chosen)
             if name in targets:
@@ -170,6 +180,7 @@ def _check(
     images: Arrays,
     settings: AdaptationSettings,
     targets: Arrays | None,
+    turns: Turns | None,
     counts: Mapping[str, tuple[int, int]],
 ) -> None:
     """Raise one InputError that lists every fault; counts: by name a number and its minimum."""
@@ -188,6 +199,8 @@ def _check(
     if not engine.task_vectors.layers:
         faults.append("no task changed any tensor of the pretrained model; nothing can be learned")
     faults += image_faults(engine.task_vectors, images)
+    if turns is not None:
+        faults += turn_faults(turns, engine.task_vectors.task_names)
     if not faults:
         faults = _unlike(engine, images)
     if not faults:

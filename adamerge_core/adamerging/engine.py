@@ -149,16 +149,17 @@ class Engine:
         """Merge, and compute each task's mean loss and entropy and the gradient of the loss sum.
 
         parameters: coefficients [K] or [L, K], or the vector of another parameterisation. images:
-        per task [N_k, ...], not empty. targets: per task labels [N_k] int64 or probabilities [N_k,
-        classes], for objectives that need them. Losses are computed in float32 or wider.
-        exact_backward: bfloat16_backward does not lower this backward pass.
+        per task [N_k, ...], not empty; a task that is not there has no loss. targets: per task
+        labels [N_k] int64 or probabilities [N_k, classes], for objectives that need them. Losses
+        are computed in float32 or wider. exact_backward: bfloat16_backward does not lower this
+        backward pass.
 
         counts: per task the number of images, above 0, on all ranks of the torch.distributed group
         together, where `images` are this rank's share, of any size. Then every rank calls this
         method and gets the same bits: the means over all ranks' images and the gradient of their
         sum.
         """
-        names = self.task_vectors.task_names
+        names = self._measured(images)
         group = World() if counts is None else world()
         sizes = counts or {name: len(images[name]) for name in names}
 
@@ -192,7 +193,7 @@ class Engine:
         sizes: the number of images by which each task's sums are divided. Gives the tasks' mean
         losses and entropies, [2, K] float64.
         """
-        names, function = self.task_vectors.task_names, OBJECTIVES[objective]
+        names, function = self._measured(images), OBJECTIVES[objective]
         self._clear_gradients()
         everything = torch.cat([images[name] for name in names]).to(self.device)
         # summed where they are computed: reading each one would wait for the device every time
@@ -212,6 +213,10 @@ class Engine:
                 means[:, names.index(name)] += torch.stack([loss, entropy])
             backward(torch.stack(losses).sum(), precision)
         return means
+
+    def _measured(self, images: Mapping[str, Tensor]) -> list[str]:
+        """The tasks that there are images of, in the order of the task vectors."""
+        return [name for name in self.task_vectors.task_names if name in images]
 
     def _gradients(self) -> dict[str, Tensor | None]:
         """The gradients that the encoder's parameters hold, by name."""
@@ -233,7 +238,7 @@ class Engine:
         """The precision that the first rank finds the fastest, on its first micro-batch."""
         if group.rank != 0:  # the first rank has images if any has
             return group.gather("")[0]
-        name = max(self.task_vectors.task_names, key=lambda task_name: len(images[task_name]))
+        name = max(self._measured(images), key=lambda task_name: len(images[task_name]))
         few = images[name][: self.micro_batch].to(self.device)
         labels = targets[name][: len(few)] if targets else None
 

@@ -13,6 +13,7 @@ from adamerge_core.adamerging.engine import Engine
 from adamerge_core.adamerging.learned import coefficients_of, merged_by, parameterisation_of
 from adamerge_core.adamerging.settings import AdaptationSettings
 from adamerge_core.adamerging.targets import targets_for
+from adamerge_core.adamerging.turns import Turns
 from adamerge_core.checkpoints import StateDict
 from adamerge_core.task_vectors import TaskVectors
 from adamerge_core.vision.images import LabeledImages
@@ -67,11 +68,15 @@ class Adaptation:
         return cls(method, settings, engine, task_vectors, images, targets)
 
     def steps(
-        self, seed: int, resume_from: Path | None = None, rows: Mapping[str, slice] | None = None
+        self,
+        seed: int,
+        resume_from: Path | None = None,
+        rows: Mapping[str, slice] | None = None,
+        turns: Turns | None = None,
     ) -> Iterator[AdaptationStep]:
         """Learn on the images, step by step; see adamerge_core.adamerging.adapt.
 
-        rows: per task the images to learn on; None takes all.
+        rows: per task the images to learn on; None takes all. turns: the tasks of each step.
         """
         images, targets = self.images, self.targets
         if rows:
@@ -79,7 +84,9 @@ class Adaptation:
             targets = (
                 {name: each[rows[name]] for name, each in targets.items()} if targets else None
             )
-        return adapt(self.engine, images, self.settings, seed, resume_from, targets=targets)
+        return adapt(
+            self.engine, images, self.settings, seed, resume_from, targets=targets, turns=turns
+        )
 
     def start(self) -> Tensor:
         """Return the parameters before the first step."""
