@@ -7,7 +7,9 @@ from conftest import ROOT, Project
 
 from tasks.suite.experiments.sections import EXPERIMENTS, settings_for
 
-STEPS = {"steps": 3, "images_per_task": 2, "batches_per_step": 1}
+STEPS = {"steps": 4, "images_per_task": 4, "batches_per_step": 1}
+"""As many images as the batches of `deployment` divide."""
+
 _FEW: dict[str, dict[str, Any]] = {
     "sensitivity": {"scalings": [0.0, 0.3], "images": 4},
     "unlabeled": {"images": [0, 1], "percent": [100]},

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
+from adamerge_core.adamerging.turns import Turns
 from adamerge_core.checkpoints import StateDict
 from adamerge_core.task_vectors import TaskVectors
 from adamerge_core.vision.images import LabeledImages
@@ -36,16 +37,20 @@ def merged_model(
 
 
 def learned(
-    work: Work, name: str, adaptation: Adaptation, seen: Mapping[str, slice] | None = None
+    work: Work,
+    name: str,
+    adaptation: Adaptation,
+    seen: Mapping[str, slice] | None = None,
+    turns: Turns | None = None,
 ) -> Tensor:
     """Adapt to the last step, and return its parameters.
 
     name: of the method, for its curve, and for the state from which it goes on after a kill. seen:
-    per task the images to learn on; None takes all.
+    per task the images to learn on; None takes all. turns: the tasks of each step; None for all.
     """
     scratch = work.report.scratch
     state = scratch / f"{name}.safetensors" if scratch else None
-    for step in adaptation.steps(work.seed, state, seen):
+    for step in adaptation.steps(work.seed, state, seen, turns):
         entropy = sum(step.entropy.values()) / len(step.entropy)
         work.report.metrics({f"{name}/entropy": entropy}, step.step)
         text = f"{name} of {work.name}  entropy {entropy:.3f}"

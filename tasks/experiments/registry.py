@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING, Protocol
 from tasks.experiments import (
     corruptions,
     cost,
+    deployment,
     labels,
+    number_of_tasks,
     sensitivity,
     surrogate,
     unlabeled,
@@ -32,6 +34,8 @@ RUNS: dict[str, Runs] = {
     "surrogate": surrogate,
     "labels": labels,
     "cost": cost,
+    "number_of_tasks": number_of_tasks,
+    "deployment": deployment,
 }
 """By name, as tasks.suite.experiments has their settings."""
 

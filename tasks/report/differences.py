@@ -63,7 +63,9 @@ def tested_pairs(suite: "Suite", root: Path, pairs: Sequence[Pair]) -> Tested:
         for name in names
     }
     return {
-        (protocol, (one, other)): paired_difference(measured[protocol, one], measured[protocol, other])
+        (protocol, (one, other)): paired_difference(
+            measured[protocol, one], measured[protocol, other]
+        )
         for protocol in PROTOCOLS
         for one, other in pairs
     }

@@ -12,7 +12,9 @@ from tasks.report.content import Content
 from tasks.report.experiments import (
     corruptions,
     cost,
+    deployment,
     labels,
+    number_of_tasks,
     sensitivity,
     surrogate,
     unlabeled,
@@ -65,6 +67,8 @@ PAGES: dict[str, Page] = {
     "surrogate": surrogate,
     "labels": labels,
     "cost": cost,
+    "number_of_tasks": number_of_tasks,
+    "deployment": deployment,
     "samples": samples,
 }
 """By file name, in the order of the contents."""

@@ -66,26 +66,27 @@ def summarise(rows: Iterable[Row], protocol: str) -> dict[str, Summary]:
 
 
 def normalised(rows: Iterable[Row], protocol: str) -> dict[str, Summary]:
-    """Summarise what share of the individual models' accuracy each method reaches, in percent: per
-    seed the mean over the tasks of the shares, under "average".
-
-    Not-a-number where an individual model is right on no image.
+    """Summarise the share of the individual models' accuracy that each method reaches (see
+    `share`), under "average".
     """
     found = [row for row in rows if row.protocol == protocol]
     whole = {row.seed: row.accuracies for row in found if row.method == "individual"}
     return summarise(
         [
-            Row(row.method, protocol, row.seed, {AVERAGE: _share(row.accuracies, whole[row.seed])})
+            Row(row.method, protocol, row.seed, {AVERAGE: share(row.accuracies, whole[row.seed])})
             for row in found
         ],
         protocol,
     )
 
 
-def _share(accuracies: Mapping[str, float], whole: Mapping[str, float]) -> float:
+def share(accuracies: Mapping[str, float], individual: Mapping[str, float]) -> float:
+    """Compute the mean, over the tasks of the individual models, of the share in percent that is
+    reached of their accuracies; not-a-number where one of these is 0.
+    """
     shares = [
-        100 * accuracies[task] / whole[task] if whole[task] else math.nan
-        for task in whole
+        100 * accuracies[task] / own if own else math.nan
+        for task, own in individual.items()
         if task != AVERAGE
     ]
     return statistics.fmean(shares)

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import deployment_inputs
+
 from tasks.graph import paths
 from tasks.shared.long_tables import (
     ACCURACY,
@@ -99,6 +101,7 @@ def experiments() -> dict[str, Any]:
             }
         },
         "cost": {"timed_steps": 3},
+        **deployment_inputs.SETTINGS,
     }
 
 
@@ -121,6 +124,8 @@ def write_experiments(
     """
     if not suite.studied:
         return
+    deployment_inputs.write_number_of_tasks(suite, root)
+    deployment_inputs.write_deployment(suite, root)
     for seed in suite.seeds:
         rows = [
             row

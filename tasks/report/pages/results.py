@@ -21,6 +21,7 @@ from tasks.report.summaries import (
     normalised,
     percent,
     shown,
+    spread,
     summarise,
     tasks_below,
 )
@@ -189,20 +190,19 @@ def _table(
     )
 
 
-def _with_share(found: list[Cell], share: Summary) -> list[Cell]:
+def _with_share(found: list[Cell], reached: Summary) -> list[Cell]:
     """Put the normalised accuracy before the average, which is the last."""
     *tasks, average = found
-    spread = f"{share.deviation[AVERAGE]:.1f}" if share.deviation else None
-    return [*tasks, Cell(f"{shown(share):.1f}", spread), average]
+    return [*tasks, Cell(f"{shown(reached):.1f}", spread(reached)), average]
 
 
 def _legend(suite: "Suite", shown_as: Mapping[str, Look]) -> str:
     seeds = ", ".join(map(str, suite.seeds))
-    spread = f": mean ± sample standard deviation over the seeds {seeds}"
+    over = f": mean ± sample standard deviation over the seeds {seeds}"
     supervised = [n for n, look in shown_as.items() if look.reference and n not in REFERENCES]
     below = "; those below it learned from the true labels of the test images" if supervised else ""
     return (
-        f"Top-1 accuracy in percent{spread if len(suite.seeds) > 1 else f', seed {seeds}'}. Rows "
+        f"Top-1 accuracy in percent{over if len(suite.seeds) > 1 else f', seed {seeds}'}. Rows "
         f"in italics are references: those above the line are no merged models{below}. Bold is the "
         "best merged model of a column; the stronger a cell's tint, the higher it stands between "
         "the lowest and the highest of its column. Data used is what a method took beside the "

@@ -10,8 +10,10 @@ from pydantic import ValidationError
 
 from tasks.suite.experiments.corruptions import Corruptions
 from tasks.suite.experiments.cost import Cost
+from tasks.suite.experiments.deployment import Deployment
 from tasks.suite.experiments.experiment import Experiment
 from tasks.suite.experiments.labels import Labels
+from tasks.suite.experiments.number_of_tasks import NumberOfTasks
 from tasks.suite.experiments.sensitivity import Sensitivity
 from tasks.suite.experiments.surrogate import Surrogate
 from tasks.suite.experiments.unlabeled import Unlabeled
@@ -28,6 +30,8 @@ EXPERIMENTS: dict[str, type[Experiment]] = {
     "surrogate": Surrogate,
     "labels": Labels,
     "cost": Cost,
+    "number_of_tasks": NumberOfTasks,
+    "deployment": Deployment,
 }
 """By name, in the order of the report's contents."""
 
