@@ -37,8 +37,9 @@ from tasks.shared.encoders import open_encoder, open_heads, open_split
 from tasks.shared.long_tables import MEASURED_IN_EXPERIMENT, write_long
 from tasks.shared.methods import make_model
 from tasks.shared.task_vectors import Statistics, open_statistics, open_task_vectors
-from tasks.suite.experiments import cost as names
-from tasks.suite.experiments.experiment import ALL_TASKS
+from tasks.suite.experiments import tables as names
+from tasks.suite.experiments.cost import Cost
+from tasks.suite.experiments.tables import ALL_TASKS
 from tasks.suite.methods import AdaptMethod, Method, parse_method
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def _template(suite: "Suite", name: str, method: Method) -> Stage:
         params=[
             "tasks",
             f"methods.{name}",
-            f"{names.Cost.key}.timed_steps",
+            f"{Cost.key}.timed_steps",
             *(("compute", "model") if encodes else ON_DEVICE),
         ],
         outs=[paths.experiment(SUITE, "cost", name, SEED)],

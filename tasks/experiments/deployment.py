@@ -28,7 +28,6 @@ from tasks.shared.long_tables import MEASURED_IN_EXPERIMENT, write_long
 from tasks.shared.methods import make_model
 from tasks.shared.task_vectors import Statistics, open_statistics
 from tasks.suite.experiments.deployment import (
-    UNDISTURBED,
     Batch,
     Condition,
     Corrupted,
@@ -41,6 +40,7 @@ from tasks.suite.experiments.deployment import (
     WrongExpert,
     read_condition,
 )
+from tasks.suite.experiments.tables import UNDISTURBED
 from tasks.suite.methods import AdaptMethod, Method, RuleMethod, parse_method
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from tasks.graph.templates import SEED, SUITE, axes, split_files, template
 from tasks.running.stage import run_stage
 from tasks.running.work import Work
 from tasks.shared.long_tables import MEASURED_IN_EXPERIMENT, write_long
-from tasks.suite.experiments.labels import LEARNED, START, Labels
+from tasks.suite.experiments.labels import Labels
+from tasks.suite.experiments.tables import LEARNED, START
 from tasks.suite.methods import AdaptMethod, parse_as
 
 if TYPE_CHECKING:

@@ -32,16 +32,16 @@ from tasks.shared.resumable_rows import ResumableRows
 from tasks.shared.resuming import resumed
 from tasks.shared.task_vectors import open_task_vectors
 from tasks.shared.training import finetune_settings
-from tasks.suite.experiments.experiment import ALL_TASKS
-from tasks.suite.experiments.surrogate import (
+from tasks.suite.experiments.surrogate import Surrogate
+from tasks.suite.experiments.tables import (
     ADAPTED,
+    ALL_TASKS,
     FINETUNED,
     LOSS,
     PRETRAINED,
     SPEARMAN,
     START,
     TENTHS,
-    Surrogate,
 )
 from tasks.suite.methods import AdaptMethod, Method, parse_as
 from tasks.suite.sections import Finetune

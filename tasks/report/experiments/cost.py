@@ -25,7 +25,8 @@ from tasks.report.summaries import (
     spread,
     summarise,
 )
-from tasks.suite.experiments.cost import (
+from tasks.suite.experiments.tables import (
+    ALL_TASKS,
     BACKWARD,
     FORWARD,
     MEMORY,
@@ -33,7 +34,6 @@ from tasks.suite.experiments.cost import (
     PARAMETERS,
     SECONDS,
 )
-from tasks.suite.experiments.experiment import ALL_TASKS
 from tasks.suite.fields import REFERENCES
 
 if TYPE_CHECKING:

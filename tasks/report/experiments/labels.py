@@ -23,7 +23,7 @@ from tasks.report.summaries import (
     percent,
 )
 from tasks.shared.long_tables import ACCURACY
-from tasks.suite.experiments.labels import ENTROPY, LEARNED, START
+from tasks.suite.experiments.tables import ENTROPY_OBJECTIVE, LEARNED, START
 
 if TYPE_CHECKING:
     from tasks.suite.experiments.labels import Labels
@@ -34,7 +34,11 @@ QUESTION = "What would labels add to an adaptation?"
 FIGURES: tuple[str, ...] = ("labels",)
 FILES: tuple[str, ...] = ("labels.csv",)
 
-_WORDS = {ENTROPY: "entropy", "self_labelling": "experts' labels", "cross_entropy": "true labels"}
+_WORDS = {
+    ENTROPY_OBJECTIVE: "entropy",
+    "self_labelling": "experts' labels",
+    "cross_entropy": "true labels",
+}
 _NOT_ADAPTED = "nothing (its start)"
 
 
@@ -166,13 +170,13 @@ def _table(suite: "Suite", compared: list[_Comparison], where: str) -> Table:
 
 
 def _findings(each: _Comparison) -> list[str]:
-    entropy = each.learned[ENTROPY]
+    entropy = each.learned[ENTROPY_OBJECTIVE]
     found = [
         f"{each.label} reaches {percent(entropy)} by entropy, "
         f"{lead(entropy, each.start, 'its start')}."
     ]
     for objective, summary in each.learned.items():
-        if objective == ENTROPY:
+        if objective == ENTROPY_OBJECTIVE:
             continue
         by = _WORDS.get(objective, objective.replace("_", " "))
         found.append(
@@ -186,7 +190,10 @@ def _findings(each: _Comparison) -> list[str]:
 
 def _share_of_the_gap(each: _Comparison, by: str, labels: Summary) -> str:
     """Say how much of what labels add to the start entropy has without them."""
-    gap, gained = difference(labels, each.start), difference(each.learned[ENTROPY], each.start)
+    gap, gained = (
+        difference(labels, each.start),
+        difference(each.learned[ENTROPY_OBJECTIVE], each.start),
+    )
     if gap <= 0 or not is_shown(labels, each.start):
         return f"{each.label}: that {by} add anything to its start is not shown."
     return (

@@ -16,9 +16,9 @@ from tasks.report.measurements import Measured
 from tasks.report.results import experiment_csv
 from tasks.report.summaries import PERCENT, Scale, Summary, cells, lead, percent, spread
 from tasks.shared.long_tables import ACCURACY, ENTROPY
-from tasks.suite.experiments.experiment import ALL_TASKS
-from tasks.suite.experiments.surrogate import (
+from tasks.suite.experiments.tables import (
     ADAPTED,
+    ALL_TASKS,
     FINETUNED,
     LOSS,
     PRETRAINED,

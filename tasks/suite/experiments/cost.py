@@ -1,16 +1,10 @@
-"""The settings of the experiment `cost`, and the metrics that its tables have."""
+"""The settings of the experiment `cost`."""
 
 from typing import Annotated
 
 from pydantic import Field
 
 from tasks.suite.experiments.experiment import Experiment
-
-PARAMETERS, SECONDS, MEMORY = "parameters", "seconds", "peak_gib"
-FORWARD, BACKWARD, OPERATIONS = "forward_images", "backward_images", "operations"
-"""Learned numbers beside the merged weights; seconds; GiB of memory at the most; images whose
-forward and whose backward pass through the encoder was computed; floating-point operations of
-these."""
 
 
 class Cost(Experiment):

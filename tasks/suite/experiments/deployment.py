@@ -7,11 +7,10 @@ from pydantic import Field, ValidationError
 
 from adamerge_core.vision.corruptions import CORRUPTIONS
 from tasks.suite.experiments.experiment import Entries, Experiment
+from tasks.suite.experiments.tables import UNDISTURBED
 from tasks.suite.fields import MANY, Images, Name, Section, Seed, lines_of, one_of, shown
 from tasks.suite.methods import AdaptMethod
 from tasks.suite.sections import Severity
-
-UNDISTURBED = "undisturbed"
 
 
 class Condition(Section):

@@ -8,10 +8,6 @@ from tasks.suite.methods import Method, parse_methods
 
 Entries = dict[str, Any]
 
-ALL_TASKS = "all tasks"
-"""What a table of an experiment calls a value that is of no single task; no task may be so called.
-"""
-
 
 class Experiment(Section):
     """The settings of an experiment."""

@@ -1,4 +1,4 @@
-"""The settings of the experiment `labels`, and what its tables call the models measured."""
+"""The settings of the experiment `labels`."""
 
 from dataclasses import replace
 from typing import Annotated
@@ -6,14 +6,9 @@ from typing import Annotated
 from pydantic import Field
 
 from tasks.suite.experiments.experiment import Entries, Experiment
+from tasks.suite.experiments.tables import ENTROPY_OBJECTIVE
 from tasks.suite.fields import MANY
 from tasks.suite.methods import AdaptMethod
-
-START, LEARNED = "start", "learned"
-"""The model that an adaptation starts with, and the one that it ends with."""
-
-ENTROPY = "entropy"
-"""The objective that the others are held against."""
 
 
 class Labels(Experiment):
@@ -36,7 +31,7 @@ class Labels(Experiment):
         return {
             name: tuple(n for n, other in methods.items() if n != name and _alike(each, other))
             for name, each in methods.items()
-            if each.settings.objective == ENTROPY
+            if each.settings.objective == ENTROPY_OBJECTIVE
         }
 
     def faults_of_methods(self) -> list[str]:

@@ -1,25 +1,15 @@
-"""The settings of the experiment `surrogate`, and what its tables call the moments measured at."""
+"""The settings of the experiment `surrogate`."""
 
 from typing import Annotated
 
 from pydantic import Field
 
 from tasks.suite.experiments.experiment import Entries, Experiment
+from tasks.suite.experiments.tables import ADAPTED, FINETUNED, PRETRAINED, START
 from tasks.suite.fields import MANY, shown
 from tasks.suite.methods import AdaptMethod
 
 Percent = Annotated[int, Field(ge=1, le=99, strict=True)]
-
-PRETRAINED, FINETUNED = "pretrained", "finetuned"
-"""Before the first step of fine-tuning, and after the last."""
-START, ADAPTED = "start", "adapted"
-"""Before the first step of an adaptation, and after the last."""
-
-LOSS, SPEARMAN = "loss", "spearman"
-"""The metrics mean cross-entropy, in nats, and rank correlation of entropy and cross-entropy."""
-
-TENTHS = range(1, 11)
-"""Of the images, from the lowest entropy to the highest: metrics `entropy_1`, `loss_1` and on."""
 
 
 class Surrogate(Experiment):
