@@ -242,7 +242,11 @@ def test_the_tables_of_corruptions_have_the_numbers_of_the_findings(
     worst = tables["misled"].lines[0]
     assert worst.names[1:] == ("contrast, severity 5", "signs")
     assert [cell.text for cell in worst.cells] == ["-20.0", "-20.0", "-0.50", "-0.50"]
+    assert len(tables["misled"].lines) == 3
     assert [[c.text for c in line.cells] for line in tables["guards"].lines] == [
         ["-13.0", "+5.0"],
         ["+3.0", "+7.0"],
     ]
+    write_experiments(suite, tmp_path, misled={})
+    names = {table.name for table in corruptions.show(suite, tmp_path).tables}
+    assert names == {"by_corruption", "by_severity", "signs"}

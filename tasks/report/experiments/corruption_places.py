@@ -25,7 +25,7 @@ CLEAN, CORRUPTED = "clean", "corrupted"
 _MISLED = 5.0
 """Points below the first method from which on a method counts as misled."""
 _WORST = 12
-"""Rows of the table of those misled the most."""
+"""Rows of the table of those misled the most, at most."""
 SIGNS = {AGREEMENT: "agreement with the experts", EVENNESS: "evenness", ENTROPY: "entropy"}
 
 
@@ -83,29 +83,37 @@ def held_against(
     ]
 
 
-def misled_table(places: Mapping[str, Sequence[Place]], first: str) -> Table:
-    misled = sorted(
-        ((p.change[ACCURACY], label, p) for label, each in places.items() for p in each),
-        key=lambda row: row[0],
-    )[:_WORST]
-    return Table(
-        name="misled",
-        title=f"Furthest below {first}",
-        text=f"The {len(misled)} places, each a task under a corruption, at which a method that "
-        f"adapts lies the furthest below {first}: by how many points, and by how much measures "
-        "that need no label differ. Look at whether predictions agree less with the experts, or "
-        "name fewer classes, while their entropy falls as it does everywhere.",
-        headings=("method", "corruption", "task"),
-        columns=("accuracy", *SIGNS.values()),
-        lines=[
-            Line(
-                (label, f"{words(p.corruption)}, severity {p.severity}", p.task),
-                [Cell(_signed(p.change[metric], metric)) for metric in (ACCURACY, *SIGNS)],
-            )
-            for _, label, p in misled
-        ],
-        legend="Accuracy and agreement in points, evenness from 0 to 1, entropy in nats.",
+def misled_table(places: Mapping[str, Sequence[Place]], first: str) -> list[Table]:
+    """List the places furthest below the first method; no table where there are none."""
+    below = (
+        (p.change[ACCURACY], label, p)
+        for label, each in places.items()
+        for p in each
+        if p.change[ACCURACY] < 0
     )
+    misled = sorted(below, key=lambda row: row[0])[:_WORST]
+    if not misled:
+        return []
+    return [
+        Table(
+            name="misled",
+            title=f"Furthest below {first}",
+            text=f"The {len(misled)} places, each a task under a corruption, at which a method "
+            f"that adapts lies the furthest below {first}: by how many points, and by how much "
+            "measures that need no label differ. Look at whether predictions agree less with the "
+            "experts, or name fewer classes, while their entropy falls as it does everywhere.",
+            headings=("method", "corruption", "task"),
+            columns=("accuracy", *SIGNS.values()),
+            lines=[
+                Line(
+                    (label, f"{words(p.corruption)}, severity {p.severity}", p.task),
+                    [Cell(_signed(p.change[metric], metric)) for metric in (ACCURACY, *SIGNS)],
+                )
+                for _, label, p in misled
+            ],
+            legend="Accuracy and agreement in points, evenness from 0 to 1, entropy in nats.",
+        )
+    ]
 
 
 def _guarded(places: Mapping[str, Sequence[Place]]) -> dict[str, tuple[float, float]]:

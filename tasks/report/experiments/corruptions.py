@@ -76,7 +76,7 @@ def show(suite: "Suite", root: Path) -> Content:
         tables=[
             _by_corruption(suite, variants, averages, where),
             _by_severity(suite, variants, averages, where),
-            misled_table(places, variants[0].label),
+            *misled_table(places, variants[0].label),
             *guards_table(places, variants[0].label),
             signs_table(places),
         ],
@@ -218,7 +218,16 @@ def _table(
         for variant, summaries in rows.items()
     ]
     legend = "Top-1 accuracy in percent. Bold is the best of a column."
-    return Table(name, title, text, ("method",), columns, lines, legend, emphasised_last=True)
+    return Table(
+        name,
+        title,
+        text,
+        ("method",),
+        columns,
+        lines,
+        legend,
+        emphasised_last=columns[-1] == AVERAGE,
+    )
 
 
 def _over_severities(suite: "Suite", variants: Sequence[Variant], averages: _Averages) -> LineChart:
