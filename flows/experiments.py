@@ -24,9 +24,9 @@ _SECTION = "experiments"
 
 def list_all() -> int:
     """Print the experiments and what they ask, those of the active suite marked."""
-    active = read_params().get(_SECTION) or {}
+    active, width = read_params().get(_SECTION) or {}, max(map(len, EXPERIMENTS))
     for name in EXPERIMENTS:
-        print(f"{'*' if name in active else ' '} {name:<14} {PAGES[name].QUESTION}")
+        print(f"{'*' if name in active else ' '} {name:<{width}}  {PAGES[name].QUESTION}")
     print("\n* is in params.yaml; run one with `adamerge experiment run NAME`")
     return 0
 
