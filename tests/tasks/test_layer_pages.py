@@ -122,6 +122,7 @@ def test_what_is_said_of_task_vectors_follows_their_geometry(suite: Suite, tmp_p
         "cosines",
         "distances",
         "by_depth",
+        "conflicting_weights",
         "conflicts",
     ]
     assert content.findings[-2:] == [

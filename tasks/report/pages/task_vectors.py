@@ -39,6 +39,7 @@ def show(suite: "Suite", root: Path) -> Content:
             _matrix("cosines", "Cosines and lengths", names, cosine, {"length": lengths}, where),
             _matrix("distances", "Distances", names, np.array(found["l2_distance"]), {}, where),
             _depth_table(names, found["l2_norm_by_block"], where),
+            _shares_table(conflicts["any"], where),
             _conflicts_table(names, conflicts, where),
         ],
         figures=[
@@ -111,10 +112,22 @@ def _depth_table(names: list[str], blocks: Mapping[str, Sequence[float]], where:
     )
 
 
+def _shares_table(shares: Mapping[str, float], where: str) -> Table:
+    return Table(
+        name="conflicting_weights",
+        title="Weights with conflicting signs",
+        text="Percent of the weights at which some two of the task vectors have opposite signs: as "
+        f"they are, of the largest 20 % of each, and after the election of signs. {where}",
+        headings=("task vectors",),
+        columns=("conflicting",),
+        lines=[Line((name,), [Cell(f"{share:.1f}")]) for name, share in shares.items()],
+    )
+
+
 def _conflicts_table(names: list[str], conflicts: Mapping[str, Any], where: str) -> Table:
     return Table(
         name="conflicts",
-        title="Conflicting signs",
+        title="Conflicting signs, two by two",
         text="Percent of the weights at which two task vectors have opposite signs; and of the "
         "entries that trimming leaves of a task vector, how many the election of signs drops. "
         f"{where}",
