@@ -364,9 +364,21 @@ def test_what_a_page_finds_stands_on_it(pages: Path) -> None:
         rest = page.replace(found, "")
         rest = re.sub(r"base64,[^\"]+", "", rest).split("<main", 1)[1]
         rest = re.sub("<script.*?</script>", "", rest, flags=re.DOTALL)
-        text = re.sub(r"[\d.]+ points (above|below)", "", re.sub("<[^>]+>", " ", found))
-        numbers = set(re.findall(r"(?<![\w.])\d+\.\d+", text))
-        assert {n for n in numbers if not re.search(rf"(?<![\d.]){n}(?!\d)", rest)} == set()
+        for sentence in re.findall("<li>(.*?)</li>", found, re.DOTALL):
+            numbers = set(re.findall(r"(?<![\w.])\d+\.\d+", sentence))
+            apart = re.findall(r"([\d.]+) (?:points|nats) (?:above|below)", sentence)
+            assert set(apart) <= differences(numbers), sentence
+            stated = numbers - set(apart)
+            assert {n for n in stated if not re.search(rf"(?<![\d.]){n}(?!\d)", rest)} == set()
+
+
+def differences(numbers: set[str]) -> set[str]:
+    """How far any two numbers are apart, written with as many decimals."""
+    return {
+        f"{abs(float(one) - float(other)):.{len(other.partition('.')[2])}f}"
+        for one in numbers
+        for other in numbers
+    }
 
 
 def test_a_difference_within_the_spread_is_not_shown() -> None:

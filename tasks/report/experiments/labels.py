@@ -9,7 +9,7 @@ from tasks.graph import paths
 from tasks.report import measurements
 from tasks.report.catalogue import looks
 from tasks.report.charts import LineChart, Series
-from tasks.report.content import Content, Line, Table
+from tasks.report.content import Cell, Content, Line, Table
 from tasks.report.experiments.wording import charted, commands, heights, seeds_of
 from tasks.report.results import experiment_csv
 from tasks.report.rows import AVERAGE
@@ -154,7 +154,9 @@ def _table(suite: "Suite", compared: list[_Comparison], where: str) -> Table:
         for words, summary in each.rows.items():
             bold = {column for column, names in best.items() if words in names}
             last = words == list(each.rows)[-1]
-            lines.append(Line((each.label, words), cells(summary, beside, bold), last=last))
+            *of_tasks, average = cells(summary, beside, bold)
+            gain = Cell(f"{difference(summary, each.start):+.1f}")
+            lines.append(Line((each.label, words), [*of_tasks, gain, average], last=last))
     return Table(
         name="objectives",
         title="Task by task",
@@ -162,9 +164,10 @@ def _table(suite: "Suite", compared: list[_Comparison], where: str) -> Table:
         "learn from. The experts are the tasks' own fine-tuned models, whose predictions take the "
         f"place of labels. {where}",
         headings=("adaptation", "learned from"),
-        columns=(*suite.tasks, AVERAGE),
+        columns=(*suite.tasks, "over the start", AVERAGE),
         lines=lines,
-        legend="Top-1 accuracy in percent. Bold is the best of a group.",
+        legend="Top-1 accuracy in percent, over the start in points of the average. Bold is the "
+        "best of a group.",
         emphasised_last=True,
     )
 
