@@ -305,3 +305,17 @@ def test_values_whose_sum_overflows_are_finite(dtype: torch.dtype) -> None:
     for value in (torch.nan, torch.inf, -torch.inf):
         largest[3, 2] = value
         assert not checkpoints.all_finite(largest)
+
+
+def test_metadata_of_several_entries_is_the_same_bytes_each_time(tmp_path: Path) -> None:
+    entries = {
+        name: f'{name} ä \u0000 "x" \U0001f600' for name in ["source", "sha256", "recipe", "date"]
+    }
+    tensors = {"a": torch.arange(3.0), "b": torch.ones(2, 2)}
+    written = set()
+    for _ in range(8):
+        checkpoints.save(tmp_path / "model", tensors, entries)
+        written.add((tmp_path / "model").read_bytes())
+    assert len(written) == 1
+    assert checkpoints.read_metadata(tmp_path / "model") == entries
+    assert torch.equal(checkpoints.load(tmp_path / "model")["b"], tensors["b"])
