@@ -43,20 +43,20 @@ def save(
     }
     with atomic_write(path) as temporary:
         save_file(contiguous, temporary, metadata=dict(metadata or {}))
-        _sort_metadata(temporary)
+        if metadata and len(metadata) > 1:
+            _sort_metadata(temporary)
 
 
 def _sort_metadata(path: Path) -> None:
     """Put the entries of the metadata in order; safetensors writes them in any."""
     with path.open("r+b") as file:
         size = int.from_bytes(file.read(8), "little")
-        written = file.read(size)
-        header = json.loads(written)
-        header["__metadata__"] = dict(sorted(header.get("__metadata__", {}).items()))
+        header = json.loads(file.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
         text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-        if len(header["__metadata__"]) > 1 and len(text) <= size:
-            file.seek(8)
-            file.write(text.ljust(size))
+        assert len(text) <= size, "a header that is only in another order is as long"
+        file.seek(8)
+        file.write(text.ljust(size))
 
 
 def load(path: str | os.PathLike[str]) -> StateDict:

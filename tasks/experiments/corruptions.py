@@ -26,7 +26,7 @@ from tasks.experiments.measuring import Row, each_of
 from tasks.experiments.merged_models import merged_model
 from tasks.graph import paths
 from tasks.graph.dvc_yaml import Stage
-from tasks.graph.merging import heads_of, statistics_of, vectors_of
+from tasks.graph.merging import heads_of, options_of, statistics_of, vectors_of
 from tasks.graph.templates import CORRUPTION, SEED, SUITE, axes, template
 from tasks.running.stage import run_stage
 from tasks.running.work import Work
@@ -70,8 +70,7 @@ def _on_clean(suite: "Suite", name: str, method: Method) -> Stage:
     return template(
         f"corruptions_clean_{name}",
         _MODULE,
-        {"suite": SUITE, "model": suite.model.name, "size": str(suite.size)}
-        | {"method": name, "corruption": CLEAN, "seed": SEED},
+        options_of(suite) | {"method": name, "corruption": CLEAN, "seed": SEED},
         matrix=axes(suite=suite.name, seed=suite.seeds),
         deps=_inputs(
             suite, method, [paths.images(task, str(suite.size), "test") for task in tasks]
@@ -90,8 +89,7 @@ def _corrupted(suite: "Suite", name: str, method: Method) -> Stage:
     return template(
         f"corruptions_{name}",
         _MODULE,
-        {"suite": SUITE, "model": suite.model.name, "size": size}
-        | {"method": name, "corruption": CORRUPTION, "seed": SEED},
+        options_of(suite) | {"method": name, "corruption": CORRUPTION, "seed": SEED},
         matrix={
             **axes(suite=suite.name),
             "corruption": list(suite.corrupt.corruptions),
@@ -111,7 +109,7 @@ def _inputs(suite: "Suite", method: Method, images: list[Path]) -> list[Path]:
     tasks = suite.corrupt.tasks
     return [
         *vectors_of(suite, tasks),
-        *statistics_of(suite, method, tasks),
+        *statistics_of(suite, [method], tasks),
         *heads_of(suite, tasks),
         *(paths.labels(task, str(suite.size), "test") for task in tasks),
         *images,

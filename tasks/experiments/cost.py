@@ -26,7 +26,7 @@ from adamerge_core.vision.choice import Judge
 from adamerge_core.vision.images import LabeledImages
 from tasks.graph import paths
 from tasks.graph.dvc_yaml import Stage
-from tasks.graph.merging import heads_of, statistics_of, vectors_of
+from tasks.graph.merging import heads_of, options_of, statistics_of, vectors_of
 from tasks.graph.templates import ON_DEVICE, SEED, SUITE, axes, split_files, template
 from tasks.running.resources import GIB, peak_resident
 from tasks.running.stage import run_stage
@@ -58,11 +58,11 @@ def _template(suite: "Suite", name: str, method: Method) -> Stage:
     return template(
         f"cost_{name}",
         "tasks.experiments.cost",
-        {"suite": SUITE, "model": suite.model.name, "size": size} | {"method": name, "seed": SEED},
+        options_of(suite) | {"method": name, "seed": SEED},
         matrix=axes(suite=suite.name, seed=suite.seeds),
         deps=[
             *vectors_of(suite, suite.tasks),
-            *statistics_of(suite, method, suite.tasks),
+            *statistics_of(suite, [method], suite.tasks),
             *(heads_of(suite, suite.tasks) if encodes else ()),
             *(split_files(suite.tasks, size, "test") if method.adapts else ()),
             *(split_files(suite.tasks, size, "val") if method.choose else ()),

@@ -20,7 +20,7 @@ from tasks.experiments.measuring import Row, each_of, measure
 from tasks.experiments.merged_models import learned
 from tasks.graph import paths
 from tasks.graph.dvc_yaml import Stage
-from tasks.graph.merging import heads_of, statistics_of, vectors_of
+from tasks.graph.merging import code_of, heads_of, options_of, statistics_of, vectors_of
 from tasks.graph.templates import SEED, SUITE, axes, split_files, template
 from tasks.running.stage import run_stage
 from tasks.running.work import Work
@@ -60,16 +60,15 @@ def _template(suite: "Suite", settings: Deployment, condition: str) -> Stage:
     return template(
         f"deployment_{condition}",
         "tasks.experiments.deployment",
-        {"suite": SUITE, "model": suite.model.name, "size": str(suite.size)}
-        | {"condition": condition, "seed": SEED},
+        options_of(suite) | {"condition": condition, "seed": SEED},
         matrix=axes(suite=suite.name, seed=suite.seeds),
         deps=[
             *vectors_of(suite, tasks),
-            *dict.fromkeys(file for each in methods for file in statistics_of(suite, each, tasks)),
+            *statistics_of(suite, methods, tasks),
             *heads_of(suite, tasks),
             *split_files(tasks, suite.size, "test"),
         ],
-        code=dict.fromkeys(module for method in methods for module in method.modules),
+        code=code_of(methods),
         params=[
             "tasks",
             *([] if condition == UNDISTURBED else [f"{key}.conditions.{condition}"]),

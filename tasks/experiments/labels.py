@@ -8,7 +8,7 @@ from tasks.experiments.held_out import HeldOut
 from tasks.experiments.merged_models import learned
 from tasks.graph import paths
 from tasks.graph.dvc_yaml import Stage
-from tasks.graph.merging import heads_of, statistics_of, vectors_of
+from tasks.graph.merging import heads_of, options_of, statistics_of, vectors_of
 from tasks.graph.templates import SEED, SUITE, axes, split_files, template
 from tasks.running.stage import run_stage
 from tasks.running.work import Work
@@ -23,16 +23,15 @@ if TYPE_CHECKING:
 
 def stages(suite: "Suite") -> list[Stage]:
     """Make a template for each method, of a stage a seed."""
-    named = {"suite": SUITE, "model": suite.model.name, "size": str(suite.size)}
     return [
         template(
             f"labels_{name}",
             "tasks.experiments.labels",
-            {**named, "method": name, "seed": SEED},
+            {**options_of(suite), "method": name, "seed": SEED},
             matrix=axes(suite=suite.name, seed=suite.seeds),
             deps=[
                 *vectors_of(suite, suite.tasks),
-                *statistics_of(suite, method, suite.tasks),
+                *statistics_of(suite, [method], suite.tasks),
                 *heads_of(suite, suite.tasks),
                 *split_files(suite.tasks, suite.size, "test"),
             ],

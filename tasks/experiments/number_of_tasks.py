@@ -7,7 +7,7 @@ from tasks.experiments.measuring import Row, each_of, measure
 from tasks.experiments.merged_models import merged_model
 from tasks.graph import paths
 from tasks.graph.dvc_yaml import Stage
-from tasks.graph.merging import heads_of, statistics_of, vectors_of
+from tasks.graph.merging import code_of, heads_of, options_of, statistics_of, vectors_of
 from tasks.graph.templates import SEED, SUITE, axes, split_files, template
 from tasks.running.stage import run_stage
 from tasks.running.work import Work
@@ -35,16 +35,15 @@ def _template(suite: "Suite", settings: NumberOfTasks, count: int) -> Stage:
     return template(
         f"{_NAME}_{count}",
         f"tasks.experiments.{_NAME}",
-        {"suite": SUITE, "model": suite.model.name, "size": str(suite.size)}
-        | {"count": str(count), "seed": SEED},
+        options_of(suite) | {"count": str(count), "seed": SEED},
         matrix=axes(suite=suite.name, seed=suite.seeds),
         deps=[
             *vectors_of(suite, tasks),
-            *dict.fromkeys(file for each in methods for file in statistics_of(suite, each, tasks)),
+            *statistics_of(suite, methods, tasks),
             *heads_of(suite, tasks),
             *split_files(tasks, suite.size, "test"),
         ],
-        code=dict.fromkeys(module for method in methods for module in method.modules),
+        code=code_of(methods),
         params=[
             "tasks",
             *(f"{NumberOfTasks.key}.{key}" for key in ("subsets", "seed", "images", "methods")),

@@ -11,7 +11,7 @@ from tasks.experiments.corrupted_images import CLEAN, open_clean, open_corrupted
 from tasks.experiments.merged_models import merged_model
 from tasks.graph import paths
 from tasks.graph.dvc_yaml import Stage
-from tasks.graph.merging import heads_of, statistics_of, vectors_of
+from tasks.graph.merging import code_of, heads_of, options_of, statistics_of, vectors_of
 from tasks.graph.templates import CORRUPTION, SEED, SUITE, axes, template
 from tasks.running.stage import run_stage
 from tasks.running.work import Work
@@ -39,21 +39,20 @@ def _template(suite: "Suite", name: str, corruptions: list[str]) -> Stage:
     tasks, size, methods = suite.corrupt.tasks, str(suite.size), suite.robust.values()
     clean = name == "robustness_clean"
     corruption = CLEAN if clean else CORRUPTION
-    named = {"suite": SUITE, "model": suite.model.name, "size": size}
     axis = {} if clean else {"corruption": corruptions}
     return template(
         name,
         "tasks.experiments.robustness",
-        {**named, "corruption": corruption, "seed": SEED},
+        {**options_of(suite), "corruption": corruption, "seed": SEED},
         matrix={**axes(suite=suite.name), **axis, **axes(seed=suite.seeds if corruptions else [])},
         deps=[
             *vectors_of(suite, tasks),
-            *dict.fromkeys(path for each in methods for path in statistics_of(suite, each, tasks)),
+            *statistics_of(suite, methods, tasks),
             *heads_of(suite, tasks),
             *(paths.labels(task, size, "test") for task in tasks),
             *(_images_file(task, size, corruption) for task in tasks),
         ],
-        code=dict.fromkeys(module for method in methods for module in method.modules),
+        code=code_of(methods),
         params=[
             "corrupt.tasks",
             *(["corrupt.images"] if clean else ["corrupt.severities", "robustness.severity"]),

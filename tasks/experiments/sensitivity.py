@@ -14,7 +14,7 @@ from adamerge_core.vision.images import LabeledImages
 from tasks.experiments.measuring import Row, each_of, measure
 from tasks.graph import paths
 from tasks.graph.dvc_yaml import Stage
-from tasks.graph.merging import heads_of, statistics_of, vectors_of
+from tasks.graph.merging import heads_of, options_of, statistics_of, vectors_of
 from tasks.graph.paths import PROTOCOLS
 from tasks.graph.templates import ENCODER, METHOD, SEED, SUITE, axes, split_files, template
 from tasks.running.stage import run_stage
@@ -43,12 +43,11 @@ def _of_a_rule(suite: "Suite", name: str, method: Method) -> Stage:
     return template(
         f"sensitivity_{name}",
         _MODULE,
-        {"suite": SUITE, "model": suite.model.name, "size": str(suite.size)}
-        | {"method": name, "seed": SEED},
+        options_of(suite) | {"method": name, "seed": SEED},
         matrix=axes(suite=suite.name, seed=suite.seeds),
         deps=[
             *vectors_of(suite, suite.tasks),
-            *statistics_of(suite, method, suite.tasks),
+            *statistics_of(suite, [method], suite.tasks),
             *_measured_on(suite),
         ],
         code=method.modules,
@@ -65,8 +64,7 @@ def _of_adaptations(suite: "Suite") -> Stage:
     return template(
         "sensitivity",
         _MODULE,
-        {"suite": SUITE, "model": suite.model.name, "size": str(suite.size)}
-        | {"method": METHOD, "seed": SEED, "protocol": _PROTOCOL},
+        options_of(suite) | {"method": METHOD, "seed": SEED, "protocol": _PROTOCOL},
         matrix=axes(
             suite=suite.name,
             method=[name for name, method in suite.merging.items() if method.adapts],

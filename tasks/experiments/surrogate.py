@@ -20,7 +20,7 @@ from adamerge_core.vision.training import finetune
 from tasks.experiments.measuring import Row, each_of
 from tasks.graph import paths
 from tasks.graph.dvc_yaml import Stage
-from tasks.graph.merging import heads_of, vectors_of
+from tasks.graph.merging import heads_of, options_of, vectors_of
 from tasks.graph.templates import ENCODER, SEED, SUITE, axes, split_files, template
 from tasks.running.stage import run_stage
 from tasks.running.work import Work
@@ -100,8 +100,7 @@ def _of_a_method(suite: "Suite", name: str, method: Method) -> Stage:
     return template(
         f"surrogate_{name}",
         _MODULE,
-        {"suite": SUITE, "model": suite.model.name, "size": str(suite.size)}
-        | {"method": name, "seed": SEED},
+        options_of(suite) | {"method": name, "seed": SEED},
         matrix=axes(suite=suite.name, seed=suite.seeds),
         deps=[
             *vectors_of(suite, suite.tasks),

@@ -10,7 +10,7 @@ from tasks.experiments.held_out import HeldOut
 from tasks.experiments.merged_models import learned
 from tasks.graph import paths
 from tasks.graph.dvc_yaml import Stage
-from tasks.graph.merging import heads_of, statistics_of, vectors_of
+from tasks.graph.merging import heads_of, options_of, statistics_of, vectors_of
 from tasks.graph.templates import SEED, SUITE, axes, split_files, template
 from tasks.running.stage import run_stage
 from tasks.running.work import Work
@@ -27,16 +27,15 @@ AMOUNT = "${item.amount}"
 def stages(suite: "Suite") -> list[Stage]:
     """Make a template for each method, of a stage an amount and seed."""
     settings = Unlabeled.of(suite.raw)
-    named = {"suite": SUITE, "model": suite.model.name, "size": str(suite.size)}
     return [
         template(
             f"unlabeled_{name}",
             "tasks.experiments.unlabeled",
-            {**named, "method": name, "amount": AMOUNT, "seed": SEED},
+            {**options_of(suite), "method": name, "amount": AMOUNT, "seed": SEED},
             matrix=axes(suite=suite.name, amount=settings.amounts, seed=suite.seeds),
             deps=[
                 *vectors_of(suite, suite.tasks),
-                *statistics_of(suite, method, suite.tasks),
+                *statistics_of(suite, [method], suite.tasks),
                 *heads_of(suite, suite.tasks),
                 *split_files(suite.tasks, suite.size, "test"),
             ],

@@ -8,7 +8,7 @@ from tasks.experiments.measuring import Row, each_of, measure
 from tasks.experiments.merged_models import merged_model
 from tasks.graph import paths
 from tasks.graph.dvc_yaml import Stage
-from tasks.graph.merging import heads_of, statistics_of, vectors_of
+from tasks.graph.merging import code_of, heads_of, options_of, statistics_of, vectors_of
 from tasks.graph.templates import SEED, SUITE, axes, split_files, template
 from tasks.running.stage import run_stage
 from tasks.running.work import Work
@@ -38,7 +38,7 @@ def _of_a_split(suite: "Suite", settings: Unseen, split: str) -> Stage:
     return template(
         f"unseen_{split}",
         _MODULE,
-        _named(suite) | {"split": split, "seed": SEED},
+        options_of(suite) | {"split": split, "seed": SEED},
         matrix=axes(suite=suite.name, seed=suite.seeds),
         params=["tasks", f"{Unseen.key}.splits.{split}", *_PARAMS],
         outs=[paths.experiment(SUITE, "unseen", split, SEED)],
@@ -51,7 +51,7 @@ def _of_pairs(suite: "Suite", settings: Unseen) -> Stage:
     return template(
         "unseen_pair",
         _MODULE,
-        _named(suite) | {"pair": _PAIR, "seed": SEED},
+        options_of(suite) | {"pair": _PAIR, "seed": SEED},
         matrix=axes(suite=suite.name, pair=pairs, seed=suite.seeds),
         params=["tasks", *_PARAMS],
         outs=[paths.experiment(SUITE, "unseen", f"pair-{_PAIR}", SEED)],
@@ -59,20 +59,16 @@ def _of_pairs(suite: "Suite", settings: Unseen) -> Stage:
     )
 
 
-def _named(suite: "Suite") -> dict[str, str]:
-    return {"suite": SUITE, "model": suite.model.name, "size": str(suite.size)}
-
-
 def _inputs(suite: "Suite", settings: Unseen, merged: Sequence[str]) -> dict[str, Any]:
     methods = settings.merging.values()
     return {
         "deps": [
             *vectors_of(suite, merged),
-            *dict.fromkeys(file for each in methods for file in statistics_of(suite, each, merged)),
+            *statistics_of(suite, methods, merged),
             *heads_of(suite, suite.tasks),
             *split_files(suite.tasks, suite.size, "test"),
         ],
-        "code": dict.fromkeys(module for method in methods for module in method.modules),
+        "code": code_of(methods),
     }
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from tasks.graph import paths
 from tasks.graph.dvc_yaml import Stage
-from tasks.graph.merging import heads_of, vectors_of
+from tasks.graph.merging import heads_of, options_of, vectors_of
 from tasks.graph.paths import PROTOCOLS
 from tasks.graph.templates import (
     ENCODER,
@@ -65,11 +65,10 @@ def _evaluate(
     weights: Sequence[Path],
 ) -> Stage:
     size = str(suite.size)
-    named = {"suite": SUITE, "model": suite.model.name, "size": size}
     return template(
         name,
         "tasks.evaluate",
-        {**named, "method": method, "seed": SEED},
+        {**options_of(suite), "method": method, "seed": SEED},
         matrix={**axes(suite=suite.name), **methods, **axes(seed=suite.seeds)},
         deps=[
             *weights,

@@ -2,7 +2,7 @@
 of its own parts and on no other's.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tasks.graph import paths
@@ -30,19 +30,24 @@ def heads_of(suite: Suite, tasks: Sequence[str]) -> list[Path]:
     return [paths.head(suite.model.name, task) for task in tasks]
 
 
-def statistics_of(suite: Suite, method: Method, tasks: Sequence[str]) -> list[Path]:
-    """List the statistics that a method needs of some tasks."""
-    return [
-        paths.statistic(suite.model.name, kind, task, SEED)
-        for kind in method.needs
-        for task in tasks
-    ]
+def statistics_of(suite: Suite, methods: Iterable[Method], tasks: Sequence[str]) -> list[Path]:
+    """List the statistics that methods need of some tasks, each once."""
+    kinds = dict.fromkeys(kind for method in methods for kind in method.needs)
+    return [paths.statistic(suite.model.name, kind, task, SEED) for kind in kinds for task in tasks]
+
+
+def code_of(methods: Iterable[Method]) -> list[str]:
+    """List the modules of methods' parts, each once."""
+    return list(dict.fromkeys(module for method in methods for module in method.modules))
+
+
+def options_of(suite: Suite) -> dict[str, str]:
+    """Name the suite, its model and the size of its images, as options of a stage."""
+    return {"suite": SUITE, "model": suite.model.name, "size": str(suite.size)}
 
 
 def _options(suite: Suite, name: str) -> dict[str, str]:
-    size = str(suite.size)
-    named = {"suite": SUITE, "model": suite.model.name, "size": size}
-    return {**named, "method": name, "seed": SEED}
+    return {**options_of(suite), "method": name, "seed": SEED}
 
 
 def _chosen(suite: Suite, name: str, method: Method) -> tuple[list[Path], list[Path]]:
@@ -62,7 +67,7 @@ def _merge(suite: Suite, name: str, method: Method) -> Stage:
         matrix=axes(suite=suite.name, seed=suite.seeds),
         deps=[
             *vectors_of(suite, suite.tasks),
-            *statistics_of(suite, method, suite.tasks),
+            *statistics_of(suite, [method], suite.tasks),
             *heads,
             *measured,
         ],
@@ -81,7 +86,7 @@ def _adapt(suite: Suite, name: str, method: Method) -> Stage:
         matrix=axes(suite=suite.name, seed=suite.seeds),
         deps=[
             *vectors_of(suite, suite.tasks),
-            *statistics_of(suite, method, suite.tasks),
+            *statistics_of(suite, [method], suite.tasks),
             *heads_of(suite, suite.tasks),
             *split_files(suite.tasks, suite.size, "test"),
             *measured,
