@@ -40,7 +40,7 @@ Severity = Annotated[int, Field(ge=1, le=5, strict=True)]
 def _known_architecture(name: str) -> str:
     library, _ = split_name(name) or ("", "")
     if library == TRANSFORMERS:
-        known = " or ".join(set(CLASSIFIER_LIBRARIES) - {TRANSFORMERS})
+        known = " or ".join(each for each in CLASSIFIER_LIBRARIES if each != TRANSFORMERS)
         raise ValueError(f"must be a CLIP, or a classifier of {known}, in a suite")
     try:
         check_architecture(name)
