@@ -1,12 +1,14 @@
 """What of DVC's private parts is used, and why; nothing else of this project imports dvc.
 
 DVC documents its commands and dvc.api. Neither gives the graph and all changes in one call, runs
-many stages in one process, or writes dvc.lock so that a kill cannot tear it. What is used here was
-checked against DVC 3.67, to which pyproject.toml holds it; tests/flows/test_dvc_internals.py checks
-the names and signatures.
+many stages in one process, forks stages, or writes dvc.lock so that a kill cannot tear it. What is
+used here was checked against DVC 3.67, to which pyproject.toml holds it;
+tests/flows/test_dvc_internals.py checks the names and signatures.
 """
 
 import fcntl
+import shlex
+import signal
 import sqlite3
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import dvc.dvcfile
+import dvc.stage.run
 import dvc.utils.strictyaml
 import psutil
 from dvc.cli import main as dvc_main
@@ -25,12 +28,14 @@ from dvc.repo.experiments.utils import get_exp_rwlock
 from dvc.schema import COMPILED_LOCKFILE_SCHEMA
 from dvc.scm import NoSCM, SCMError
 from dvc.stage import PipelineStage
+from dvc.stage.exceptions import StageCmdFailedError
 from dvc.utils.serialize import LOADERS, modify_yaml, parse_yaml
 from dvc.utils.serialize import load_yaml as load_yaml_of_dvc
 from voluptuous import Invalid
 
 from adamerge_core.atomic import atomic_write
 from adamerge_core.errors import InputError
+from flows.dvc.fork_server import ForkServer
 from flows.dvc.lock_text import LockText
 from tasks.graph.dvc_lock import DVC_LOCK
 from tasks.graph.dvc_yaml import DVC_YAML
@@ -235,6 +240,41 @@ def _parse_lock(text: str, path: str, typ: str = "safe") -> Any:
     if Path(path).name == DVC_LOCK.name and typ == "safe":
         return _LOCK.parse(text)
     return parse_yaml(text, path, typ=typ)
+
+
+# --- stages -------------------------------------------------------------------------------------
+
+
+_servers: list[ForkServer] = []
+_run_in_shell = dvc.stage.run._run
+
+
+def fork_stages() -> None:
+    """Have DVC run the stages that are `python -m ...` as forks; it has no setting for that."""
+    dvc.stage.run._run = _run_forked
+
+
+def _run_forked(executable: str | None, cmd: str, **options: Any) -> None:
+    words = shlex.split(cmd)
+    if words[:2] != ["python", "-m"] or shlex.join(words) != cmd:  # work for a shell
+        _run_in_shell(executable, cmd, **options)
+        return
+    server = _server()
+    interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)  # for the stage, which ends by it
+    try:
+        code = server.run(words[2], words[3:], options["env"], options["cwd"])
+    finally:
+        signal.signal(signal.SIGINT, interrupt)
+    if code != 0:
+        raise StageCmdFailedError(cmd, code)
+
+
+def _server() -> ForkServer:
+    if _servers and not _servers[-1].alive:
+        _servers.pop().close()
+    if not _servers:
+        _servers.append(ForkServer())
+    return _servers[-1]
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -2,11 +2,10 @@
 
 `python -m flows.dvc.worker` runs `dvc repro --single-item STAGE` for each stage named on its
 standard input, and ends with the end of it. What this saves against one DVC process a stage: DVC's
-imports, and most of the time that it takes to write dvc.lock, which grows to thousands of lines.
+imports, those of the stages (see fork_server), and most of the time that it takes to write
+dvc.lock, which grows to thousands of lines.
 """
 
-import io
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,7 +13,7 @@ from contextlib import suppress
 from typing import IO
 
 from flows import guard
-from flows.dvc import internals, restoring
+from flows.dvc import fork_server, internals, restoring
 from flows.order import Outcome
 from tasks.running.environment import PIPELINE_RUN
 from tasks.running.stage import UNREACHED
@@ -98,24 +97,16 @@ class Worker:
 
 def main() -> None:
     """Bring each stage named on the standard input up to date."""
-    names = _take_stdin()
+    names = fork_server.take_stdin()
     internals.write_lock_whole()
     restoring.verify()
+    internals.fork_stages()
     for line in names:
         name = line.strip().removesuffix(_FORCE)
         more = ["--force"] if line.rstrip().endswith(_FORCE) else []
         code = internals.main(["--wait-for-lock", "repro", "--single-item", *more, name])
         sys.stderr.flush()
         print(f"{_DONE}{code}", flush=True)
-
-
-def _take_stdin() -> io.TextIOBase:
-    """Take the standard input from the stages, which then read from nothing."""
-    names = os.fdopen(os.dup(0), encoding="utf-8")
-    null = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(null, 0)
-    os.close(null)
-    return names
 
 
 if __name__ == "__main__":

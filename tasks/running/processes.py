@@ -1,9 +1,12 @@
 """Processes known for good: by pid, boot and clock ticks of their start."""
 
+import ctypes
 import getpass
 import os
 import shlex
+import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -11,6 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+
+# of prctl(2)
+_PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15
 
 
 def process_facts(pid: int | None = None) -> dict[str, Any]:
@@ -60,6 +66,20 @@ def is_alive(start: Mapping[str, Any]) -> bool:
 def runs(pid: int | None, start: str | None) -> bool:
     """Tell whether the process `pid` that started at `start`, as started() has it, still runs."""
     return pid is not None and start is not None and started(pid) == start
+
+
+def killed_with_parent() -> None:
+    """Have the kernel kill this process at the end of its parent, where it can (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def show_as(name: str) -> None:
+    """Have `ps` and `top` show this process as the first 15 bytes of a name, where they can be told
+    (Linux).
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_NAME, name.encode())
 
 
 def at_end_of(owner: int, then: Callable[[], None]) -> None:

@@ -4,8 +4,8 @@ A stage module has `run(work)` and ends with `run_stage(run)`; its own name in d
 its command. Nothing here imports torch, dvc, mlflow or prefect.
 """
 
-import ctypes
 import difflib
+import gc
 import logging
 import os
 import shlex
@@ -37,8 +37,6 @@ SCRATCH = WORK / "scratch"
 UNREACHED = os.EX_TEMPFAIL
 """The exit code of a stage that a network kept from ending well: another attempt may do."""
 
-_PR_SET_PDEATHSIG = 1
-
 
 class StageReporter(PlainReporter):
     """The Reporter of a stage process: its metrics go into the journal."""
@@ -68,7 +66,9 @@ def run_stage(run: Callable[[Work], None]) -> NoReturn:
     """
     configure()
     _print_logs()
-    sys.exit(_run(_command(), run))
+    code = _run(_command(), run)
+    gc.freeze()  # else the interpreter's end takes a second more, looking for cycles in libraries
+    sys.exit(code)
 
 
 def _command() -> str:
@@ -265,8 +265,7 @@ def _owner() -> psutil.Process | None:
 def _end_with(owner: psutil.Process) -> None:
     """Have this process killed as soon as `owner`, a process above it, is gone.
 
-    At once by the kernel where it can (Linux) and `owner` is the parent; else within half a second.
+    At once by the kernel where it can and `owner` is the parent; else within half a second.
     """
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    processes.killed_with_parent()
     processes.at_end_of(owner.pid, lambda: os.kill(os.getpid(), signal.SIGKILL))

@@ -31,7 +31,8 @@ from small_suite import make_small
 KINDS: dict[str, Callable[[str], bool]] = {
     "flow": lambda command: command.endswith("-m flows.cli run"),
     "worker": lambda command: "flows.dvc.worker" in command,
-    "stage": lambda command: "-m tasks." in command and "tasks.tracking" not in command,
+    "stage": lambda command: command.startswith("tasks."),
+    "fork server": lambda command: "flows.dvc.fork_server" in command,
     "ingest": lambda command: "tasks.tracking.follower" in command,
     "server": lambda command: "flows.guard" in command and "prefect" in command,
 }
@@ -216,8 +217,10 @@ def _at_work(project: Project) -> list[psutil.Process]:
 
 
 def _command(process: psutil.Process) -> str:
+    """Return a process's command; of a stage, which is a fork of another, the name that it took."""
     try:
-        return " ".join(process.cmdline())
+        name, words = process.name(), process.cmdline()
+        return name if name.startswith("tasks.") else " ".join(words)
     except (psutil.NoSuchProcess, psutil.AccessDenied):
         return ""
 

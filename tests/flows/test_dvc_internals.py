@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import dvc.dvcfile
+import dvc.stage.run
 import pytest
 from conftest import ROOT, Project
 from dvc.cli import main as dvc_main
@@ -23,6 +24,7 @@ from dvc.repo.experiments.utils import get_exp_rwlock
 from dvc.schema import COMPILED_LOCKFILE_SCHEMA
 from dvc.scm import SCMError
 from dvc.stage.cache import StageCache
+from dvc.stage.exceptions import StageCmdFailedError
 from dvc.utils.serialize import modify_yaml, parse_yaml
 
 from adamerge_core.errors import InputError
@@ -45,6 +47,8 @@ def test_the_version_is_one_that_was_checked() -> None:
         (lock_repo, ["repo"]),
         (Repo.status, ["self"]),
         (StageCache._load, ["self", "stage"]),
+        (StageCmdFailedError, ["cmd", "status"]),
+        (dvc.stage.run._run, ["executable", "cmd", "kwargs"]),
         (StageCache._load_cache, ["self", "key", "value"]),
     ],
 )
@@ -57,6 +61,8 @@ def test_the_names_that_are_replaced_and_read() -> None:
     assert "modify_yaml(self.path, fs=self.repo.fs)" in inspect.getsource(
         dvc.dvcfile.Lockfile.dump_stages
     )
+    assert "_run(executable, cmd, **kwargs)" in inspect.getsource(dvc.stage.run.cmd_run)
+    assert '{"cwd": stage.wdir, "env": ' in inspect.getsource(dvc.stage.run.prepare_kwargs)
     assert isinstance(inspect.getattr_static(Experiments, "workspace_queue").fget, Callable)
     assert isinstance(inspect.getattr_static(WorkspaceQueue, "_active_pid"), property)
     assert 'writes=["workspace", ' in inspect.getsource(WorkspaceQueue.put)
