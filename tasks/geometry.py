@@ -31,7 +31,7 @@ def run(work: Work) -> None:
     """
     torch.set_num_threads(work.params["compute"]["threads"])
     model, tasks = work.options["model"], work.params["tasks"]
-    task_vectors = open_task_vectors(model, tasks, work.seed)
+    task_vectors = open_task_vectors(model, tasks, work.seed, in_files=True)
     products = inner_products(task_vectors)
     geometry = {
         "tasks": list(tasks),

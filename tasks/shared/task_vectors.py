@@ -15,13 +15,17 @@ Statistics = Mapping[str, Mapping[str, StateDict]]
 """By kind and task."""
 
 
-def open_task_vectors(model: str, task_names: Sequence[str], seed: int) -> TaskVectors:
+def open_task_vectors(
+    model: str, task_names: Sequence[str], seed: int, *, in_files: bool = False
+) -> TaskVectors:
     """Load the task vectors of some tasks over the pretrained encoder, on the CPU.
 
-    Raises InputError naming tasks whose fine-tuned models are the same to the bit.
+    in_files: leave them in their files, for work that reads a layer at a time. Raises InputError
+    naming tasks whose fine-tuned models are the same to the bit.
     """
     files = {name: paths.task_vector(model, name, seed) for name in task_names}
-    vectors = TaskVectors.load(checkpoints.load(paths.pretrained(model)), files)
+    read = TaskVectors.open if in_files else TaskVectors.load
+    vectors = read(checkpoints.load(paths.pretrained(model)), files)
     faults = [
         f"{one} and {other}: are the same model; give each task the one fine-tuned on it"
         for one, other in itertools.combinations(task_names, 2)
