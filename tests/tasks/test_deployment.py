@@ -309,6 +309,17 @@ def test_findings_on_conditions_are_sorted_by_loss(tmp_path: Path) -> None:
     )
 
 
+def test_a_finding_names_the_costliest_conditions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deployment, "_NAMED", 0)
+    (said, *_) = show(tmp_path).findings
+    assert said.endswith("changes in points: the other 2 from -26.3 to -8.3.")
+    monkeypatch.setattr(deployment, "_NAMED", 1)  # one more is not worth a sum
+    (said, *_) = show(tmp_path).findings
+    assert said.endswith("mixed up -26.3 (signs -27.0), noise -8.3 (signs -9.0).")
+
+
 def test_a_change_within_its_spread_over_seeds_is_not_shown(tmp_path: Path) -> None:
     """A spread of the seeds that is the undisturbed's too takes nothing from a change."""
     assert "not shown" not in show(tmp_path, spread=8.0).findings[0]

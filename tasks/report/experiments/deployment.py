@@ -25,6 +25,8 @@ QUESTION = "What do adaptations lose under the conditions that a deployment meet
 FIGURES: tuple[str, ...] = ("deployment",)
 FILES: tuple[str, ...] = ("deployment.csv",)
 
+_NAMED = 3  # costliest conditions in a finding; its table has them all
+
 
 @dataclass(frozen=True)
 class _Method:
@@ -222,11 +224,16 @@ def _findings(method: _Method, rules: Sequence[_Method]) -> list[str]:
     start = method.reached[method.start]
     sure = [name for name in method.by_loss if not method.unsure(name)]
     unsure = [name for name in method.by_loss if method.unsure(name)]
-    said = [f"{_words(n)} {method.change(n):+.1f} ({method.worst(n)})" for n in sure]
+    count = _NAMED if len(sure) > _NAMED + 1 else len(sure)
+    named, others = sure[:count], sure[count:]
+    said = [f"{_words(n)} {method.change(n):+.1f} ({method.worst(n)})" for n in named]
+    if others:
+        first, last = method.change(others[0]), method.change(others[-1])
+        said.append(f"the other {len(others)} from {first:+.1f} to {last:+.1f}")
     parts = [f"changes in points: {', '.join(said)}"] if said else []
     if unsure:
-        named = ", ".join(f"{_words(n)} {method.change(n):+.1f}" for n in unsure)
-        parts.append(f"not shown, as the spread over seeds is as large: {named}")
+        listed = ", ".join(f"{_words(n)} {method.change(n):+.1f}" for n in unsure)
+        parts.append(f"not shown, as the spread over seeds is as large: {listed}")
     found = [f"{method.label} reaches {percent(start)} undisturbed; {'; '.join(parts)}."]
     return found + [_held_against(method, rule) for rule in rules]
 
