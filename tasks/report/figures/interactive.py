@@ -154,6 +154,11 @@ def _bars(chart: BarChart) -> dict[str, Any]:
     return {"data": traces, "layout": _layout(chart, _named(chart.groups))}
 
 
+def _numbers(chart: HeatMap) -> dict[str, Any]:
+    texts = [["" if math.isnan(v) else written(v) for v in row] for row in chart.values]
+    return {"text": texts, "texttemplate": "%{text}"}
+
+
 def _heat_map(chart: HeatMap) -> dict[str, Any]:
     low, high = chart.limits or (None, None)
     trace = {
@@ -172,7 +177,7 @@ def _heat_map(chart: HeatMap) -> dict[str, Any]:
         "zmax": high,
         "colorscale": _DIVERGING if chart.diverging else "Cividis",
         "colorbar": {"title": {"text": _text(chart.scale_title), "side": "right"}, "thickness": 12},
-        **({"texttemplate": "%{z:.2f}"} if chart.shows_numbers else {}),
+        **(_numbers(chart) if chart.shows_numbers else {}),
     }
     layout = _layout(chart, _named(chart.columns))
     layout["yaxis"] |= {
