@@ -1,14 +1,16 @@
 """Stages as forks of a process that has their libraries imported.
 
 What this saves against a process a stage: the imports of PyTorch and open_clip, some seconds of a
-core each time, which is most of what a small stage takes. Only libraries are imported ahead: the
-project's own modules are read anew for every stage. `dvc repro` alone starts a process a stage.
+core each time, which is most of what a small stage takes. Only libraries are imported ahead, once
+a stage had to import them itself: the project's own modules are read anew for every stage. `dvc
+repro` alone starts a process a stage.
 """
 
 import gc
 import importlib
 import io
 import json
+import mmap
 import os
 import runpy
 import signal
@@ -29,7 +31,7 @@ class ForkServer:
     def __init__(self, libraries: Sequence[str] = ("torch", "open_clip")) -> None:
         """Start the process; it ends with this one.
 
-        libraries: imported ahead from the second module on; what one alone needs it imports itself.
+        libraries: each is imported ahead for those that follow a module that has imported it.
         """
         read, write = os.pipe()
         self._process = subprocess.Popen(
@@ -84,22 +86,32 @@ def take_stdin() -> io.TextIOBase:
 def _serve(libraries: Sequence[str], requests: Iterable[str], replies: IO[str]) -> None:
     """Fork for each request, wait for the end, and reply its exit code."""
     forks, worker = get_context("fork"), os.getppid()
-    for number, line in enumerate(requests):
-        if number == 1:
-            _import(libraries)
-        stage = forks.Process(target=_become, args=(json.loads(line), worker))
+    used = mmap.mmap(-1, len(libraries))  # a byte a library, in the memory of all forks
+    for line in requests:
+        _import(library for library, byte in zip(libraries, used[:], strict=True) if byte)
+        stage = forks.Process(target=_run, args=(json.loads(line), worker, libraries, used))
         stage.start()
         stage.join()
         print(stage.exitcode, file=replies, flush=True)
 
 
-def _import(libraries: Sequence[str]) -> None:
+def _import(libraries: Iterable[str]) -> None:
     """Import libraries; no garbage collection looks at them: in a fork it would copy them."""
     gc.disable()
     for library in libraries:
         importlib.import_module(library)
     gc.freeze()
     gc.enable()
+
+
+def _run(
+    request: Mapping[str, Any], worker: int, libraries: Sequence[str], used: mmap.mmap
+) -> None:
+    """Run a module, and note which of the libraries it has imported."""
+    try:
+        _become(request, worker)
+    finally:
+        used[:] = bytes(library in sys.modules for library in libraries)
 
 
 def _become(request: Mapping[str, Any], worker: int) -> None:
