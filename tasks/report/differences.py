@@ -98,8 +98,17 @@ def tested_lead(first: Summary, second: Summary, name: str, found: Difference) -
         verdict = ""
     return (
         f"{apart(first, second, name)}{verdict} (95 % interval of the difference "
-        f"{found.low:.1f} to {found.high:.1f})"
+        f"{_interval(found)})"
     )
+
+
+def _interval(found: Difference) -> str:
+    """Write it; a bound that would read as 0 and is not has its first digit."""
+    low, high = (
+        f"{bound:.1f}" if bound == 0 or abs(bound) >= 0.05 else f"{bound:.1g}"
+        for bound in (found.low, found.high)
+    )
+    return f"{low} to {high}"
 
 
 def table(
@@ -151,7 +160,7 @@ def _unit(seeds: Sequence[int]) -> str:
 def _cell(first: Summary, second: Summary, found: Difference) -> Cell:
     points = difference(first, second)
     verdict = "shown" if found.shown else "not shown"
-    return Cell(f"{points:+.1f} ({found.low:.1f} to {found.high:.1f}), {verdict}")
+    return Cell(f"{points:+.1f} ({_interval(found)}), {verdict}")
 
 
 def differences_csv(tested: Tested) -> str:

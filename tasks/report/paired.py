@@ -47,5 +47,7 @@ def paired_difference(first: Measured, second: Measured, resamples: int = RESAMP
         again = generator.multinomial(images, counts / images, resamples)
         drawn += again @ patterns.T.astype(np.float64) / (images * len(first))
     weights = generator.multinomial(seeds, np.full(seeds, 1 / seeds), resamples) / seeds
-    low, high = np.quantile(100 * (weights * drawn).sum(axis=1), _TAILS)
-    return Difference(100 * float(means.mean()), float(low), float(high))
+    resampled = 100 * (weights * drawn).sum(axis=1)
+    found = 100 * means.mean(), *np.quantile(resampled, _TAILS)
+    # what cancels out is 0, and not the last bit of a sum of floats
+    return Difference(*(round(float(value), 9) for value in found))

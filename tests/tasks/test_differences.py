@@ -13,11 +13,12 @@ from report_inputs import SEEDS, TASKS, lines_of, small_suite, write_inputs
 from adamerge_core.errors import InputError
 from tasks.graph import paths
 from tasks.graph.paths import PROTOCOLS
+from tasks.report import differences
 from tasks.report.content import Content
 from tasks.report.pages import results
 from tasks.report.paired import Difference, paired_difference
-from tasks.report.rows import Row
-from tasks.report.summaries import normalised
+from tasks.report.rows import AVERAGE, Row
+from tasks.report.summaries import Summary, normalised
 from tasks.shared.hits import read_hits, write_hits
 from tasks.suite.schema import Suite
 
@@ -90,6 +91,28 @@ def test_a_difference_on_every_image_is_certain_and_none_is_not_shown() -> None:
     assert paired_difference(wrong, right).shown
     assert paired_difference(right, right) == Difference(0.0, 0.0, 0.0)
     assert not paired_difference(right, right).shown
+
+
+def test_tasks_that_cancel_out_are_no_difference() -> None:
+    """A tenth added and taken away three times is not 0 in floats."""
+    right, wrong = np.ones((1, 30), bool), np.zeros((1, 30), bool)
+    first = [right] * 3 + [wrong] * 7
+    second = [wrong] * 3 + [right] * 3 + [wrong] * 4
+    assert paired_difference(first, second) == Difference(0.0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "text"),
+    [
+        (0.021, 1.23, "shown (95 % interval of the difference 0.02 to 1.2)"),
+        (-0.96, -0.0004, "shown (95 % interval of the difference -1.0 to -0.0004)"),
+        (0.0, 0.05, "not shown (95 % interval of the difference 0.0 to 0.1)"),
+    ],
+)
+def test_a_bound_beside_zero_does_not_read_as_zero(low: float, high: float, text: str) -> None:
+    first, second = (Summary({AVERAGE: value}, {}) for value in (70.0, 69.5))
+    said = differences.tested_lead(first, second, "another", Difference(0.5, low, high))
+    assert said == f"0.5 points above another (69.5 %), {text}"
 
 
 def test_seeds_that_disagree_leave_a_difference_not_shown() -> None:
