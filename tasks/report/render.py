@@ -13,6 +13,7 @@ import yaml
 from tasks.graph import paths
 from tasks.report.content import Content
 from tasks.report.escapes import in_markdown
+from tasks.report.experiments.wording import seeds_option
 from tasks.report.figures.interactive import LIBRARY, plots
 from tasks.report.pages.results import headline
 from tasks.report.reads import PAGES
@@ -73,7 +74,8 @@ def _made_by(suite: "Suite", name: str, content: Content) -> Sequence[str]:
     if content.made_by:
         return content.made_by
     traced = paths.report(suite.name) / next(iter(content.files), f"{name}.html")
-    return f"adamerge run {suite.name}", f"adamerge lineage {traced.as_posix()}"
+    used = f"adamerge suite use {suite.name} {seeds_option(suite)}"
+    return f"{used} && adamerge run", f"adamerge lineage {traced.as_posix()}"
 
 
 def _fill(template: str, values: Mapping[str, Any]) -> str:

@@ -29,7 +29,8 @@ def test_the_report_has_a_page_an_experiment_and_its_data(suite: Suite, tmp_path
     folder = tmp_path / paths.report(suite.name)
     for name in suite.studied:
         page = (folder / f"{name}.html").read_text(encoding="utf-8")
-        assert f"adamerge experiment run {name} --suite mini" in page
+        seeds = " ".join(map(str, SEEDS))
+        assert f"adamerge experiment run {name} --suite mini --seeds {seeds}\n" in page
         assert f"adamerge lineage data/suites/mini/report/{name}.csv" in page
         assert f"<code>{name}.csv</code>" in page
         assert f'<a href="{name}.html">' in (folder / "index.html").read_text(encoding="utf-8")

@@ -262,6 +262,13 @@ def test_index_and_markdown_show_every_average(pages: Path) -> None:
     assert "adamerge lineage data/suites/mini/report/results.csv" in page
 
 
+def test_a_page_names_the_commands_that_make_it(project: tuple[Suite, Path], pages: Path) -> None:
+    page = (pages / "coefficients.html").read_text(encoding="utf-8")
+    seeds = " ".join(map(str, project[0].seeds))
+    assert f"adamerge suite use mini --seeds {seeds} &amp;&amp; adamerge run\n" in page
+    assert "adamerge lineage data/suites/mini/report/coefficients.html" in page
+
+
 def test_markdown_is_whole(project: tuple[Suite, Path], pages: Path) -> None:
     text = (pages / "report.md").read_text(encoding="utf-8")
     tables = re.findall(r"(?:^\|.*\|\n)+", text, re.MULTILINE)

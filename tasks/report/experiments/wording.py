@@ -23,8 +23,13 @@ def seeds_of(suite: "Suite") -> str:
 
 def commands(suite: "Suite", name: str, file: str) -> tuple[str, str]:
     """Give the command that makes an experiment's numbers, and that which traces its file."""
-    traced = (paths.report(suite.name) / file).as_posix()
-    return f"adamerge experiment run {name} --suite {suite.name}", f"adamerge lineage {traced}"
+    made = f"adamerge experiment run {name} --suite {suite.name} {seeds_option(suite)}"
+    return made, f"adamerge lineage {(paths.report(suite.name) / file).as_posix()}"
+
+
+def seeds_option(suite: "Suite") -> str:
+    """Write the option of the commands that set a suite's seeds."""
+    return f"--seeds {' '.join(map(str, suite.seeds))}"
 
 
 def charted(name: str, title: str, text: str, alt: str, panels: Panels) -> Figure:
