@@ -15,35 +15,43 @@ DURATIONS = WORK / "durations.json"
 
 # seconds of the mini suite's stages on two cores: the first guess of a first run
 _FIRST_GUESS = {
-    "download": 6.0,
-    "prepare": 4.0,
-    "corrupt": 4.0,
-    "pretrain": 40.0,
+    "download": 9.0,
+    "prepare": 3.0,
+    "corrupt": 2.0,
+    "pretrain": 44.0,
     "import_clip": 10.0,
     "import_classifier": 10.0,
     "heads": 5.0,
     "probe_heads": 20.0,
-    "finetune": 40.0,
-    "traditional_mtl": 110.0,
-    "task_vectors": 5.0,
-    "geometry": 5.0,
+    "finetune": 45.0,
+    "traditional_mtl": 130.0,
+    "task_vectors": 1.5,
+    "geometry": 6.0,
     "collect_statistics": 30.0,
-    "merge": 5.0,
+    "merge": 3.0,
+    "merge_task_arithmetic_best": 22.0,
+    "merge_ties_merging_best": 26.0,
     "merge_tsv_m": 20.0,
     "merge_iso_c": 20.0,
     "merge_iso_cts": 30.0,
     "merge_wudi": 60.0,
-    "adapt": 90.0,
-    "evaluate": 18.0,
-    "evaluate_adapted": 26.0,
-    "robustness": 25.0,
-    "sensitivity": 60.0,
-    "unlabeled": 60.0,
-    "unseen": 120.0,
-    "surrogate": 130.0,
-    "labels": 80.0,
-    "cost": 15.0,
-    "report": 8.0,
+    "adapt": 93.0,
+    "evaluate": 13.0,
+    "evaluate_adapted": 21.0,
+    "robustness": 18.0,
+    "sensitivity": 7.0,
+    "sensitivity_task_arithmetic": 54.0,
+    "sensitivity_ties_merging": 56.0,
+    "unlabeled": 42.0,
+    "unseen": 57.0,
+    "unseen_pair": 32.0,
+    "corruptions": 40.0,
+    "surrogate": 90.0,
+    "labels": 60.0,
+    "cost": 7.0,
+    "number_of_tasks": 49.0,
+    "deployment": 55.0,
+    "report": 15.0,
 }
 _UNKNOWN = 5.0  # of any other stage, while nothing is known of any
 
@@ -79,8 +87,8 @@ class Estimates:
             return self._known[name]
         group = name.split("@")[0]
         alike = [value for key, value in self._known.items() if key.split("@")[0] == group]
-        guess = _FIRST_GUESS.get(group, _FIRST_GUESS.get(group.split("_")[0]))
-        if not alike and guess is not None:  # merge_tsv_m is a merge
+        guess = _first_guess(group)
+        if not alike and guess is not None:
             return guess
         return statistics.mean(alike or self._known.values() or [_UNKNOWN])
 
@@ -113,6 +121,13 @@ class Estimates:
         """Write what is known, for the next run."""
         with atomic_write(self._path) as temporary:
             temporary.write_text(json.dumps(self._known, indent=1))
+
+
+def _first_guess(group: str) -> float | None:
+    """Give that of the longest name that a group begins with: `merge_median` is a `merge`."""
+    words = group.split("_")
+    names = ("_".join(words[:count]) for count in range(len(words), 0, -1))
+    return next((_FIRST_GUESS[name] for name in names if name in _FIRST_GUESS), None)
 
 
 def _load(path: Path) -> dict[str, float]:

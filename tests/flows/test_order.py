@@ -131,6 +131,16 @@ def test_durations_of_a_group_stand_for_its_unknown(tmp_path: Path) -> None:
     assert estimates.seconds("x@2") == 3.0
 
 
+def test_the_first_guess_is_that_of_the_longest_name_that_a_group_begins_with(
+    tmp_path: Path,
+) -> None:
+    names = ("merge", "merge_median", "merge_wudi@a", "number_of_tasks_7", "numbers")
+    estimates = Estimates(dict.fromkeys(names, ()), tmp_path / "durations.json")
+    merge, median, wudi, counted, unknown = map(estimates.seconds, names)
+    assert merge == median < wudi
+    assert counted > unknown == 5.0
+
+
 def test_clock() -> None:
     assert [clock(5), clock(65), clock(3723)] == ["0:05", "1:05", "1:02:03"]
 
