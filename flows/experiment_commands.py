@@ -45,7 +45,7 @@ def _run(inner: Any, add: Callable[..., argparse.ArgumentParser]) -> None:
     def call(options: argparse.Namespace) -> int:
         from flows.experiments import run
 
-        return run(options.names, options.suite, options.seeds, options.set)
+        return run(options.names, options.suite, options.seeds, options.severity, options.set)
 
     about = """\
 Puts the settings of the experiments into params.yaml, beside those of experiments that are there,
@@ -56,11 +56,19 @@ command goes on. `adamerge suite use NAME` takes the experiments out again.
 
   adamerge experiment run sensitivity
   adamerge experiment run sensitivity --suite mini --seeds 0 1 2
+  adamerge experiment run corruptions --severity 1 5
   adamerge experiment run sensitivity --set images=100 --set 'scalings=[0.1, 0.2, 0.3]'"""
     parser = add(inner, "run", "run experiments on a suite", about, call)
     parser.add_argument("names", nargs="+", metavar="NAME", help="of `adamerge experiment list`")
     parser.add_argument("--suite", metavar="NAME", help="default: the active one")
     parser.add_argument("--seeds", type=int, nargs="+", metavar="N", help="in place of the suite's")
+    parser.add_argument(
+        "--severity",
+        type=int,
+        nargs="+",
+        metavar="N",
+        help="of corruptions; default: all that the suite makes",
+    )
     parser.add_argument(
         "--set",
         action="append",

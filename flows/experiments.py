@@ -20,6 +20,7 @@ from tasks.suite.yaml_files import PARAMS_YAML, load_yaml, parse_yaml, read_text
 
 FOLDER = Path("experiments")
 _SECTION = "experiments"
+_CORRUPTED = "corruptions"
 
 
 def list_all() -> int:
@@ -47,17 +48,22 @@ def show(name: str) -> int:
 
 
 def run(
-    names: Sequence[str], suite: str | None, seeds: list[int] | None, changes: Sequence[str]
+    names: Sequence[str],
+    suite: str | None,
+    seeds: list[int] | None,
+    severities: list[int] | None,
+    changes: Sequence[str],
 ) -> int:
     """Put experiments into the active suite, or make `suite` the active one with them; run it.
 
-    changes: settings, KEY=VALUE or NAME.KEY=VALUE. Raises InputError listing what is wrong with
-    them, or where params.yaml has changes of the user's that another suite would overwrite.
+    severities: those at which `corruptions` measures; None leaves its setting. changes: settings,
+    KEY=VALUE or NAME.KEY=VALUE. Raises InputError listing what is wrong with them, or where
+    params.yaml has changes of the user's that another suite would overwrite.
     """
     from flows.commands import run as run_pipeline
     from flows.run_parameters import RunParameters
 
-    _put(names, suite, seeds, changes)
+    _put(names, suite, seeds, severities, changes)
     made = load_params()
     counts = [f"{name} {len(_stages(made, name))}" for name in dict.fromkeys(names)]
     print(f"stages of the experiments: {', '.join(counts)}", flush=True)
@@ -66,10 +72,17 @@ def run(
 
 
 def _put(
-    names: Sequence[str], suite: str | None, seeds: list[int] | None, changes: Sequence[str]
+    names: Sequence[str],
+    suite: str | None,
+    seeds: list[int] | None,
+    severities: list[int] | None,
+    changes: Sequence[str],
 ) -> None:
     """Write params.yaml and dvc.yaml."""
     _check(names)
+    if severities is not None and _CORRUPTED not in names:
+        given = " ".join(map(str, severities))
+        raise InputError(f"--severity {given}: is of {_CORRUPTED} alone, which is not run; name it")
     path = _base(suite)
     text = read_text(path)
     content = parse_yaml(text, path) or {}
@@ -78,6 +91,8 @@ def _put(
     for name, (_, where) in found.items():
         print(f"settings of {name}: {where}")
     chosen = _changed({name: settings for name, (settings, _) in found.items()}, changes)
+    if severities is not None:
+        chosen[_CORRUPTED]["severities"] = severities
     text = _with_section(text, {**there, **chosen}, path)
     if seeds is not None:
         text = with_seeds(text, seeds, path)

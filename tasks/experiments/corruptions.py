@@ -41,7 +41,7 @@ from tasks.shared.long_tables import (
     write_long,
 )
 from tasks.shared.task_vectors import open_statistics, open_task_vectors
-from tasks.suite.experiments.corruptions import Corruptions
+from tasks.suite.experiments.corruptions import Corruptions, severities_of
 from tasks.suite.methods import Method, parse_method
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def _corrupted(suite: "Suite", name: str, method: Method) -> Stage:
             paths.experiment_model(SUITE, "corruptions", name, SEED),
         ],
         code=method.modules,
-        params=["corrupt.tasks", "corrupt.severities", *_of_method(name)],
+        params=["corrupt.tasks", "corrupt.severities", *_chosen(suite), *_of_method(name)],
         outs=[paths.experiment(SUITE, "corruptions", f"{name}-{CORRUPTION}", SEED)],
     )
 
@@ -114,6 +114,12 @@ def _inputs(suite: "Suite", method: Method, images: list[Path]) -> list[Path]:
         *(paths.labels(task, str(suite.size), "test") for task in tasks),
         *images,
     ]
+
+
+def _chosen(suite: "Suite") -> list[str]:
+    """Name the setting that takes some of the severities, where a suite has it."""
+    key = f"{Corruptions.key}.severities"
+    return [key] if severities_of(suite) != suite.corrupt.severities else []
 
 
 def _of_method(name: str) -> list[str]:
@@ -142,7 +148,8 @@ def run(work: Work) -> None:
                 models[setting(corruption, severity, CORRUPTED)] = own
             return study.rows(data, models)
 
-        rows = each_of(work, work.params["corrupt"]["severities"], rows_at)
+        severities = work.params["experiments"]["corruptions"].get("severities")
+        rows = each_of(work, severities or work.params["corrupt"]["severities"], rows_at)
     table = paths.experiment(suite, "corruptions", f"{name}-{corruption}", work.seed)
     write_long(table, MEASURED_IN_EXPERIMENT, rows)
 

@@ -59,6 +59,10 @@ def contradictions(content: Mapping[str, Any]) -> list[str]:
     if severities and severity not in severities:
         known = ", ".join(map(str, severities))
         faults.append(f"robustness.severity = {shown(severity)}: corrupt makes only {known}")
+    studied = _section(_section(content, "experiments"), "corruptions")
+    chosen, where = _list(studied, "severities"), "experiments.corruptions.severities"
+    faults += _unknown(where, chosen, severities, "one of corrupt.severities")
+    faults += _twice(where, chosen)
     faults += _of_the_model(content) + _of_checkpoints(content, tasks)
     faults += _named_as_a_parameter(_section(content, "methods"), tasks)
     return faults + _of_methods(content, robustness)

@@ -54,7 +54,7 @@ def params() -> dict[str, Any]:
 
 
 def run(*arguments: str) -> int:
-    return experiments.run(["sensitivity"], None, None, arguments)
+    return experiments.run(["sensitivity"], None, None, None, arguments)
 
 
 def test_the_list_has_the_questions_and_marks_what_the_suite_has(
@@ -118,15 +118,15 @@ def test_what_cannot_be_set_is_listed_and_nothing_is_written(ran: list[RunParame
     with pytest.raises(InputError, match=r"experiments.sensitivity.pictures: is no parameter"):
         run("pictures=3")
     with pytest.raises(InputError, match=r"'sensitive': is none; known are sensitivity"):
-        experiments.run(["sensitive"], None, None, [])
+        experiments.run(["sensitive"], None, None, None, [])
     assert Path("params.yaml").read_text(encoding="utf-8") == before
     assert ran == []
 
 
 def test_another_suite_and_seeds(ran: list[RunParameters]) -> None:
-    assert experiments.run(["sensitivity"], "mini", [0, 2], ["images=9"]) == 0
+    assert experiments.run(["sensitivity"], "mini", [0, 2], None, ["images=9"]) == 0
     assert (params()["suite"], params()["seeds"]) == ("mini", [0, 2])
-    assert experiments.run(["sensitivity"], "mini", None, []) == 0  # what is there stays
+    assert experiments.run(["sensitivity"], "mini", None, None, []) == 0  # what is there stays
     assert params()["seeds"] == [0, 2]
     assert params()["experiments"]["sensitivity"]["images"] == 9
     assert cli.main(["suite", "use", "small"]) == 0  # experiments are no changes of the user's
@@ -134,7 +134,27 @@ def test_another_suite_and_seeds(ran: list[RunParameters]) -> None:
     text = Path("params.yaml").read_text(encoding="utf-8")
     Path("params.yaml").write_text(text.replace("captions_per_step: 16", "captions_per_step: 17"))
     with pytest.raises(InputError, match="changes of yours"):
-        experiments.run(["sensitivity"], "mini", None, [])
+        experiments.run(["sensitivity"], "mini", None, None, [])
+
+
+def test_severities_are_those_of_corruptions_and_some_that_the_suite_makes(
+    ran: list[RunParameters],
+) -> None:
+    def run(*arguments: str) -> int:
+        return cli.main(["experiment", "run", "corruptions", "cost", *arguments])
+
+    assert run("--severity", "3", "1") == 0
+    assert params()["experiments"]["corruptions"]["severities"] == [3, 1]
+    assert "severities" not in params()["experiments"]["cost"]
+    assert run() == 0
+    assert params()["experiments"]["corruptions"]["severities"] == [3, 1]
+    with pytest.raises(InputError, match="--severity 3: is of corruptions alone"):
+        experiments.run(["cost"], None, None, [3], [])
+    rule = r"experiments.corruptions.severities: 7 must be one of corrupt.severities: 1, 2, 3"
+    with pytest.raises(InputError, match=rule):
+        experiments.run(["corruptions"], None, None, [7], [])
+    with pytest.raises(InputError, match=r"severities = \[3, 3\]: each must stand once"):
+        experiments.run(["corruptions"], None, None, [3, 3], [])
 
 
 def test_sections_behind_the_experiments_stay(ran: list[RunParameters]) -> None:

@@ -248,6 +248,14 @@ def test_the_tables_of_corruptions_have_the_numbers_of_the_findings(
         ["-13.0", "+5.0"],
         ["+3.0", "+7.0"],
     ]
+    settings = experiments()
+    settings["corruptions"]["severities"] = [5, 1]
+    some = small_suite(experiments=settings)
+    content = corruptions.show(some, tmp_path)
+    tables = {table.name: table for table in content.tables}
+    assert tables["by_severity"].columns == ("clean", "severity 5", "severity 1")
+    assert "severities 5, 1 and" in tables["by_corruption"].text
+    assert "at 1 of 8 places" in content.findings[4]
     write_experiments(suite, tmp_path, misled={})
     names = {table.name for table in corruptions.show(suite, tmp_path).tables}
     assert names == {"by_corruption", "by_severity", "signs"}

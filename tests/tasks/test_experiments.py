@@ -354,6 +354,14 @@ def test_corruptions() -> None:
     assert entropies[on_clean] != entropies[on_corrupted]
     rules = {row["setting"] for row in table("corruptions", f"sum-{corruption}")}
     assert rules == {f"{corruption}/{each}/clean" for each in suite.corrupt.severities}
+    name = f"sum-{corruption}"
+    every, chosen = table("corruptions", name), suite.corrupt.severities[3:1:-1]
+    some = tiny(corruptions={"methods": methods, "severities": list(chosen)})
+    use(some)
+    run_one(wiring.stages(some)[f"corruptions_sum@tiny-{corruption}-0"])
+    settings = [f"{corruption}/{each}/clean" for each in chosen]
+    wanted = [row for each in settings for row in every if row["setting"] == each]
+    assert table("corruptions", name) == wanted
 
 
 def predicted(suite: Suite, task: str, model: StateDict, corruption: str) -> np.ndarray:

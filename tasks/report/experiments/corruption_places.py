@@ -16,6 +16,7 @@ from tasks.report import measurements
 from tasks.report.charts import LineChart, Series
 from tasks.report.content import Cell, Line, Table
 from tasks.shared.long_tables import ACCURACY, AGREEMENT, ENTROPY, EVENNESS
+from tasks.suite.experiments.corruptions import severities_of
 
 if TYPE_CHECKING:
     from tasks.suite.schema import Suite
@@ -78,7 +79,7 @@ def held_against(
             },
         )
         for corruption in suite.corrupt.corruptions
-        for severity in suite.corrupt.severities
+        for severity in severities_of(suite)
         for task in suite.corrupt.tasks
     ]
 

@@ -29,6 +29,7 @@ from tasks.report.results import experiment_csv
 from tasks.report.rows import AVERAGE
 from tasks.report.summaries import Summary, averaged, lead, percent, shown
 from tasks.shared.long_tables import ACCURACY, AGREEMENT, EVENNESS
+from tasks.suite.experiments.corruptions import severities_of
 
 if TYPE_CHECKING:
     from tasks.suite.schema import Suite
@@ -154,8 +155,8 @@ class _Averages:
 
     def overall(self, variant: Variant) -> Summary:
         """Summarise a variant over everything corrupted."""
-        corrupt = self._suite.corrupt
-        return self.over(variant, corrupt.corruptions, corrupt.severities)
+        suite = self._suite
+        return self.over(variant, suite.corrupt.corruptions, severities_of(suite))
 
 
 # --- tables and charts ----------------------------------------------------------------------------
@@ -164,7 +165,7 @@ class _Averages:
 def _by_corruption(
     suite: "Suite", variants: Sequence[Variant], averages: _Averages, where: str
 ) -> Table:
-    severities = suite.corrupt.severities
+    severities = severities_of(suite)
     rows = {
         each: [averages.over(each, [name], severities) for name in suite.corrupt.corruptions]
         + [averages.overall(each)]
@@ -183,12 +184,12 @@ def _by_corruption(
 def _by_severity(
     suite: "Suite", variants: Sequence[Variant], averages: _Averages, where: str
 ) -> Table:
-    severities = (0, *suite.corrupt.severities)
+    severities = (0, *severities_of(suite))
     rows = {
         each: [averages.over(each, suite.corrupt.corruptions, [s]) for s in severities]
         for each in variants
     }
-    columns = ("clean", *(f"severity {each}" for each in suite.corrupt.severities))
+    columns = ("clean", *(f"severity {each}" for each in severities_of(suite)))
     text = f"Averages over the corruptions and the tasks. {where}"
     return _table("by_severity", "By severity", text, columns, rows)
 
@@ -231,7 +232,7 @@ def _table(
 
 
 def _over_severities(suite: "Suite", variants: Sequence[Variant], averages: _Averages) -> LineChart:
-    severities = (0, *suite.corrupt.severities)
+    severities = (0, *severities_of(suite))
     return LineChart(
         x_title="severity of the corruption",
         y_title="average top-1 accuracy (%)",
