@@ -9,5 +9,6 @@ to one process's within rounding; each reads and computes its share of the batch
 from adamerge_core.statistics.checks import check_statistics
 from adamerge_core.statistics.fisher import fisher_diagonal
 from adamerge_core.statistics.gram import gram_matrices
+from adamerge_core.statistics.kinds import collect
 
-__all__ = ["check_statistics", "fisher_diagonal", "gram_matrices"]
+__all__ = ["check_statistics", "collect", "fisher_diagonal", "gram_matrices"]

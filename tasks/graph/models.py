@@ -253,6 +253,7 @@ def _task_vectors(suite: Suite) -> Stage:
 
 def _statistics(suite: Suite) -> list[Stage]:
     methods = [*suite.merging.values(), *suite.robust.values()]
+    methods += [m for each in suite.studied.values() for m in each.reading_statistics.values()]
     kinds = dict.fromkeys(kind for method in methods for kind in method.needs)
     if suite.statistics is None or not kinds:
         return []

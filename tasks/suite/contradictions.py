@@ -201,7 +201,7 @@ def _of_methods(
     sections = {"methods": content, "robustness.methods": robustness}
     found = {where: parse_methods(_section(each, "methods")) for where, each in sections.items()}
     for name, settings in experiments_of(content).items():
-        found[f"experiments.{name}.methods"] = settings.merging
+        found[f"experiments.{name}.methods"] = settings.reading_statistics
     faults = _without_splits(content, [m for methods in found.values() for m in methods.values()])
     if faults or content.get("statistics") is not None:
         return faults

@@ -11,6 +11,7 @@ from report_inputs import SEEDS, TASKS, lines_of, small_suite, write_inputs
 
 from tasks.graph import paths
 from tasks.report.__main__ import write
+from tasks.report.charts import LineChart
 from tasks.report.experiments import corruptions, sensitivity, unlabeled, unseen
 from tasks.suite.schema import Suite
 
@@ -116,22 +117,43 @@ def test_findings_on_the_amount_follow_the_numbers(suite: Suite, tmp_path: Path)
         f"{name} with 100 % of each task reaches 61.0 ± 0.0 %, 11.0 points above 0 images "
         "(50.0 ± 0.0 %).",
         f"{name} with 100 % of each task is 1.0 points above 16 images (60.0 ± 0.0 %).",
+        "RegMean with 16 images of each task reaches 58.0 ± 0.0 %, 14.0 points above 1 image "
+        "(44.0 ± 0.0 %).",
+        "RegMean with 100 % of each task reaches 59.0 ± 0.0 %, 15.0 points above 1 image "
+        "(44.0 ± 0.0 %).",
+        "RegMean with 100 % of each task is 1.0 points above 16 images (58.0 ± 0.0 %).",
     ]
     write_experiments(suite, tmp_path, amounts=AMOUNTS | {"100_percent": 57.0}, spread=2.0)
-    *_, third, last = unlabeled.show(suite, tmp_path).findings
+    third, last = unlabeled.show(suite, tmp_path).findings[2:4]
     assert "58.0 ± 1.4 %, 7.0 points above 0 images (51.0 ± 1.4 %)" in third
     assert "3.0 points below 16 images" in last
     assert not last.endswith("as large.")
     write_experiments(suite, tmp_path, amounts=AMOUNTS, spread=2.0)
-    last = unlabeled.show(suite, tmp_path).findings[-1]
+    last = unlabeled.show(suite, tmp_path).findings[3]
     assert last.endswith("not shown: the spread over seeds is as large.")
 
 
 def test_the_table_has_a_row_an_amount(suite: Suite, tmp_path: Path) -> None:
     write_experiments(suite, tmp_path)
     (table,) = unlabeled.show(suite, tmp_path).tables
-    assert [line.names[1] for line in table.lines] == ["0 images", "1 image", "16 images", "100 %"]
-    assert [line.cells[-1].text for line in table.lines] == ["50.0", "52.0", "60.0", "61.0"]
+    amounts = ["0 images", "1 image", "16 images", "100 %"]
+    assert [line.names for line in table.lines] == [
+        *(("Layer-wise AdaMerging", amount) for amount in amounts),
+        *(("RegMean", amount) for amount in amounts[1:]),
+    ]
+    averages = ["50.0", "52.0", "60.0", "61.0", "44.0", "58.0", "59.0"]
+    assert [line.cells[-1].text for line in table.lines] == averages
+
+
+def test_the_line_of_a_rule_begins_with_the_first_image(suite: Suite, tmp_path: Path) -> None:
+    write_experiments(suite, tmp_path)
+    (figure,) = unlabeled.show(suite, tmp_path).figures
+    assert figure.panels is not None
+    (chart,) = figure.panels.values()
+    assert isinstance(chart, LineChart)
+    assert [list(series.x) for series in chart.series] == [[0, 1, 2, 3], [1, 2, 3]]
+    assert chart.names is not None
+    assert list(chart.names) == ["0 images", "1 image", "16 images", "100 %"]
 
 
 # --- unseen ---------------------------------------------------------------------------------------

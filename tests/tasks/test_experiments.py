@@ -18,7 +18,9 @@ from test_stages import STEPS, make_photos, tiny_parameters
 from adamerge_core import checkpoints
 from adamerge_core.checkpoints import StateDict
 from adamerge_core.errors import InputError
-from adamerge_core.merging.registry import AFTER, after
+from adamerge_core.merging.registry import AFTER, RULES, after
+from adamerge_core.running_statistics import average_running_statistics
+from adamerge_core.statistics import fisher_diagonal, gram_matrices
 from adamerge_core.task_vectors import TaskVectors
 from adamerge_core.vision.images import LabeledImages
 from tasks import wiring
@@ -149,13 +151,22 @@ def test_unlabeled_takes_adaptations_and_amounts_that_differ() -> None:
     settings = {"images": [4, 4], "percent": [], "methods": methods}
     faults = experiment_faults({"unlabeled": settings})
     assert faults == [
-        "experiments.unlabeled.methods.sum: is a rule, which learns from no image; remove it",
+        "experiments.unlabeled.methods.sum: is a rule that sees no image; remove it",
         "experiments.unlabeled.images, percent: each must stand once",
     ]
     few = {"images": [4], "percent": [], "methods": {"a": {"adapt": "layer_wise"}}}
     assert experiment_faults({"unlabeled": few}) == [
         "experiments.unlabeled.images, percent: must have at least 2 together"
     ]
+    rules = {"fisher": {"rule": "fisher_merging"}, "regmean": {"rule": "regmean"}}
+    unsaid = {"images": [0, 4], "percent": [], "methods": rules}
+    assert experiment_faults({"unlabeled": unsaid}) == [
+        "experiments.unlabeled.fisher_probes: is missing, and methods.fisher needs it; add it, "
+        "for example fisher_probes: 4",
+        "experiments.unlabeled.images, percent: must have at least 2 above 0 for a rule",
+    ]
+    said = unsaid | {"percent": [50], "fisher_probes": 2}
+    assert experiment_faults({"unlabeled": said}) == []
     twice = {"scalings": [1.0, 1.0], "images": 3, "methods": methods}
     assert "each must stand once" in experiment_faults({"sensitivity": twice})[0]
 
@@ -261,6 +272,37 @@ def test_unlabeled() -> None:
         for amount in ("0_images", "1_images", "50_percent", "100_percent")
     }
     assert len(entropies) == 4
+
+
+# of the gradients of single images through EfficientNet's convolutions
+@pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
+@pytest.mark.usefixtures("folder")
+def test_unlabeled_rules_take_statistics_of_the_images_that_they_see() -> None:
+    """And not those that the suite has of other images."""
+    methods = {"fisher": {"rule": "fisher_merging"}, "regmean": {"rule": "regmean"}}
+    settings = {"images": [0, 2], "percent": [100], "methods": methods, "fisher_probes": 2}
+    suite = tiny(unlabeled=settings)
+    run_experiments(suite)
+    start = checkpoints.load(paths.pretrained("tiny"))
+    tuned = {task: checkpoints.load(paths.finetuned("tiny", task, 0)) for task in suite.tasks}
+    vectors = TaskVectors.from_checkpoints(start, tuned)
+    device = torch.device("cpu")
+    encoder, heads = open_encoder(suite.raw["model"], device), open_heads("tiny", tuned, device)
+    images = {task: np.load(paths.images(task, "32", "test")) for task in tuned}
+    fisher, grams = {}, {}
+    for task, model in tuned.items():
+        encoder.load_state_dict(model)
+        fisher[task] = fisher_diagonal(encoder, heads[task], images[task][:2], probes=2, seed=0)
+        grams[task] = gram_matrices(encoder, images[task][:2])
+    averaged = average_running_statistics(vectors)
+    for name, merged in (
+        ("fisher", RULES["fisher_merging"](averaged, fisher)),
+        ("regmean", RULES["regmean"](averaged, grams)),
+    ):
+        assert not paths.experiment("tiny", "unlabeled", f"{name}-0_images", 0).exists()
+        assert_measured(table("unlabeled", f"{name}-2_images"), suite, merged, slice(10, 20))
+        few, many = (table("unlabeled", f"{name}-{each}") for each in ("2_images", "100_percent"))
+        assert [row["value"] for row in few] != [row["value"] for row in many]
 
 
 @pytest.mark.usefixtures("folder")

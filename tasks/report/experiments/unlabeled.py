@@ -1,4 +1,4 @@
-"""Adaptations over the number of unlabeled images that they see."""
+"""Methods over the number of unlabeled images that they see."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tasks.suite.schema import Suite
 
 TITLE = "Unlabeled images"
-QUESTION = "How many unlabeled images does adapting take?"
+QUESTION = "How many unlabeled images does a method take?"
 FIGURES: tuple[str, ...] = ("unlabeled",)
 FILES: tuple[str, ...] = ("unlabeled.csv",)
 
@@ -35,8 +35,8 @@ def reads(suite: "Suite") -> list[Path]:
     settings = _settings(suite)
     return [
         paths.experiment(suite.name, "unlabeled", f"{name}-{amount}", seed)
-        for name in settings.merging
-        for amount in settings.amounts
+        for name, method in settings.merging.items()
+        for amount in settings.amounts_of(method)
         for seed in suite.seeds
     ]
 
@@ -51,15 +51,16 @@ def show(suite: "Suite", root: Path) -> Content:
     measured = measurements.in_experiment(files, suite.tasks, ACCURACY)
     shown_as = looks(settings.merging)
     made: dict[str, _Amounts] = {
-        shown_as[name].label: {a: Summary.of(measured[a, name]) for a in settings.amounts}
-        for name in settings.merging
+        shown_as[name].label: {
+            amount: Summary.of(measured[amount, name]) for amount in settings.amounts_of(method)
+        }
+        for name, method in settings.merging.items()
     }
     where = (
-        "Measured on the held-out part of the test images, of which no adaptation sees one; the "
+        "Measured on the held-out part of the test images, of which no method sees one; the "
         "images seen are the first of the other part, without their labels, the same for every "
         f"seed. {seeds_of(suite)}"
     )
-    amounts = [_words(amount) for amount in settings.amounts]
     return Content(
         tables=[_table(made, suite.tasks, where)],
         figures=[
@@ -67,11 +68,12 @@ def show(suite: "Suite", root: Path) -> Content:
                 name=FIGURES[0],
                 title="Accuracy over the number of images",
                 text="Look for where the line turns flat: images beyond that add nothing. With 0 "
-                "images the coefficients are what the adaptation starts with; percents are of the "
-                f"images that the held-out protocol adapts on. {where}",
+                "images the coefficients are what the adaptation starts with, and a rule whose "
+                "statistics are of images is not there; percents are of the images that the "
+                f"held-out protocol adapts on. {where}",
                 alt="A line chart of average accuracy over the number of images of each task that "
-                "an adaptation sees, a line a method; the table below has the numbers.",
-                panels={"": _chart(made, amounts)},
+                "a method sees, a line a method; the table below has the numbers.",
+                panels={"": _chart(made, settings.amounts)},
             )
         ],
         findings=[line for label, each in made.items() for line in _findings(label, each)],
@@ -82,13 +84,13 @@ def show(suite: "Suite", root: Path) -> Content:
 
 def _chart(made: Mapping[str, _Amounts], amounts: Sequence[str]) -> LineChart:
     return LineChart(
-        x_title="images of each task that the adaptation sees",
+        x_title="images of each task that the method sees",
         y_title="average top-1 accuracy (%)",
         series=[
-            Series(label, range(len(amounts)), *heights(each.values()))
+            Series(label, [amounts.index(amount) for amount in each], *heights(each.values()))
             for label, each in made.items()
         ],
-        names=amounts,
+        names=[_words(amount) for amount in amounts],
     )
 
 

@@ -18,6 +18,11 @@ class Experiment(Section):
         entries = getattr(self, "methods", None)
         return parse_methods(entries) if entries else {}
 
+    @property
+    def reading_statistics(self) -> dict[str, Method]:
+        """Those of its methods that take the suite's statistics, where they need any."""
+        return self.merging
+
     def faults_of_methods(self) -> list[str]:
         """List what keeps its methods, each well-formed, from this experiment, a line each."""
         return []
