@@ -11,7 +11,12 @@ STEPS = {"steps": 4, "images_per_task": 4, "batches_per_step": 1}
 """As many images as the batches of `deployment` divide."""
 
 _FEW: dict[str, dict[str, Any]] = {
-    "sensitivity": {"scalings": [0.0, 0.3], "images": 4},
+    "sensitivity": {
+        "scalings": [0.0, 0.3],
+        "images": 4,
+        "methods": {"ties_merging": {"rule": "ties_merging"}, "iso_c": {"rule": "iso_c"}},
+        "beyond": {"iso_c": [1.5]},
+    },
     "unlabeled": {"images": [0, 1], "percent": [100]},
     "surrogate": {"images": 4, "finetuning": [50], "adapting": [50]},
     "cost": {"timed_steps": 1},

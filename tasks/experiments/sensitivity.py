@@ -35,11 +35,13 @@ _MODULE, _PROTOCOL = "tasks.experiments.sensitivity", PROTOCOLS[0]
 
 def stages(suite: "Suite") -> list[Stage]:
     """Make a template a rule, and one for the suite's adaptations (paper's protocol)."""
-    rules = suite.studied["sensitivity"].merging
-    return [*(_of_a_rule(suite, *rule) for rule in rules.items()), _of_adaptations(suite)]
+    settings = Sensitivity.of(suite.raw)
+    rules = [_of_a_rule(suite, settings, *rule) for rule in settings.merging.items()]
+    return [*rules, _of_adaptations(suite)]
 
 
-def _of_a_rule(suite: "Suite", name: str, method: Method) -> Stage:
+def _of_a_rule(suite: "Suite", settings: Sensitivity, name: str, method: Method) -> Stage:
+    beyond = [f"beyond.{name}"] if name in settings.beyond else []
     return template(
         f"sensitivity_{name}",
         _MODULE,
@@ -53,7 +55,10 @@ def _of_a_rule(suite: "Suite", name: str, method: Method) -> Stage:
         code=method.modules,
         params=[
             "tasks",
-            *(f"{Sensitivity.key}.{key}" for key in ("scalings", "images", f"methods.{name}")),
+            *(
+                f"{Sensitivity.key}.{key}"
+                for key in ("scalings", *beyond, "images", f"methods.{name}")
+            ),
             *ENCODER,
         ],
         outs=[paths.experiment(SUITE, "sensitivity", name, SEED)],
@@ -121,7 +126,8 @@ def _over_scalings(
         merged = make_model(method.varied(scaling=scaling), task_vectors, statistics)
         return rows_of(scaling, merged)
 
-    return each_of(work, settings["scalings"], rows_at)
+    scalings = [*settings["scalings"], *settings.get("beyond", {}).get(name, [])]
+    return each_of(work, scalings, rows_at)
 
 
 if __name__ == "__main__":

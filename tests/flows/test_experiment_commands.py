@@ -75,7 +75,7 @@ def test_show_has_question_settings_with_comments_and_stages(
     assert cli.main(["experiment", "show", "sensitivity"]) == 0
     shown = capsys.readouterr().out
     assert (ROOT / "experiments/sensitivity.yaml").read_text(encoding="utf-8") in shown
-    assert "3 stages on the active suite, small" in shown  # two rules, one adaptation
+    assert "9 stages on the active suite, small" in shown  # eight rules, one adaptation
     assert "experiments" not in params()
 
 
@@ -177,4 +177,4 @@ def test_before_it_runs_it_says_how_many_stages_are_its_own(
 ) -> None:
     monkeypatch.setattr(commands, "run", lambda parameters, notify_with: 0)
     assert cli.main(["experiment", "run", "sensitivity"]) == 0
-    assert "stages of the experiments: sensitivity 3\n" in capsys.readouterr().out
+    assert "stages of the experiments: sensitivity 9\n" in capsys.readouterr().out

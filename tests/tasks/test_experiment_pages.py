@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from experiment_inputs import AMOUNTS, MISLED, UNSEEN, experiments, write_experiments
+from experiment_inputs import AMOUNTS, MISLED, RULES, UNSEEN, experiments, write_experiments
 from report_inputs import SEEDS, TASKS, lines_of, small_suite, write_inputs
 
 from tasks.graph import paths
@@ -100,6 +100,20 @@ def test_the_tables_mark_what_was_best_and_what_entropy_took(suite: Suite, tmp_p
         [False, False, True],
         [False, False, True],
         [False, False, True],
+    ]
+
+
+def test_a_rule_has_no_number_where_it_was_not_tried(suite: Suite, tmp_path: Path) -> None:
+    farther = dict(RULES["ties_merging"]) | {2.0: (57.0, 0.4), 0.5: (41.0, 0.9)}
+    write_experiments(suite, tmp_path, rules={"ties_merging": farther})
+    _, every = sensitivity.show(suite, tmp_path).tables
+    assert every.columns == ("0.0", "0.3", "0.5", "1.0", "2.0")
+    texts = [[cell.text for cell in line.cells] for line in every.lines]
+    assert texts == [
+        ["40.0", "60.0", "", "30.0", ""],
+        ["2.00", "1.00", "", "0.50", ""],
+        ["40.0", "50.0", "41.0", "55.0", "57.0"],
+        ["2.00", "1.00", "0.90", "0.50", "0.40"],
     ]
 
 

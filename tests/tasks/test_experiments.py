@@ -167,6 +167,15 @@ def test_unlabeled_takes_adaptations_and_amounts_that_differ() -> None:
     ]
     said = unsaid | {"percent": [50], "fisher_probes": 2}
     assert experiment_faults({"unlabeled": said}) == []
+    farther = {"scalings": [0.1, 0.3], "images": 3, "methods": methods}
+    assert experiment_faults({"sensitivity": farther | {"beyond": {"sum": [2.0, 3.0]}}}) == []
+    assert experiment_faults(
+        {"sensitivity": farther | {"beyond": {"sum": [2.0, 0.3], "other": [2.0]}}}
+    ) == [
+        "experiments.sensitivity.beyond.other: is none of methods; give one of sum",
+        "experiments.sensitivity.beyond.sum = [2.0, 0.3]: each must stand once, and not in "
+        "scalings",
+    ]
     twice = {"scalings": [1.0, 1.0], "images": 3, "methods": methods}
     assert "each must stand once" in experiment_faults({"sensitivity": twice})[0]
 
@@ -227,9 +236,11 @@ def run_experiments(suite: Suite) -> None:
 @pytest.mark.usefixtures("folder")
 def test_sensitivity() -> None:
     scalings = [0.0, 0.3, 1.0]
-    methods = {"task_arithmetic": {"rule": "task_arithmetic"}}
-    suite = tiny(sensitivity={"scalings": scalings, "images": 15, "methods": methods})
+    methods = {name: {"rule": name} for name in ("task_arithmetic", "ties_merging")}
+    settings = {"scalings": [0.0, 0.3], "beyond": {"task_arithmetic": [1.0]}, "methods": methods}
+    suite = tiny(sensitivity={"images": 15, **settings})
     run_experiments(suite)
+    assert {row["setting"] for row in table("sensitivity", "ties_merging")} == {"0.0", "0.3"}
     rows = table("sensitivity", "task_arithmetic")
     assert [(row["setting"], row["task"], row["metric"]) for row in rows] == [
         (str(scaling), task, metric)

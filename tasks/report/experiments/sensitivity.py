@@ -1,6 +1,6 @@
 """Rules over their scaling, beside the suite's adaptations."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
@@ -193,35 +193,39 @@ def _chosen_table(
 
 
 def _all_scalings(rules: Mapping[str, _Rule]) -> Table:
+    scalings = sorted({s for rule in rules.values() for s in rule.accuracy}, key=float)
     means = [s.mean[AVERAGE] for rule in rules.values() for s in rule.accuracy.values()]
     return Table(
         name="all_scalings",
         title="Every scaling",
         text="Averages over the tasks. Where the lowest entropy stands under the highest accuracy "
-        "(both are bold), a choice without labels costs nothing. On the images and seeds above.",
+        "(both are bold), a choice without labels costs nothing. On the images and seeds above. A "
+        "rule has no number at a scaling that is tried of others alone.",
         headings=("method", "measure"),
-        columns=tuple(next(iter(rules.values())).accuracy),
-        lines=[line for rule in rules.values() for line in _lines(rule, means)],
+        columns=tuple(scalings),
+        lines=[line for rule in rules.values() for line in _lines(rule, scalings, means)],
     )
 
 
-def _lines(rule: _Rule, beside: list[float]) -> list[Line]:
+def _lines(rule: _Rule, scalings: Sequence[str], beside: list[float]) -> list[Line]:
     """A rule's accuracies, shaded among those `beside`, and under them its entropies."""
-    accuracies = [
-        Cell(
+    accuracies = {
+        scaling: Cell(
             f"{shown(found):.1f}",
             f"{found.deviation[AVERAGE]:.1f}" if found.deviation else None,
             best=scaling == rule.best,
             shade=shade(found.mean[AVERAGE], beside),
         )
         for scaling, found in rule.accuracy.items()
-    ]
-    entropies = [
-        Cell(f"{value:.2f}", best=scaling == rule.chosen) for scaling, value in rule.entropy.items()
-    ]
+    }
+    entropies = {
+        scaling: Cell(f"{value:.2f}", best=scaling == rule.chosen)
+        for scaling, value in rule.entropy.items()
+    }
+    none = Cell("")
     return [
-        Line((rule.label, "accuracy (%)"), accuracies),
-        Line((rule.label, "entropy (nats)"), entropies, last=True),
+        Line((rule.label, "accuracy (%)"), [accuracies.get(s, none) for s in scalings]),
+        Line((rule.label, "entropy (nats)"), [entropies.get(s, none) for s in scalings], last=True),
     ]
 
 
