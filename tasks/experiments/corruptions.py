@@ -41,7 +41,7 @@ from tasks.shared.long_tables import (
     write_long,
 )
 from tasks.shared.task_vectors import open_statistics, open_task_vectors
-from tasks.suite.experiments.corruptions import Corruptions, severities_of
+from tasks.suite.experiments.corruptions import Corruptions
 from tasks.suite.methods import Method, parse_method
 
 if TYPE_CHECKING:
@@ -118,8 +118,7 @@ def _inputs(suite: "Suite", method: Method, images: list[Path]) -> list[Path]:
 
 def _chosen(suite: "Suite") -> list[str]:
     """Name the setting that takes some of the severities, where a suite has it."""
-    key = f"{Corruptions.key}.severities"
-    return [key] if severities_of(suite) != suite.corrupt.severities else []
+    return [f"{Corruptions.key}.severities"] if Corruptions.of(suite.raw).severities else []
 
 
 def _of_method(name: str) -> list[str]:

@@ -172,7 +172,7 @@ def test_unlabeled_takes_adaptations_and_amounts_that_differ() -> None:
     assert experiment_faults(
         {"sensitivity": farther | {"beyond": {"sum": [2.0, 0.3], "other": [2.0]}}}
     ) == [
-        "experiments.sensitivity.beyond.other: is none of methods; give one of sum",
+        "experiments.sensitivity.beyond.other: is none of methods; give one of sum, or remove it",
         "experiments.sensitivity.beyond.sum = [2.0, 0.3]: each must stand once, and not in "
         "scalings",
     ]
@@ -190,7 +190,7 @@ def test_statistics_that_a_method_of_an_experiment_needs_are_asked_for() -> None
     needs = r"statistics: is missing, and experiments.sensitivity.methods.calibrated needs fisher"
     try:
         with pytest.raises(InputError, match=needs):
-            mini(sensitivity=SETTINGS["sensitivity"] | {"methods": methods})
+            mini(sensitivity=SETTINGS["sensitivity"] | {"methods": methods, "beyond": {}})
     finally:
         del AFTER["calibrate"]
 

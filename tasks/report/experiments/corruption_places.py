@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -16,9 +16,9 @@ from tasks.report import measurements
 from tasks.report.charts import LineChart, Series
 from tasks.report.content import Cell, Line, Table
 from tasks.shared.long_tables import ACCURACY, AGREEMENT, ENTROPY, EVENNESS
-from tasks.suite.experiments.corruptions import severities_of
 
 if TYPE_CHECKING:
+    from tasks.suite.experiments.corruptions import Corruptions
     from tasks.suite.schema import Suite
 
 CLEAN, CORRUPTED = "clean", "corrupted"
@@ -53,6 +53,12 @@ class Place:
     task: str
     change: Mapping[str, float]
     """By metric, mean over seeds."""
+
+
+def severities_of(suite: "Suite") -> tuple[int, ...]:
+    """List the severities at which a suite with this experiment is measured."""
+    settings = cast("Corruptions", suite.studied["corruptions"])
+    return settings.measured(suite.corrupt.severities)
 
 
 def held_against(

@@ -21,6 +21,7 @@ from tasks.report.experiments.corruption_places import (
     of_misled,
     of_signs,
     scatter,
+    severities_of,
     signs_table,
     words,
 )
@@ -29,7 +30,6 @@ from tasks.report.results import experiment_csv
 from tasks.report.rows import AVERAGE
 from tasks.report.summaries import Summary, averaged, lead, percent, shown
 from tasks.shared.long_tables import ACCURACY, AGREEMENT, EVENNESS
-from tasks.suite.experiments.corruptions import severities_of
 
 if TYPE_CHECKING:
     from tasks.suite.schema import Suite

@@ -1,15 +1,12 @@
 """The settings of the experiment `corruptions`."""
 
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import Annotated
 
 from pydantic import Field
 
 from tasks.suite.experiments.experiment import Entries, Experiment
 from tasks.suite.fields import MANY
 from tasks.suite.sections import Severity
-
-if TYPE_CHECKING:
-    from tasks.suite.schema import Suite
 
 
 class Corruptions(Experiment):
@@ -22,8 +19,6 @@ class Corruptions(Experiment):
     severities: Annotated[tuple[Severity, ...], Field(min_length=1, max_length=MANY)] | None = None
     """Of those that the suite makes; None for all."""
 
-
-def severities_of(suite: "Suite") -> tuple[int, ...]:
-    """List the severities at which a suite with this experiment is measured."""
-    settings = cast("Corruptions", suite.studied["corruptions"])
-    return settings.severities or suite.corrupt.severities
+    def measured(self, made: tuple[int, ...]) -> tuple[int, ...]:
+        """List the severities at which it measures, of those that a suite makes."""
+        return self.severities or made

@@ -37,7 +37,7 @@ class Sensitivity(Experiment):
         known = self.merging
         faults = [
             f"{self.key}.beyond.{written(name)}: is none of methods; give one of "
-            f"{', '.join(map(written, known))}"
+            f"{', '.join(map(written, known))}, or remove it"
             for name in self.beyond
             if name not in known
         ]
@@ -59,7 +59,7 @@ class Sensitivity(Experiment):
         ]
         if len({*self.scalings, *own}) != len({*self.scalings}) + len(own):
             faults.append(
-                f"{self.key}.beyond.{name} = {shown(own)}: each must stand once, and not in "
+                f"{self.key}.beyond.{name} = {shown(list(own))}: each must stand once, and not in "
                 "scalings"
             )
         return faults
