@@ -23,8 +23,8 @@ from tasks.running.stage import run_stage
 from tasks.running.work import Work
 from tasks.shared.long_tables import MEASURED_IN_EXPERIMENT, write_long
 from tasks.shared.methods import make_model
-from tasks.suite.experiments.unlabeled import Unlabeled
-from tasks.suite.methods import AdaptMethod, Method, RuleMethod, parse_method
+from tasks.suite.experiments.unlabeled import Unlabeled, takes_probes
+from tasks.suite.methods import AdaptMethod, RuleMethod, parse_method
 
 if TYPE_CHECKING:
     from tasks.suite.schema import Suite
@@ -52,7 +52,7 @@ def stages(suite: "Suite") -> list[Stage]:
             params=[
                 "tasks",
                 f"{Unlabeled.key}.methods.{name}",
-                *_probes(method),
+                *([f"{Unlabeled.key}.fisher_probes"] if takes_probes(method) else []),
                 "evaluate.held_out_fraction",
                 "compute",
                 "model",
@@ -61,11 +61,6 @@ def stages(suite: "Suite") -> list[Stage]:
         )
         for name, method in settings.merging.items()
     ]
-
-
-def _probes(method: Method) -> list[str]:
-    needed = not method.adapts and "fisher_diagonal" in method.needs
-    return [f"{Unlabeled.key}.fisher_probes"] if needed else []
 
 
 def run(work: Work) -> None:

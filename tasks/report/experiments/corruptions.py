@@ -189,7 +189,7 @@ def _by_severity(
         each: [averages.over(each, suite.corrupt.corruptions, [s]) for s in severities]
         for each in variants
     }
-    columns = ("clean", *(f"severity {each}" for each in severities_of(suite)))
+    columns = ("clean", *(f"severity {each}" for each in severities[1:]))
     text = f"Averages over the corruptions and the tasks. {where}"
     return _table("by_severity", "By severity", text, columns, rows)
 

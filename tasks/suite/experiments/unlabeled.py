@@ -46,7 +46,7 @@ class Unlabeled(Experiment):
         for name, method in self.merging.items():
             if not method.adapts and not method.needs:
                 faults.append(f"{self.key}.methods.{name}: is a rule that sees no image; remove it")
-            elif not method.adapts and "fisher_diagonal" in method.needs and not self.fisher_probes:
+            elif takes_probes(method) and not self.fisher_probes:
                 faults.append(
                     f"{self.key}.fisher_probes: is missing, and methods.{name} needs it; add it, "
                     "for example fisher_probes: 4"
@@ -58,3 +58,8 @@ class Unlabeled(Experiment):
         elif any(len(self.amounts_of(method)) < 2 for method in self.merging.values()):
             faults.append(f"{self.key}.images, percent: must have at least 2 above 0 for a rule")
         return faults
+
+
+def takes_probes(method: Method) -> bool:
+    """Say whether a method is a rule whose Fisher information is collected here."""
+    return not method.adapts and "fisher_diagonal" in method.needs
