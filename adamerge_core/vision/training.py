@@ -1,15 +1,16 @@
 """Training of CLIP: the text tower, and encoders fine-tuned on one task or several."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
-from open_clip.model import CLIP
 from torch import Tensor, nn
 
 from adamerge_core import state_files
@@ -18,6 +19,9 @@ from adamerge_core.errors import InputError
 from adamerge_core.parameters import count_faults, number_faults
 from adamerge_core.state_files import State
 from adamerge_core.vision.images import LabeledImages
+
+if TYPE_CHECKING:
+    from open_clip.model import CLIP
 
 
 @dataclass(frozen=True)

@@ -40,11 +40,11 @@ from tasks.suite.sections import (
     Names,
     Prepare,
     Pretrain,
-    Registry,
     Severity,
     Statistics,
     TraditionalMtl,
 )
+from tasks.suite.tolerances import Tolerances
 from tasks.suite.yaml_files import PARAMS_YAML, parse_yaml, read_text
 
 SUITES = Path("suites")
@@ -87,7 +87,7 @@ class Suite(Section):
     """Needed where a rule needs them."""
     methods: Annotated[Entries, Field(min_length=1, max_length=MANY)]
     evaluate: Evaluate
-    registry: Registry
+    registry: Tolerances
     robustness: Robustness
     experiments: Annotated[dict[Name, Entries], Field(max_length=MANY)] | None = None
     """Those of tasks.suite.experiments that run beside; left out, none does."""

@@ -24,7 +24,6 @@ from tasks.suite.fields import (
     Label,
     Name,
     NoSteps,
-    Points,
     Rate,
     Section,
     Seed,
@@ -236,14 +235,3 @@ class Evaluate(Section):
     trajectory_images: Images
     """Of each task's test images, for the accuracy along an adaptation."""
     trajectory_points: Annotated[int, Field(ge=2, le=10**4, strict=True)]
-
-
-class Registry(Section):
-    """When a merged model takes the place of the champion; in points of held-out accuracy."""
-
-    key = "registry"
-
-    average_tolerance: Points
-    """How far its average over the tasks may lie below the champion's."""
-    task_tolerance: Points
-    """How far its accuracy on a task may lie below the champion's."""

@@ -19,6 +19,8 @@ FORBIDDEN = {
     "core": ("prefect", "dvc", "mlflow", "open_clip", "torchvision", "timm", "albumentations"),
     "stages": ("torch", "mlflow", "dvc", "prefect", "open_clip", "torchvision", "timm"),
     "images": ("torch", "open_clip", "torchvision", "timm", "prefect", "dvc", "mlflow"),
+    "suites": ("open_clip", "torchvision", "timm", "prefect", "dvc", "mlflow"),
+    "tracking": ("torch", "open_clip", "torchvision", "timm", "prefect", "dvc"),
 }
 IMPORTS = {
     "core": (
@@ -57,6 +59,8 @@ IMPORTS = {
         "tasks.prepare",
     ),
     "images": ("adamerge_core.vision.images", "adamerge_core.vision.corruptions"),
+    "suites": ("tasks.wiring", "flows.suites"),
+    "tracking": ("tasks.tracking.follower", "tasks.tracking.store"),
 }
 
 

@@ -12,14 +12,14 @@ from offered_models import begin_run, run_with
 from adamerge_core.errors import InputError
 from tasks.graph import paths
 from tasks.running.hashes import md5
-from tasks.suite.sections import Registry
+from tasks.suite.tolerances import Tolerances
 from tasks.tracking import ingest
 from tasks.tracking.registry.judgement import Measures, judge, table
 from tasks.tracking.registry.registered_model import CHAMPION, Decision, ModelRegistry
 from tasks.tracking.registry.versions import Version
 from tasks.tracking.store import Store
 
-TOLERANCES = Registry(average_tolerance=0.5, task_tolerance=2.0)
+TOLERANCES = Tolerances(average_tolerance=0.5, task_tolerance=2.0)
 ALICE = Decision("alice", "2026-01-02 03:04", "it is better on my photos")
 
 

@@ -204,7 +204,6 @@ def tiny(*more: str, **experiments: Any) -> Suite:
     for task in more:
         raw["tasks"].append(task)
         raw["datasets"][task] = raw["datasets"]["landuse"]
-        raw["pretrain"]["datasets"].append(task)
     raw["methods"] = {
         "task_arithmetic": {"rule": "task_arithmetic"},
         "layer_wise": {"adapt": "layer_wise", **STEPS},

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tasks.report.rows import AVERAGE
-from tasks.suite.sections import Registry
+from tasks.suite.tolerances import Tolerances
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Judgement:
     """A line."""
 
 
-def judge(candidate: Measures, champion: Measures | None, tolerances: Registry) -> Judgement:
+def judge(candidate: Measures, champion: Measures | None, tolerances: Tolerances) -> Judgement:
     """Compare a candidate with the champion; None: there is no champion yet."""
     if champion is None:
         return Judgement(True, "there was no champion before")

@@ -12,7 +12,7 @@ from tasks.graph.paths import PROTOCOLS
 from tasks.report import results
 from tasks.report.rows import Row
 from tasks.running.hashes import digest, md5
-from tasks.suite.sections import Registry
+from tasks.suite.tolerances import Tolerances
 from tasks.tracking.registry.model_record import ModelRecord, record_of, test_images
 
 
@@ -93,7 +93,7 @@ def _weights(suite: str, row: Row, entry: Locked | None) -> Path | None:
     return next(there, None)
 
 
-def tolerances_of(start: Mapping[str, Any]) -> Registry:
+def tolerances_of(start: Mapping[str, Any]) -> Tolerances:
     """Read the section `registry` that a pipeline's run began with.
 
     A run of stages without a flow began with no parameters: then params.yaml has them, if it is
@@ -102,6 +102,6 @@ def tolerances_of(start: Mapping[str, Any]) -> Registry:
     params = start["params"]
     if start.get("adopted") and params_yaml.suite_name() == start["suite"]:
         params = params_yaml.read_params()
-    if Registry.key not in params:
+    if Tolerances.key not in params:
         raise InputError("params.yaml has no section registry, or is of another suite now")
-    return Registry.of(params)
+    return Tolerances.of(params)

@@ -13,7 +13,7 @@ from mlflow.entities import LoggedModel, Metric
 from mlflow.exceptions import MlflowException
 
 from adamerge_core.errors import InputError
-from tasks.suite.sections import Registry as Tolerances
+from tasks.suite.tolerances import Tolerances
 from tasks.tracking.found_run import FoundRun
 from tasks.tracking.registry import judgement, version_page
 from tasks.tracking.registry import versions as tags
