@@ -25,6 +25,7 @@ class Scale:
 
 
 PERCENT = Scale(1, " %", " points")
+NATS = Scale(2, " nats", " nats")
 
 
 @dataclass(frozen=True)

@@ -146,7 +146,7 @@ def _one_pass(project: Project, counts: Counts, dice: random.Random) -> None:
             counts.kills[kind] += 1
         code = _end(project, process, victim and kind, counts.undisturbed)
         if victim:
-            print(f"{counts.progress()}  {kind:<7} the command ended with {code}", flush=True)
+            print(f"{counts.progress()}  {kind:<11} the command ended with {code}", flush=True)
         elif code != 0:
             raise KillError(f"without a kill, the command ended with {code}")
         if code == 0:

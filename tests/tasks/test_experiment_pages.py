@@ -180,12 +180,15 @@ def test_findings_on_tasks_left_out_follow_the_numbers(suite: Suite, tmp_path: P
         "On what is left out (mnist), Task arithmetic reaches 35.0 ± 0.0 %, 5.0 points below "
         f"{name}.",
         "On what is left out (mnist), Layer-wise AdaMerging reaches 45.0 ± 0.0 %, 5.0 points "
-        f"above {name}.",
+        f"above {name}; it is 10.0 points above Task arithmetic (35.0 ± 0.0 %).",
     ]
-    write_experiments(suite, tmp_path, unseen=UNSEEN | {"learned": 41.0}, spread=2.0)
+    write_experiments(suite, tmp_path, unseen=UNSEEN | {"learned": 36.0}, spread=2.0)
     *_, last = unseen.show(suite, tmp_path).findings
-    assert "1.0 points above" in last
-    assert last.endswith("not shown: the spread over seeds is as large.")
+    beside_pretrained, beside_the_rule = last.split("; it is ")
+    assert "4.0 points below" in beside_pretrained
+    assert "not shown" not in beside_pretrained
+    assert beside_the_rule.startswith("1.0 points above Task arithmetic")
+    assert beside_the_rule.endswith("not shown: the spread over seeds is as large.")
 
 
 def test_a_split_has_a_table_of_the_tasks_left_out(suite: Suite, tmp_path: Path) -> None:
@@ -207,7 +210,8 @@ def test_findings_on_pairs_follow_the_numbers(tmp_path: Path) -> None:
         "Over all 6 pairs left out, Task arithmetic reaches 35.0 ± 0.0 %, 5.0 points below "
         "Zero-shot (pretrained) (40.0 ± 0.0 %); it is above it on 0 of them.",
         "Over all 6 pairs left out, Layer-wise AdaMerging reaches 45.0 ± 0.0 %, 5.0 points above "
-        "Zero-shot (pretrained) (40.0 ± 0.0 %); it is above it on 6 of them.",
+        "Zero-shot (pretrained) (40.0 ± 0.0 %); it is above it on 6 of them; it is 10.0 points "
+        "above Task arithmetic (35.0 ± 0.0 %).",
     ]
     table = found.tables[-1]
     assert [[cell.text for cell in line.cells] for line in table.lines] == [
@@ -216,7 +220,7 @@ def test_findings_on_pairs_follow_the_numbers(tmp_path: Path) -> None:
         ["6", "45.0"],
     ]
     write_experiments(suite, tmp_path, unseen=UNSEEN | {"learned": 39.0})
-    assert unseen.show(suite, tmp_path).findings[-1].endswith("above it on 0 of them.")
+    assert "; it is above it on 0 of them;" in unseen.show(suite, tmp_path).findings[-1]
 
 
 # --- corruptions ----------------------------------------------------------------------------------

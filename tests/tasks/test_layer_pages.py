@@ -126,19 +126,39 @@ def test_what_is_said_of_task_vectors_follows_their_geometry(suite: Suite, tmp_p
         "conflicts",
     ]
     assert content.findings[-2:] == [
-        "At 98.0 % of the weights some of the task vectors pull in opposite directions; of the "
-        "largest 20 % of each at 20.0 %, and after the election of signs at 0.0 %.",
-        "For that the election drops 32.0 % of what trimming leaves of mnist, the most, and "
-        "30.0 % of signs, the least.",
+        "At 98.0 ± 0.0 % of the weights some of the task vectors pull in opposite directions; of "
+        "the largest 20 % of each at 20.0 ± 0.0 %, and after the election of signs at 0.0 ± 0.0 %.",
+        "For that the election drops 32.0 ± 0.0 % of what trimming leaves of mnist, the most, and "
+        "30.0 ± 0.0 % of signs, the least.",
     ]
-    found = geometry(TASKS, np.eye(3))
-    found["sign_conflicts"]["any"]["trimmed"] = 7.5
-    found["sign_conflicts"]["dropped"] = [40.0, 9.0, 20.0]
-    write_json(tmp_path / paths.geometry(suite.name, 0), found)
+    for seed, (trimmed, dropped) in enumerate(((7.0, [40.0, 9.0, 20.0]), (8.0, [42.0, 9.0, 20.0]))):
+        found = geometry(TASKS, np.eye(3))
+        found["sign_conflicts"]["any"]["trimmed"] = trimmed
+        found["sign_conflicts"]["dropped"] = dropped
+        found["l2_norm"] = [2.0, 3.0 + seed, 2.5]
+        write_json(tmp_path / paths.geometry(suite.name, seed), found)
     changed = task_vectors.show(suite, tmp_path)
-    assert "of the largest 20 % of each at 7.5 %" in changed.findings[-2]
-    assert "40.0 % of what trimming leaves of signs" in changed.findings[-1]
+    assert changed.findings[0] == (
+        "The longest task vector is that of letters (3.50 ± 0.71), the shortest that of signs "
+        "(2.00 ± 0.00)."
+    )
+    assert "of the largest 20 % of each at 7.5 ± 0.7 %" in changed.findings[-2]
+    assert "41.0 ± 1.4 % of what trimming leaves of signs" in changed.findings[-1]
     conflicts = table(changed, "conflicts")
-    assert [line.cells[-1].text for line in conflicts.lines] == ["40.0", "9.0", "20.0"]
+    assert [line.cells[-1].text for line in conflicts.lines] == ["41.0", "9.0", "20.0"]
+    assert [line.cells[-1].spread for line in conflicts.lines] == ["1.4", "0.0", "0.0"]
     depth = table(changed, "by_depth")
     assert [line.names[0] for line in depth.lines] == ["stem", "blocks.0"]
+
+
+def test_the_longest_task_vector_is_not_shown_where_seeds_differ_as_much(
+    suite: Suite, tmp_path: Path
+) -> None:
+    for seed, lengths in enumerate(([2.0, 2.1, 3.0], [2.0, 2.1, 1.4])):
+        write_json(
+            tmp_path / paths.geometry(suite.name, seed),
+            geometry(TASKS, np.eye(3)) | {"l2_norm": lengths},
+        )
+    first, *_ = task_vectors.show(suite, tmp_path).findings
+    assert first.startswith("The longest task vector is that of mnist (2.20 ± 1.13)")
+    assert first.endswith("not shown: the spread over seeds is as large.")

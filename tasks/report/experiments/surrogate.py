@@ -14,7 +14,7 @@ from tasks.report.content import Cell, Content, Line, Table
 from tasks.report.experiments.wording import charted, commands, heights, seeds_of
 from tasks.report.measurements import Measured
 from tasks.report.results import experiment_csv
-from tasks.report.summaries import PERCENT, Scale, Summary, cells, lead, percent, spread
+from tasks.report.summaries import NATS, PERCENT, Scale, Summary, cells, lead, percent, spread
 from tasks.shared.long_tables import ACCURACY, ENTROPY
 from tasks.suite.experiments.tables import (
     ADAPTED,
@@ -36,7 +36,7 @@ QUESTION = "Does the entropy of a prediction stand in for its loss?"
 FIGURES: tuple[str, ...] = ("surrogate",)
 FILES: tuple[str, ...] = ("surrogate.csv",)
 
-_RHO, _NATS = Scale(2, "", ""), Scale(2, " nats", " nats")
+_RHO = Scale(2, "", "")
 _PANELS = {
     PRETRAINED: "pretrained",
     FINETUNED: "fine-tuned",
@@ -202,7 +202,7 @@ def _correlations(suite: "Suite", trainings: _Trainings, where: str) -> Table:
 
 
 def _means(trainings: _Trainings) -> Table:
-    scales = {ENTROPY: _NATS, LOSS: _NATS, ACCURACY: PERCENT}
+    scales = {ENTROPY: NATS, LOSS: NATS, ACCURACY: PERCENT}
 
     def cell(metric: str, summary: Summary) -> Cell:
         scale = scales[metric]
@@ -244,4 +244,4 @@ def _findings(label: str, moments: Sequence[_Moment]) -> list[str]:
 
 def _end(first: _Moment, last: _Moment, metric: str, start: str) -> str:
     before, after = first.means[metric], last.means[metric]
-    return f"{percent(after, ALL_TASKS, _NATS)}, {lead(after, before, start, ALL_TASKS, _NATS)}"
+    return f"{percent(after, ALL_TASKS, NATS)}, {lead(after, before, start, ALL_TASKS, NATS)}"

@@ -82,9 +82,9 @@ def show(suite: "Suite", root: Path) -> Content:
             *(
                 line
                 for split, rows in made.items()
-                for line in _findings(settings.splits[split], rows)
+                for line in _findings(suite, settings.splits[split], rows)
             ),
-            *_findings_of_pairs(pairs),
+            *_findings_of_pairs(suite, pairs),
         ],
         files={FILES[0]: experiment_csv(root / path for path in reads(suite))},
         made_by=commands(suite, "unseen", FILES[0]),
@@ -170,13 +170,16 @@ def _pairs_table(suite: "Suite", pairs: _Pairs) -> Table:
     )
 
 
-def _findings_of_pairs(pairs: _Pairs) -> list[str]:
+def _findings_of_pairs(suite: "Suite", pairs: _Pairs) -> list[str]:
     if not pairs:
         return []
-    (name, (pretrained, _)), *others = _over_pairs(pairs).items()
+    over = _over_pairs(pairs)
+    rows = {label: summary for label, (summary, _) in over.items()}
+    (name, (pretrained, _)), *others = over.items()
     return [
         f"Over all {len(pairs)} pairs left out, {label} reaches {percent(summary)}, "
-        f"{lead(summary, pretrained, name)}; it is above it on {above} of them."
+        f"{lead(summary, pretrained, name)}; it is above it on {above} of them"
+        f"{_beside_rules(suite, label, rows)}."
         for label, (summary, above) in others
     ]
 
@@ -204,11 +207,22 @@ def _table(suite: "Suite", split: str, tasks: tuple[str, ...], rows: _Rows) -> T
     )
 
 
-def _findings(tasks: tuple[str, ...], rows: _Rows) -> list[str]:
+def _findings(suite: "Suite", tasks: tuple[str, ...], rows: _Rows) -> list[str]:
     """Hold each method against the pretrained model on the tasks left out."""
     (name, pretrained), *others = rows.items()
     return [
         f"On what is left out ({', '.join(tasks)}), {label} reaches {percent(each)}, "
-        f"{lead(each, pretrained, name)}."
+        f"{lead(each, pretrained, name)}{_beside_rules(suite, label, rows)}."
         for label, each in others
     ]
+
+
+def _beside_rules(suite: "Suite", label: str, rows: _Rows) -> str:
+    """Hold a method that adapts against each rule; nothing of a rule."""
+    merging = _settings(suite).merging
+    shown_as = looks(merging, suite.model.is_classifier)
+    adapts = {shown_as[name].label: method.adapts for name, method in merging.items()}
+    if not adapts[label]:
+        return ""
+    rules = [each for each in adapts if not adapts[each]]
+    return "".join(f"; it is {lead(rows[label], rows[each], each)}" for each in rules)

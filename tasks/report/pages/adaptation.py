@@ -1,7 +1,8 @@
 """What happens while coefficients are learned."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,9 +14,19 @@ from tasks.report import measurements
 from tasks.report.catalogue import Look, is_layer_wise_adamerging, looks
 from tasks.report.charts import LineChart, Panels, Series
 from tasks.report.content import Cell, Content, Line, Table
-from tasks.report.experiments.wording import charted
+from tasks.report.experiments.wording import charted, seeds_of
 from tasks.report.measurements import Curve
 from tasks.report.rows import AVERAGE
+from tasks.report.summaries import (
+    NATS,
+    PERCENT,
+    Scale,
+    Summary,
+    difference,
+    is_shown,
+    percent,
+    spread,
+)
 
 if TYPE_CHECKING:
     from tasks.suite.schema import Suite
@@ -27,34 +38,72 @@ FILES: tuple[str, ...] = ()
 
 _COLUMNS = ("entropy, first", "entropy, last", "accuracy, first", "accuracy, last", "change")
 
+_NOT_SHOWN = "not shown: the spread over seeds is as large"
+
 _Points = tuple[Sequence[float], Sequence[float]]
 """Steps and values."""
 
 
+@dataclass(frozen=True)
+class _Ends:
+    """Where adaptations with several seeds begin and end."""
+
+    entropy: tuple[Summary, Summary]
+    accuracy: tuple[Summary, Summary]
+    change: Summary
+    """Of the accuracy."""
+
+    @classmethod
+    def of(
+        cls,
+        curves: Sequence[Curve],
+        entropy: Callable[[Curve], np.ndarray],
+        accuracy: str,
+    ) -> "_Ends":
+        """Take them from the curves of the seeds; `accuracy` is a column."""
+        entropies = [smooth(values[~np.isnan(values)]) for values in map(entropy, curves)]
+        accuracies = [measured(curve, accuracy)[1] for curve in curves]
+        return cls(
+            (_over(e[0] for e in entropies), _over(e[-1] for e in entropies)),
+            (_over(a[0] for a in accuracies), _over(a[-1] for a in accuracies)),
+            _over(a[-1] - a[0] for a in accuracies),
+        )
+
+
+def _over(values: Iterable[float]) -> Summary:
+    return Summary.of([{AVERAGE: float(value)} for value in values])
+
+
 def reads(suite: "Suite") -> list[Path]:
-    """List the trajectories of the first seed."""
-    return list(_trajectories(suite, Path()).values())
+    """List the trajectories of every seed by the paper's protocol, of the first by both."""
+    first = _trajectories(suite, Path())
+    ends = [path for name in _adapting(suite) for path in _ends_files(suite, Path(), name)]
+    return list(dict.fromkeys([*first.values(), *ends]))
 
 
 def show(suite: "Suite", root: Path) -> Content:
     """Draw the trajectories; say where they begin and end."""
     curves = {key: measurements.curve(path) for key, path in _trajectories(suite, root).items()}
     shown_as, seed = looks(suite.merging, suite.model.is_classifier), suite.seeds[0]
-    adapting = [name for name, method in suite.merging.items() if method.adapts]
+    adapting = _adapting(suite)
     published = [name for name in adapting if is_layer_wise_adamerging(suite.merging[name])]
     detail = (published or adapting)[0]
-    ends = {name: _ends(curves[name, PROTOCOLS[0]], suite.tasks) for name in adapting}
-    detailed = curves[detail, PROTOCOLS[0]]
-    by_task = {task: _ends_of(detailed, task) for task in suite.tasks}
+    seeds = {
+        name: [measurements.curve(path) for path in _ends_files(suite, root, name)]
+        for name in adapting
+    }
+    ends = {name: _ends(seeds[name], suite.tasks) for name in adapting}
+    by_task = {task: _ends_of(seeds[detail], task) for task in suite.tasks}
     label, images = shown_as[detail].label, suite.evaluate.trajectory_images
     return Content(
         tables=[
             Table(
                 name="by_method",
                 title="From the first to the last step",
-                text=f"Means over tasks, paper's protocol, seed {seed}. Entropy (nats) is of each "
-                "step's images, averaged over neighbouring steps; accuracy (percent) is measured "
-                f"on {images} test images of each task, so that the results differ from it.",
+                text="Means over tasks, paper's protocol. Entropy (nats) is of each step's images, "
+                "averaged over neighbouring steps; accuracy (percent) is measured on "
+                f"{images} test images of each task, so that the results differ from it. "
+                f"{seeds_of(suite)}",
                 headings=("method",),
                 columns=_COLUMNS,
                 lines=[
@@ -86,7 +135,7 @@ def show(suite: "Suite", root: Path) -> Content:
             )
         ],
         findings=[
-            *(_finding(shown_as[name].label, *found) for name, found in ends.items()),
+            *(_finding(shown_as[name].label, found) for name, found in ends.items()),
             _failures(label, by_task, images),
         ],
     )
@@ -167,60 +216,68 @@ def smooth(values: np.ndarray) -> np.ndarray:
     return np.array([window.mean() for window in windows])
 
 
+def _adapting(suite: "Suite") -> list[str]:
+    return [name for name, method in suite.merging.items() if method.adapts]
+
+
 def _trajectories(suite: "Suite", root: Path) -> dict[tuple[str, str], Path]:
     return {
         (name, protocol): root / paths.trajectory(suite.name, name, suite.seeds[0], protocol)
-        for name, method in suite.merging.items()
-        if method.adapts
+        for name in _adapting(suite)
         for protocol in PROTOCOLS
     }
 
 
-def _ends(curve: Curve, tasks: tuple[str, ...]) -> tuple[float, ...]:
-    """First and last entropy, in two decimals; first and last accuracy, in one."""
-    return _first_and_last(mean_entropy(curve, tasks), measured(curve, "accuracy_average")[1])
+def _ends_files(suite: "Suite", root: Path, name: str) -> list[Path]:
+    """Name a method's trajectories by the paper's protocol, a seed each."""
+    return [root / paths.trajectory(suite.name, name, seed, PROTOCOLS[0]) for seed in suite.seeds]
 
 
-def _ends_of(curve: Curve, task: str) -> tuple[float, ...]:
-    entropy = np.array(curve[f"entropy_{task}"])
-    return _first_and_last(entropy, measured(curve, f"accuracy_{task}")[1])
+def _ends(curves: Sequence[Curve], tasks: tuple[str, ...]) -> _Ends:
+    return _Ends.of(curves, lambda curve: mean_entropy(curve, tasks), f"accuracy_{AVERAGE}")
 
 
-def _first_and_last(entropy: np.ndarray, accuracy: Sequence[float]) -> tuple[float, ...]:
-    known = smooth(entropy[~np.isnan(entropy)])
-    ends = (known[0], known[-1], accuracy[0], accuracy[-1])
-    return tuple(round(float(v), digits) for v, digits in zip(ends, (2, 2, 1, 1), strict=True))
+def _ends_of(curves: Sequence[Curve], task: str) -> _Ends:
+    return _Ends.of(curves, lambda curve: np.array(curve[f"entropy_{task}"]), f"accuracy_{task}")
 
 
-def _cells(ends: tuple[float, ...]) -> list[Cell]:
-    first, last, before, after = ends
-    texts = (
-        f"{first:.2f}",
-        f"{last:.2f}",
-        f"{before:.1f}",
-        f"{after:.1f}",
-        f"{after - before:+.1f}",
-    )
-    return [Cell(text) for text in texts]
+def _cells(ends: _Ends) -> list[Cell]:
+    before, after = ends.accuracy
+    return [
+        *(_cell(each, NATS) for each in ends.entropy),
+        *(_cell(each, PERCENT) for each in ends.accuracy),
+        Cell(f"{difference(after, before):+.1f}", spread(ends.change)),
+    ]
 
 
-def _finding(label: str, first: float, last: float, before: float, after: float) -> str:
-    entropy = _moves("entropy", first, last, f"{first:.2f}", f"{last:.2f} nats")
-    accuracy = _moves("accuracy", before, after, f"{before:.1f}", f"{after:.1f} %")
+def _cell(summary: Summary, scale: Scale) -> Cell:
+    return Cell(scale.text(summary.mean[AVERAGE]), spread(summary, scale=scale))
+
+
+def _finding(label: str, ends: _Ends) -> str:
+    entropy = _moves("entropy", *ends.entropy, NATS)
+    accuracy = _moves("accuracy", *ends.accuracy, PERCENT)
     return f"{label}: {entropy}, {accuracy}."
 
 
-def _moves(what: str, first: float, last: float, first_text: str, last_text: str) -> str:
-    if first == last:
-        return f"{what} stays at {last_text}"
-    return f"{what} {'falls' if last < first else 'rises'} from {first_text} to {last_text}"
+def _moves(what: str, first: Summary, last: Summary, scale: Scale) -> str:
+    change = difference(last, first, scale=scale)
+    if change == 0:
+        return f"{what} stays at {percent(last, scale=scale)}"
+    verb = "falls" if change < 0 else "rises"
+    within = "" if is_shown(last, first, scale=scale) else f" ({_NOT_SHOWN})"
+    return f"{what} {verb} from {_from_to(first, last, scale)}{within}"
 
 
-def _failures(label: str, by_task: Mapping[str, tuple[float, ...]], images: int) -> str:
+def _from_to(first: Summary, last: Summary, scale: Scale) -> str:
+    return f"{percent(first, scale=replace(scale, unit=''))} to {percent(last, scale=scale)}"
+
+
+def _failures(label: str, by_task: Mapping[str, _Ends], images: int) -> str:
     misled = [
-        f"{task} (entropy {first:.2f} to {last:.2f}, accuracy {before:.1f} to {after:.1f} %)"
-        for task, (first, last, before, after) in by_task.items()
-        if last < first and after < before
+        _misled(task, ends)
+        for task, ends in by_task.items()
+        if _falls(*ends.entropy, NATS) and _falls(*ends.accuracy, PERCENT)
     ]
     if not misled:
         return f"{label}: on no task does accuracy fall while entropy falls ({images} images each)."
@@ -228,3 +285,13 @@ def _failures(label: str, by_task: Mapping[str, tuple[float, ...]], images: int)
         f"{label}: accuracy falls with entropy on {', '.join(misled)}, measured on {images} "
         "images of each task."
     )
+
+
+def _falls(first: Summary, last: Summary, scale: Scale) -> bool:
+    return difference(last, first, scale=scale) < 0
+
+
+def _misled(task: str, ends: _Ends) -> str:
+    entropy, accuracy = _from_to(*ends.entropy, NATS), _from_to(*ends.accuracy, PERCENT)
+    shown = is_shown(*ends.entropy, scale=NATS) and is_shown(*ends.accuracy)
+    return f"{task} (entropy {entropy}, accuracy {accuracy}{'' if shown else f', {_NOT_SHOWN}'})"

@@ -1,6 +1,7 @@
 """How the task vectors lie to each other."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -11,7 +12,8 @@ import numpy as np
 from tasks.graph import paths
 from tasks.report.charts import BarChart, Bars, HeatMap, LineChart, Panels, Series
 from tasks.report.content import Cell, Content, Line, Table
-from tasks.report.experiments.wording import charted
+from tasks.report.experiments.wording import charted, heights, seeds_of
+from tasks.report.summaries import PERCENT, Scale, Summary, percent, shown, spread
 
 if TYPE_CHECKING:
     from tasks.suite.schema import Suite
@@ -21,26 +23,60 @@ QUESTION = "Do the task vectors point in different directions, and where do they
 FIGURES: tuple[str, ...] = ("task_vectors", "task_vectors_depth")
 FILES: tuple[str, ...] = ()
 
+_PLAIN, _FINE = Scale(2, "", ""), Scale(3, "", "")
+
+_Seeds = Sequence[Mapping[str, Any]]
+"""The geometry of the task vectors, a seed each."""
+
+_Rows = Mapping[str, Summary]
+"""By task or block, over the seeds: a value a task."""
+
 
 def reads(suite: "Suite") -> list[Path]:
-    """Name the geometry of the first seed's task vectors."""
-    return [paths.geometry(suite.name, suite.seeds[0])]
+    """Name the geometry of every seed's task vectors."""
+    return [paths.geometry(suite.name, seed) for seed in suite.seeds]
 
 
 def show(suite: "Suite", root: Path) -> Content:
     """Draw cosines, lengths over all and by depth, and conflicts of signs."""
-    (file,) = reads(suite)
-    found = json.loads((root / file).read_text(encoding="utf-8"))
-    names, cosine, lengths = found["tasks"], np.array(found["cosine"]), found["l2_norm"]
-    where = f"Seed {suite.seeds[0]}."
-    conflicts = found["sign_conflicts"]
+    seeds = [json.loads((root / file).read_text(encoding="utf-8")) for file in reads(suite)]
+    names = seeds[0]["tasks"]
+    cosines, lengths = _matrix(seeds, names, "cosine"), _by_task(names, seeds, "l2_norm")
+    blocks = {
+        block: Summary.of([_named(names, seed["l2_norm_by_block"][block]) for seed in seeds])
+        for block in seeds[0]["l2_norm_by_block"]
+    }
+    conflicts = [seed["sign_conflicts"] for seed in seeds]
+    shares = Summary.of([each["any"] for each in conflicts])
+    dropped = _by_task(names, conflicts, "dropped")
+    where = seeds_of(suite)
     return Content(
         tables=[
-            _matrix("cosines", "Cosines and lengths", names, cosine, {"length": lengths}, where),
-            _matrix("distances", "Distances", names, np.array(found["l2_distance"]), {}, where),
-            _depth_table(names, found["l2_norm_by_block"], where),
-            _shares_table(conflicts["any"], where),
-            _conflicts_table(names, conflicts, where),
+            _square_table(
+                "cosines",
+                "Cosines and lengths",
+                f"Between each two task vectors, and each one's L2 norm. {where}",
+                _joined(cosines, "length", lengths),
+                _PLAIN,
+            ),
+            _square_table(
+                "distances",
+                "Distances",
+                f"L2 distance between each two fine-tuned models. {where}",
+                _matrix(seeds, names, "l2_distance"),
+                _PLAIN,
+            ),
+            _depth_table(blocks, where),
+            _shares_table(shares, where),
+            _square_table(
+                "conflicts",
+                "Conflicting signs, two by two",
+                "Percent of the weights at which two task vectors have opposite signs; and of the "
+                "entries that trimming leaves of a task vector, how many the election of signs "
+                f"drops. {where}",
+                _joined(_matrix(conflicts, names, "pairs"), "dropped by the election", dropped),
+                PERCENT,
+            ),
         ],
         figures=[
             charted(
@@ -51,7 +87,7 @@ def show(suite: "Suite", root: Path) -> Content:
                 f"{where}",
                 alt="A matrix of the cosines between task vectors and a bar chart of their "
                 "lengths; the first table below has the numbers.",
-                panels=_panels(names, cosine, lengths),
+                panels=_panels(cosines, lengths),
             ),
             charted(
                 name=FIGURES[1],
@@ -63,56 +99,71 @@ def show(suite: "Suite", root: Path) -> Content:
                 f"the election of signs. {where}",
                 alt="A line chart of the lengths by block, a line a task, and a bar chart of the "
                 "percent of weights with conflicting signs; the tables below have the numbers.",
-                panels=_depth_panels(names, found["l2_norm_by_block"], conflicts["any"]),
+                panels=_depth_panels(blocks, shares),
             ),
         ],
-        findings=[*_findings(names, cosine, lengths), *_of_conflicts(names, conflicts)],
+        findings=[*_findings(cosines, lengths), *_of_conflicts(shares, dropped)],
     )
 
 
-def _matrix(
-    name: str,
-    title: str,
-    names: list[str],
-    values: np.ndarray,
-    more: Mapping[str, Sequence[float]],
-    where: str,
-) -> Table:
-    text = {
-        "cosines": "Between each two task vectors, and each one's L2 norm.",
-        "distances": "L2 distance between each two fine-tuned models.",
-    }[name]
+def _named(names: Sequence[str], values: Sequence[float]) -> dict[str, float]:
+    return dict(zip(names, values, strict=True))
+
+
+def _by_task(names: Sequence[str], seeds: _Seeds, key: str) -> Summary:
+    return Summary.of([_named(names, seed[key]) for seed in seeds])
+
+
+def _matrix(seeds: _Seeds, names: Sequence[str], key: str) -> _Rows:
+    """Summarise a matrix [tasks, tasks] row by row."""
+    return {
+        task: Summary.of([_named(names, seed[key][row]) for seed in seeds])
+        for row, task in enumerate(names)
+    }
+
+
+def _joined(rows: _Rows, column: str, values: Summary) -> _Rows:
+    """Add a column to the rows, of a value a task."""
+
+    def joined(task: str, row: Summary) -> Summary:
+        deviation = None
+        if row.deviation is not None and values.deviation is not None:
+            deviation = row.deviation | {column: values.deviation[task]}
+        return Summary(row.mean | {column: values.mean[task]}, deviation)
+
+    return {task: joined(task, row) for task, row in rows.items()}
+
+
+def _cells(row: Summary, scale: Scale) -> list[Cell]:
+    return [
+        Cell(scale.text(value), spread(row, column, scale)) for column, value in row.mean.items()
+    ]
+
+
+def _square_table(name: str, title: str, text: str, rows: _Rows, scale: Scale) -> Table:
     return Table(
         name=name,
         title=title,
-        text=f"{text} {where}",
+        text=text,
         headings=("task",),
-        columns=(*names, *more),
-        lines=[
-            Line(
-                (task,),
-                [Cell(f"{v:.2f}") for v in (*values[row], *(each[row] for each in more.values()))],
-            )
-            for row, task in enumerate(names)
-        ],
+        columns=tuple(next(iter(rows.values())).mean),
+        lines=[Line((task,), _cells(row, scale)) for task, row in rows.items()],
     )
 
 
-def _depth_table(names: list[str], blocks: Mapping[str, Sequence[float]], where: str) -> Table:
+def _depth_table(blocks: _Rows, where: str) -> Table:
     return Table(
         name="by_depth",
         title="Length by depth",
         text=f"L2 norm of each task vector within a block of layers, from shallow to deep. {where}",
         headings=("block",),
-        columns=tuple(names),
-        lines=[
-            Line((block,), [Cell(f"{length:.3f}") for length in lengths])
-            for block, lengths in blocks.items()
-        ],
+        columns=tuple(next(iter(blocks.values())).mean),
+        lines=[Line((block,), _cells(row, _FINE)) for block, row in blocks.items()],
     )
 
 
-def _shares_table(shares: Mapping[str, float], where: str) -> Table:
+def _shares_table(shares: Summary, where: str) -> Table:
+    cells = zip(shares.mean, _cells(shares, PERCENT), strict=True)
     return Table(
         name="conflicting_weights",
         title="Weights with conflicting signs",
@@ -120,51 +171,37 @@ def _shares_table(shares: Mapping[str, float], where: str) -> Table:
         f"they are, of the largest 20 % of each, and after the election of signs. {where}",
         headings=("task vectors",),
         columns=("conflicting",),
-        lines=[Line((name,), [Cell(f"{share:.1f}")]) for name, share in shares.items()],
+        lines=[Line((name,), [cell]) for name, cell in cells],
     )
 
 
-def _conflicts_table(names: list[str], conflicts: Mapping[str, Any], where: str) -> Table:
-    return Table(
-        name="conflicts",
-        title="Conflicting signs, two by two",
-        text="Percent of the weights at which two task vectors have opposite signs; and of the "
-        "entries that trimming leaves of a task vector, how many the election of signs drops. "
-        f"{where}",
-        headings=("task",),
-        columns=(*names, "dropped by the election"),
-        lines=[
-            Line(
-                (task,),
-                [Cell(f"{v:.1f}") for v in (*conflicts["pairs"][row], conflicts["dropped"][row])],
-            )
-            for row, task in enumerate(names)
-        ],
-    )
-
-
-def _depth_panels(
-    names: list[str], blocks: Mapping[str, Sequence[float]], shares: Mapping[str, float]
-) -> Panels:
+def _depth_panels(blocks: _Rows, shares: Summary) -> Panels:
+    tasks = next(iter(blocks.values())).mean
     return {
         "Length by depth": LineChart(
             x_title="block of layers, from shallow to deep",
             y_title="L2 norm",
             series=[
-                Series(task, range(len(blocks)), [lengths[k] for lengths in blocks.values()])
-                for k, task in enumerate(names)
+                Series(task, range(len(blocks)), *heights(blocks.values(), task)) for task in tasks
             ],
             names=list(blocks),
         ),
         "Weights with conflicting signs": BarChart(
             y_title="percent of the weights",
-            groups=list(shares),
-            bars=[Bars("percent", list(shares.values()), colour="#777777")],
+            groups=list(shares.mean),
+            bars=[Bars("percent", *_columns(shares), colour="#777777")],
         ),
     }
 
 
-def _panels(names: list[str], cosine: np.ndarray, lengths: list[float]) -> Panels:
+def _columns(row: Summary) -> tuple[list[float], list[float]]:
+    """Give a summary's means and their spreads, none for a single seed."""
+    return list(row.mean.values()), list((row.deviation or {}).values())
+
+
+def _panels(cosines: _Rows, lengths: Summary) -> Panels:
+    names = list(cosines)
+    cosine = np.array([list(row.mean.values()) for row in cosines.values()])
     between = np.where(np.eye(len(names), dtype=bool), np.nan, cosine)
     limit = max(0.05, float(np.nanmax(np.abs(between), initial=0)))
     return {
@@ -177,34 +214,54 @@ def _panels(names: list[str], cosine: np.ndarray, lengths: list[float]) -> Panel
             diverging=True,
         ),
         "Length of each task vector": BarChart(
-            y_title="L2 norm", groups=names, bars=[Bars("L2 norm", lengths, colour="#777777")]
+            y_title="L2 norm",
+            groups=names,
+            bars=[Bars("L2 norm", *_columns(lengths), colour="#777777")],
         ),
     }
 
 
-def _findings(names: list[str], cosine: np.ndarray, lengths: list[float]) -> list[str]:
-    short, long = int(np.argmin(lengths)), int(np.argmax(lengths))
+def _findings(cosines: _Rows, lengths: Summary) -> list[str]:
+    least, most = _ends(lengths)
     found = [
-        f"The longest task vector is that of {names[long]} ({lengths[long]:.2f}), the shortest "
-        f"that of {names[short]} ({lengths[short]:.2f})."
+        f"The longest task vector is that of {most} ({percent(lengths, most, _PLAIN)}), the "
+        f"shortest that of {least} ({percent(lengths, least, _PLAIN)})"
+        f"{_within(lengths, least, most, _PLAIN)}."
     ]
-    pairs = list(combinations(range(len(names)), 2))
+    pairs = list(combinations(cosines, 2))
     if pairs:
-        first, second = max(pairs, key=lambda pair: abs(cosine[pair]))
+        first, second = max(pairs, key=lambda pair: abs(cosines[pair[0]].mean[pair[1]]))
         found.append(
-            f"The cosine furthest from 0 is that between {names[first]} and {names[second]} "
-            f"({cosine[first, second]:.2f})."
+            f"The cosine furthest from 0 is that between {first} and {second} "
+            f"({percent(cosines[first], second, _PLAIN)})."
         )
     return found
 
 
-def _of_conflicts(names: list[str], conflicts: Mapping[str, Any]) -> list[str]:
-    shares, dropped = conflicts["any"], conflicts["dropped"]
-    least, most = int(np.argmin(dropped)), int(np.argmax(dropped))
+def _of_conflicts(shares: Summary, dropped: Summary) -> list[str]:
+    least, most = _ends(dropped)
     return [
-        f"At {shares['plain']:.1f} % of the weights some of the task vectors pull in opposite "
-        f"directions; of the largest 20 % of each at {shares['trimmed']:.1f} %, and after the "
-        f"election of signs at {shares['elected']:.1f} %.",
-        f"For that the election drops {dropped[most]:.1f} % of what trimming leaves of "
-        f"{names[most]}, the most, and {dropped[least]:.1f} % of {names[least]}, the least.",
+        f"At {percent(shares, 'plain')} of the weights some of the task vectors pull in opposite "
+        f"directions; of the largest 20 % of each at {percent(shares, 'trimmed')}, and after the "
+        f"election of signs at {percent(shares, 'elected')}.",
+        f"For that the election drops {percent(dropped, most)} of what trimming leaves of {most}, "
+        f"the most, and {percent(dropped, least)} of {least}, the least"
+        f"{_within(dropped, least, most, PERCENT)}.",
     ]
+
+
+def _ends(values: Summary) -> tuple[str, str]:
+    """Name the columns with the lowest and the highest mean."""
+    return min(values.mean, key=values.mean.__getitem__), max(
+        values.mean, key=values.mean.__getitem__
+    )
+
+
+def _within(values: Summary, least: str, most: str, scale: Scale) -> str:
+    """Say where the spread over seeds of two columns is not smaller than their difference."""
+    if values.deviation is None:
+        return ""
+    apart = shown(values, most, scale) - shown(values, least, scale)
+    if apart > math.hypot(values.deviation[most], values.deviation[least]):
+        return ""
+    return ", not shown: the spread over seeds is as large"
