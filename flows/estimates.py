@@ -13,7 +13,8 @@ from tasks.running.json_files import read_object
 
 DURATIONS = WORK / "durations.json"
 
-# seconds of the mini suite's stages on two cores: the first guess of a first run
+# seconds of the mini suite's stages on two cores: the first guess of a first run, times the pace of
+# what has run here
 _FIRST_GUESS = {
     "download": 9.0,
     "prepare": 3.0,
@@ -57,6 +58,7 @@ _FIRST_GUESS = {
     "report": 15.0,
 }
 _UNKNOWN = 5.0  # of any other stage, while nothing is known of any
+_AS_GUESSED = 60.0  # seconds that count as run at the pace of the guesses: short stages say little
 
 
 def workers() -> int:
@@ -78,6 +80,7 @@ class Estimates:
     def __init__(self, upstream: Mapping[str, Collection[str]], path: Path = DURATIONS) -> None:
         self._path = path
         self._known = _load(path)
+        self._pace = _pace(self._known)
         self._downstream: dict[str, list[str]] = {name: [] for name in upstream}
         for name, above in upstream.items():
             for other in above:
@@ -85,14 +88,15 @@ class Estimates:
         self._order = list(upstream)
 
     def seconds(self, name: str) -> float:
-        """Estimate a stage: what it took last, else the mean of its group, else a first guess."""
+        """Estimate a stage: what it took last, else the mean of its group, else a first guess at
+        the pace at which this machine and suite ran other stages.
+        """
         if name in self._known:
             return self._known[name]
-        group = name.split("@")[0]
-        alike = [value for key, value in self._known.items() if key.split("@")[0] == group]
-        guess = _first_guess(group)
+        alike = [value for key, value in self._known.items() if _group(key) == _group(name)]
+        guess = _first_guess(name)
         if not alike and guess is not None:
-            return guess
+            return guess * self._pace
         return statistics.mean(alike or self._known.values() or [_UNKNOWN])
 
     def priorities(self) -> dict[str, float]:
@@ -119,6 +123,7 @@ class Estimates:
     def learn(self, name: str, seconds: float) -> None:
         """Remember what a stage took."""
         self._known[name] = seconds
+        self._pace = _pace(self._known)
 
     def save(self) -> None:
         """Write what is known, for the next run."""
@@ -126,9 +131,20 @@ class Estimates:
             temporary.write_text(json.dumps(self._known, indent=1))
 
 
-def _first_guess(group: str) -> float | None:
+def _group(name: str) -> str:
+    return name.split("@")[0]
+
+
+def _pace(known: Mapping[str, float]) -> float:
+    """Compute how many times as long as guessed stages took."""
+    guesses = {name: guess for name in known if (guess := _first_guess(name)) is not None}
+    took = sum(known[name] for name in guesses)
+    return (took + _AS_GUESSED) / (sum(guesses.values()) + _AS_GUESSED)
+
+
+def _first_guess(name: str) -> float | None:
     """Give that of the longest name that a group begins with: `merge_median` is a `merge`."""
-    words = group.split("_")
+    words = _group(name).split("_")
     names = ("_".join(words[:count]) for count in range(len(words), 0, -1))
     return next((_FIRST_GUESS[name] for name in names if name in _FIRST_GUESS), None)
 

@@ -141,6 +141,23 @@ def test_the_first_guess_is_that_of_the_longest_name_that_a_group_begins_with(
     assert counted > unknown == 5.0
 
 
+def test_first_guesses_follow_the_pace_of_what_has_run(tmp_path: Path) -> None:
+    names = ("adapt@1", "finetune@1", "odd")
+    estimates = Estimates(dict.fromkeys(names, ()), tmp_path / "durations.json")
+    adapting, tuning = (estimates.seconds(name) for name in names[:2])
+    estimates.learn("finetune@1", 3 * tuning)
+    slower = estimates.seconds("adapt@1")
+    assert adapting < slower < 3 * adapting  # a single stage is no whole proof
+    for number in range(2, 200):
+        estimates.learn(f"finetune@{number}", 3 * tuning)
+    assert estimates.seconds("adapt@1") == pytest.approx(3 * adapting, rel=0.05)
+    estimates.learn("odd", 1000.0)  # no guess tells how long it should have taken
+    assert estimates.seconds("adapt@1") == pytest.approx(3 * adapting, rel=0.05)
+    estimates.save()
+    again = Estimates(dict.fromkeys(names, ()), tmp_path / "durations.json")
+    assert again.seconds("adapt@1") == estimates.seconds("adapt@1")
+
+
 def test_clock() -> None:
     assert [clock(5), clock(65), clock(3723)] == ["0:05", "1:05", "1:02:03"]
 
