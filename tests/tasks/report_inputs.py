@@ -12,6 +12,7 @@ import yaml
 from adamerge_core.coefficient_files import LearnedCoefficients
 from tasks.graph import paths
 from tasks.graph.paths import PROTOCOLS
+from tasks.report.content import Content, Table
 from tasks.shared.hits import write_hits
 from tasks.shared.long_tables import ACCURACY, MEASURED, MEASURED_CORRUPTED, write_long
 from tasks.shared.tables import write_csv, write_json
@@ -189,6 +190,12 @@ def _images(suite: Suite, root: Path, rng: np.random.Generator) -> None:
 def _npy(path: Path, array: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     np.save(path, array)
+
+
+def table(content: Content, name: str) -> Table:
+    """The table of a page that is called so."""
+    (found,) = [each for each in content.tables if each.name == name]
+    return found
 
 
 def lines_of(path: Path) -> list[dict[str, str]]:

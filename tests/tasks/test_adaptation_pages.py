@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 from statistics import fmean
 
 import pytest
-from report_inputs import TASKS, lines_of, small_suite, write_inputs
+from report_inputs import TASKS, lines_of, small_suite, table, write_inputs
 
 from tasks.graph import paths
-from tasks.report.content import Content, Table
+from tasks.report.content import Content
 from tasks.report.pages import adaptation, choice
 from tasks.shared.tables import write_csv
 from tasks.suite.schema import Suite
@@ -25,11 +24,6 @@ Ends = tuple[tuple[float, float], tuple[float, float]]
 def suite(tmp_path: Path) -> Suite:
     found = small_suite()
     write_inputs(found, tmp_path)
-    return found
-
-
-def table(content: Content, name: str) -> Table:
-    (found,) = [each for each in content.tables if each.name == name]
     return found
 
 
@@ -144,10 +138,7 @@ def test_values_that_differ_over_seeds_are_all_named(suite: Suite, tmp_path: Pat
         f"seed: {TASKS[0]} ({first}), {TASKS[2]} ({third})."
     )
     rows[2] |= {"average": "99.0", TASKS[0]: "99.0"}
-    with file.open("w", newline="", encoding="utf-8") as opened:
-        writer = csv.DictWriter(opened, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    write_csv(file, rows)
     assert chosen(suite, tmp_path) == (
         f"scaling {second} or {third} is best on average; 0 of 3 tasks have their best elsewhere "
         "with every seed."

@@ -8,12 +8,11 @@ from statistics import fmean
 import numpy as np
 import pytest
 import torch
-from report_inputs import LAYERS, TASKS, geometry, small_suite, write_inputs
+from report_inputs import LAYERS, TASKS, geometry, small_suite, table, write_inputs
 
 from adamerge_core.coefficient_files import LearnedCoefficients
 from adamerge_core.layers import layer_kind
 from tasks.graph import paths
-from tasks.report.content import Content, Table
 from tasks.report.pages import coefficients, task_vectors
 from tasks.report.pages.coefficients import LayerCoefficients, agreement
 from tasks.shared.tables import write_json
@@ -26,11 +25,6 @@ METHOD = "layer_wise_adamerging"
 def suite(tmp_path: Path) -> Suite:
     found = small_suite()
     write_inputs(found, tmp_path)
-    return found
-
-
-def table(content: Content, name: str) -> Table:
-    (found,) = [each for each in content.tables if each.name == name]
     return found
 
 
