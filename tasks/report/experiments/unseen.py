@@ -1,6 +1,7 @@
 """Merged models on tasks that were left out of the merge."""
 
 from collections.abc import Mapping, Sequence
+from math import isnan, nan
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -71,7 +72,8 @@ def show(suite: "Suite", root: Path) -> Content:
                 text="Bars of a group are methods. A bar below the pretrained model's says that "
                 "merging cost something on tasks it knew nothing of, one above it that the other "
                 "tasks helped. Where every pair is left out, a matrix a method has by how many "
-                f"points it is above the pretrained model on a pair. {seeds_of(suite)}",
+                "points it is above the pretrained model on a pair, in red, or below it, in blue. "
+                f"{seeds_of(suite)}",
                 alt="A bar chart of average accuracy on the tasks left out, a group a split and a "
                 "bar a method, and matrices of the distance from the pretrained model by pair; the "
                 "tables below have the numbers.",
@@ -114,18 +116,27 @@ def _chart(made: Mapping[str, _Rows]) -> BarChart:
 
 
 def _matrices(tasks: Sequence[str], pairs: _Pairs) -> Panels:
-    """Draw by method how far it is from the pretrained model on each pair."""
+    """Draw by method how far it is from the pretrained model on each pair, all in the same colours:
+    those of what is above it part from those of what is below.
+    """
+    distances = {
+        label: [
+            [_distance(pairs, label, frozenset({one, other})) for other in tasks] for one in tasks
+        ]
+        for label in list(next(iter(pairs.values()), {}))[1:]
+    }
+    known = [abs(v) for rows in distances.values() for row in rows for v in row if not isnan(v)]
+    furthest = max(known, default=0.0) or 1.0
     return {
         label: HeatMap(
             rows=tasks,
             columns=tasks,
-            values=[
-                [_distance(pairs, label, frozenset({one, other})) for other in tasks]
-                for one in tasks
-            ],
+            values=values,
             scale_title="points from the pretrained model",
+            limits=(-furthest, furthest),
+            diverging=True,
         )
-        for label in list(next(iter(pairs.values()), {}))[1:]
+        for label, values in distances.items()
     }
 
 
@@ -133,7 +144,7 @@ def _distance(pairs: _Pairs, label: str, pair: frozenset[str]) -> float:
     for tasks, methods in pairs.items():
         if pair == frozenset(tasks):
             return _points(methods, label)
-    return float("nan")
+    return nan
 
 
 def _points(methods: _Seeds, label: str) -> float:
