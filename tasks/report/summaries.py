@@ -27,6 +27,8 @@ class Scale:
 PERCENT = Scale(1, " %", " points")
 NATS = Scale(2, " nats", " nats")
 
+NOT_SHOWN = "not shown: the spread over seeds is as large"
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -190,7 +192,7 @@ def lead(
     level = difference(first, second, column, scale) == 0
     if level or is_shown(first, second, column, scale):
         return text
-    return f"{text}, not shown: the spread over seeds is as large"
+    return f"{text}, {NOT_SHOWN}"
 
 
 def difference(

@@ -19,6 +19,7 @@ from tasks.report.measurements import Curve
 from tasks.report.rows import AVERAGE
 from tasks.report.summaries import (
     NATS,
+    NOT_SHOWN,
     PERCENT,
     Scale,
     Summary,
@@ -37,8 +38,6 @@ FIGURES: tuple[str, ...] = ("trajectories",)
 FILES: tuple[str, ...] = ()
 
 _COLUMNS = ("entropy, first", "entropy, last", "accuracy, first", "accuracy, last", "change")
-
-_NOT_SHOWN = "not shown: the spread over seeds is as large"
 
 _Points = tuple[Sequence[float], Sequence[float]]
 """Steps and values."""
@@ -265,7 +264,7 @@ def _moves(what: str, first: Summary, last: Summary, scale: Scale) -> str:
     if change == 0:
         return f"{what} stays at {percent(last, scale=scale)}"
     verb = "falls" if change < 0 else "rises"
-    within = "" if is_shown(last, first, scale=scale) else f" ({_NOT_SHOWN})"
+    within = "" if is_shown(last, first, scale=scale) else f" ({NOT_SHOWN})"
     return f"{what} {verb} from {_from_to(first, last, scale)}{within}"
 
 
@@ -294,4 +293,4 @@ def _falls(first: Summary, last: Summary, scale: Scale) -> bool:
 def _misled(task: str, ends: _Ends) -> str:
     entropy, accuracy = _from_to(*ends.entropy, NATS), _from_to(*ends.accuracy, PERCENT)
     shown = is_shown(*ends.entropy, scale=NATS) and is_shown(*ends.accuracy)
-    return f"{task} (entropy {entropy}, accuracy {accuracy}{'' if shown else f', {_NOT_SHOWN}'})"
+    return f"{task} (entropy {entropy}, accuracy {accuracy}{'' if shown else f', {NOT_SHOWN}'})"

@@ -85,7 +85,10 @@ def show(suite: "Suite", root: Path) -> Content:
                 lines=[
                     Line(
                         (choice.label, choice.criterion),
-                        [Cell(_any(choice.chosen(column))) for column in (*suite.tasks, AVERAGE)],
+                        [
+                            Cell(_either(choice.chosen(column)))
+                            for column in (*suite.tasks, AVERAGE)
+                        ],
                     )
                     for choice in made
                 ],
@@ -180,7 +183,7 @@ def _of_seeds(suite: "Suite") -> str:
     return f"Seeds {listed}; where they differ, all values that are best with one of them."
 
 
-def _any(values: Sequence[str]) -> str:
+def _either(values: Sequence[str]) -> str:
     """Write the values that differ, the first first: `0.1 or 0.15`."""
     return " or ".join(dict.fromkeys(values))
 
@@ -189,11 +192,11 @@ def _finding(choice: Choice, tasks: tuple[str, ...]) -> str:
     chosen = choice.chosen(AVERAGE)
     others = {task: choice.chosen(task) for task in tasks}
     elsewhere = [
-        f"{task} ({_any(values)})"
+        f"{task} ({_either(values)})"
         for task, values in others.items()
         if all(one != other for one, other in zip(values, chosen, strict=True))
     ]
-    best, every = _any(chosen), " with every seed" if len(chosen) > 1 else ""
+    best, every = _either(chosen), " with every seed" if len(chosen) > 1 else ""
     if all(values == chosen for values in others.values()):
         return (
             f"{choice.label}: {choice.parameter} {best} is the best of the values for every task."

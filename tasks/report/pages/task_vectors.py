@@ -13,7 +13,7 @@ from tasks.graph import paths
 from tasks.report.charts import BarChart, Bars, HeatMap, LineChart, Panels, Series
 from tasks.report.content import Cell, Content, Line, Table
 from tasks.report.experiments.wording import charted, heights, seeds_of
-from tasks.report.summaries import PERCENT, Scale, Summary, percent, shown, spread
+from tasks.report.summaries import NOT_SHOWN, PERCENT, Scale, Summary, percent, shown, spread
 
 if TYPE_CHECKING:
     from tasks.suite.schema import Suite
@@ -264,4 +264,4 @@ def _within(values: Summary, least: str, most: str, scale: Scale) -> str:
     apart = shown(values, most, scale) - shown(values, least, scale)
     if apart > math.hypot(values.deviation[most], values.deviation[least]):
         return ""
-    return ", not shown: the spread over seeds is as large"
+    return f", {NOT_SHOWN}"
