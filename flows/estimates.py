@@ -58,6 +58,7 @@ _FIRST_GUESS = {
     "report": 15.0,
 }
 _UNKNOWN = 5.0  # of any other stage, while nothing is known of any
+_LONGEST = 1e8  # seconds, three years: what is longer was not measured
 _AS_GUESSED = 60.0  # seconds that count as run at the pace of the guesses: short stages say little
 
 
@@ -150,5 +151,8 @@ def _first_guess(name: str) -> float | None:
 
 
 def _load(path: Path) -> dict[str, float]:
-    known = read_object(path).items()
-    return {name: float(value) for name, value in known if isinstance(value, int | float)}
+    return {
+        name: float(value)
+        for name, value in read_object(path).items()
+        if isinstance(value, int | float) and 0 <= value < _LONGEST  # not-a-number is neither
+    }

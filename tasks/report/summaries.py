@@ -141,6 +141,11 @@ def cells(
     ]
 
 
+def cell(summary: Summary, column: str = AVERAGE, scale: Scale = PERCENT) -> Cell:
+    """Make the cell of a mean and its spread alone."""
+    return Cell(scale.text(summary.mean[column]), spread(summary, column, scale))
+
+
 def shown(summary: Summary, column: str = AVERAGE, scale: Scale = PERCENT) -> float:
     """Give a mean as tables show it: of percents one decimal."""
     return float(scale.text(summary.mean[column]))

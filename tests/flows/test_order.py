@@ -158,6 +158,16 @@ def test_first_guesses_follow_the_pace_of_what_has_run(tmp_path: Path) -> None:
     assert again.seconds("adapt@1") == estimates.seconds("adapt@1")
 
 
+def test_what_is_no_duration_in_a_damaged_file_says_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "durations.json"
+    huge = "9" * 400
+    path.write_text(f'{{"adapt@1": NaN, "adapt@2": Infinity, "adapt@3": -5, "x": {huge}, "y": []}}')
+    names = ("adapt@1", "finetune@1", "x")
+    damaged = Estimates(dict.fromkeys(names, ()), path)
+    fresh = Estimates(dict.fromkeys(names, ()), tmp_path / "none.json")
+    assert [damaged.seconds(name) for name in names] == [fresh.seconds(name) for name in names]
+
+
 def test_clock() -> None:
     assert [clock(5), clock(65), clock(3723)] == ["0:05", "1:05", "1:02:03"]
 

@@ -10,11 +10,11 @@ from tasks.graph import paths
 from tasks.report import measurements
 from tasks.report.catalogue import looks
 from tasks.report.charts import LineChart, Series
-from tasks.report.content import Cell, Content, Line, Table
+from tasks.report.content import Content, Line, Table
 from tasks.report.experiments.wording import charted, commands, heights, seeds_of
 from tasks.report.measurements import Measured
 from tasks.report.results import experiment_csv
-from tasks.report.summaries import NATS, PERCENT, Scale, Summary, cells, lead, percent, spread
+from tasks.report.summaries import NATS, PERCENT, Scale, Summary, cell, cells, lead, percent
 from tasks.shared.long_tables import ACCURACY, ENTROPY
 from tasks.suite.experiments.tables import (
     ADAPTED,
@@ -204,10 +204,6 @@ def _correlations(suite: "Suite", trainings: _Trainings, where: str) -> Table:
 def _means(trainings: _Trainings) -> Table:
     scales = {ENTROPY: NATS, LOSS: NATS, ACCURACY: PERCENT}
 
-    def cell(metric: str, summary: Summary) -> Cell:
-        scale = scales[metric]
-        return Cell(scale.text(summary.mean[ALL_TASKS]), spread(summary, ALL_TASKS, scale))
-
     return Table(
         name="means",
         title="Entropy, loss and accuracy",
@@ -218,7 +214,7 @@ def _means(trainings: _Trainings) -> Table:
         lines=[
             Line(
                 (label, _words(moment.name)),
-                [cell(metric, moment.means[metric]) for metric in scales],
+                [cell(moment.means[metric], ALL_TASKS, scale) for metric, scale in scales.items()],
                 last=moment is moments[-1],
             )
             for label, moments in trainings.items()

@@ -23,6 +23,7 @@ from tasks.report.summaries import (
     PERCENT,
     Scale,
     Summary,
+    cell,
     difference,
     is_shown,
     percent,
@@ -243,14 +244,10 @@ def _ends_of(curves: Sequence[Curve], task: str) -> _Ends:
 def _cells(ends: _Ends) -> list[Cell]:
     before, after = ends.accuracy
     return [
-        *(_cell(each, NATS) for each in ends.entropy),
-        *(_cell(each, PERCENT) for each in ends.accuracy),
+        *(cell(each, scale=NATS) for each in ends.entropy),
+        *(cell(each) for each in ends.accuracy),
         Cell(f"{difference(after, before):+.1f}", spread(ends.change)),
     ]
-
-
-def _cell(summary: Summary, scale: Scale) -> Cell:
-    return Cell(scale.text(summary.mean[AVERAGE]), spread(summary, scale=scale))
 
 
 def _finding(label: str, ends: _Ends) -> str:

@@ -1,7 +1,6 @@
 """How the task vectors lie to each other."""
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -13,7 +12,8 @@ from tasks.graph import paths
 from tasks.report.charts import BarChart, Bars, HeatMap, LineChart, Panels, Series
 from tasks.report.content import Cell, Content, Line, Table
 from tasks.report.experiments.wording import charted, heights, seeds_of
-from tasks.report.summaries import NOT_SHOWN, PERCENT, Scale, Summary, percent, shown, spread
+from tasks.report.rows import AVERAGE
+from tasks.report.summaries import NOT_SHOWN, PERCENT, Scale, Summary, cell, is_shown, percent
 
 if TYPE_CHECKING:
     from tasks.suite.schema import Suite
@@ -43,7 +43,7 @@ def show(suite: "Suite", root: Path) -> Content:
     names = seeds[0]["tasks"]
     cosines, lengths = _matrix(seeds, names, "cosine"), _by_task(names, seeds, "l2_norm")
     blocks = {
-        block: Summary.of([_named(names, seed["l2_norm_by_block"][block]) for seed in seeds])
+        block: _by_task(names, [seed["l2_norm_by_block"] for seed in seeds], block)
         for block in seeds[0]["l2_norm_by_block"]
     }
     conflicts = [seed["sign_conflicts"] for seed in seeds]
@@ -56,7 +56,7 @@ def show(suite: "Suite", root: Path) -> Content:
                 "cosines",
                 "Cosines and lengths",
                 f"Between each two task vectors, and each one's L2 norm. {where}",
-                _joined(cosines, "length", lengths),
+                _matrix(seeds, names, "cosine", {"length": "l2_norm"}),
                 _PLAIN,
             ),
             _square_table(
@@ -74,7 +74,7 @@ def show(suite: "Suite", root: Path) -> Content:
                 "Percent of the weights at which two task vectors have opposite signs; and of the "
                 "entries that trimming leaves of a task vector, how many the election of signs "
                 f"drops. {where}",
-                _joined(_matrix(conflicts, names, "pairs"), "dropped by the election", dropped),
+                _matrix(conflicts, names, "pairs", {"dropped by the election": "dropped"}),
                 PERCENT,
             ),
         ],
@@ -114,30 +114,26 @@ def _by_task(names: Sequence[str], seeds: _Seeds, key: str) -> Summary:
     return Summary.of([_named(names, seed[key]) for seed in seeds])
 
 
-def _matrix(seeds: _Seeds, names: Sequence[str], key: str) -> _Rows:
-    """Summarise a matrix [tasks, tasks] row by row."""
+def _matrix(
+    seeds: _Seeds, names: Sequence[str], key: str, beside: Mapping[str, str] | None = None
+) -> _Rows:
+    """Summarise a matrix [tasks, tasks] row by row; `beside` names columns after it, and what they
+    have for each task.
+    """
     return {
-        task: Summary.of([_named(names, seed[key][row]) for seed in seeds])
+        task: Summary.of(
+            [
+                _named(names, seed[key][row])
+                | {column: seed[other][row] for column, other in (beside or {}).items()}
+                for seed in seeds
+            ]
+        )
         for row, task in enumerate(names)
     }
 
 
-def _joined(rows: _Rows, column: str, values: Summary) -> _Rows:
-    """Add a column to the rows, of a value a task."""
-
-    def joined(task: str, row: Summary) -> Summary:
-        deviation = None
-        if row.deviation is not None and values.deviation is not None:
-            deviation = row.deviation | {column: values.deviation[task]}
-        return Summary(row.mean | {column: values.mean[task]}, deviation)
-
-    return {task: joined(task, row) for task, row in rows.items()}
-
-
 def _cells(row: Summary, scale: Scale) -> list[Cell]:
-    return [
-        Cell(scale.text(value), spread(row, column, scale)) for column, value in row.mean.items()
-    ]
+    return [cell(row, column, scale) for column in row.mean]
 
 
 def _square_table(name: str, title: str, text: str, rows: _Rows, scale: Scale) -> Table:
@@ -163,7 +159,6 @@ def _depth_table(blocks: _Rows, where: str) -> Table:
 
 
 def _shares_table(shares: Summary, where: str) -> Table:
-    cells = zip(shares.mean, _cells(shares, PERCENT), strict=True)
     return Table(
         name="conflicting_weights",
         title="Weights with conflicting signs",
@@ -171,7 +166,7 @@ def _shares_table(shares: Summary, where: str) -> Table:
         f"they are, of the largest 20 % of each, and after the election of signs. {where}",
         headings=("task vectors",),
         columns=("conflicting",),
-        lines=[Line((name,), [cell]) for name, cell in cells],
+        lines=[Line((name,), [cell(shares, name)]) for name in shares.mean],
     )
 
 
@@ -252,16 +247,17 @@ def _of_conflicts(shares: Summary, dropped: Summary) -> list[str]:
 
 def _ends(values: Summary) -> tuple[str, str]:
     """Name the columns with the lowest and the highest mean."""
-    return min(values.mean, key=values.mean.__getitem__), max(
-        values.mean, key=values.mean.__getitem__
-    )
+    means = values.mean
+    return min(means, key=means.__getitem__), max(means, key=means.__getitem__)
 
 
 def _within(values: Summary, least: str, most: str, scale: Scale) -> str:
     """Say where the spread over seeds of two columns is not smaller than their difference."""
-    if values.deviation is None:
-        return ""
-    apart = shown(values, most, scale) - shown(values, least, scale)
-    if apart > math.hypot(values.deviation[most], values.deviation[least]):
-        return ""
-    return f", {NOT_SHOWN}"
+    apart = is_shown(_alone(values, most), _alone(values, least), scale=scale)
+    return "" if apart else f", {NOT_SHOWN}"
+
+
+def _alone(values: Summary, column: str) -> Summary:
+    """Take a column as what summaries are compared by."""
+    spread = values.deviation
+    return Summary({AVERAGE: values.mean[column]}, spread and {AVERAGE: spread[column]})
